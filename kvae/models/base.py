@@ -1,0 +1,274 @@
+"""What every model here is: a Keras model with codes, which reads streams, and whose numbers are per example."""
+
+import functools
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from kvae.data import streams
+
+_SEED = "seed_generator_state_"
+
+
+class LatentModel(keras.Model):
+    """A Keras model that encodes x to a code z and decodes z to x.
+
+    x reaches it as a `tf.data.Dataset` of batches or a numpy array, of x, (x, y), (x, y, sample_weight) or tfds
+    dicts. uint8 images are scaled by 1/255 in the graph; floats are taken as they are.
+
+    A subclass gives `encode`, `decode` and `losses_per_example`.
+    """
+
+    reported = ("loss",)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # float64, since a float32 sum over millions of examples drifts.
+        self.trackers = {name: keras.metrics.Mean(name, dtype="float64") for name in self.reported}
+
+    def encode(self, x):
+        """The code of x (a mean where the code is random): tensor (n, ...) to (n, latent_dim)."""
+        raise NotImplementedError
+
+    def decode(self, z):
+        """The image of z (a mean where the image is random): tensor (n, latent_dim) to (n, ...)."""
+        raise NotImplementedError
+
+    def losses_per_example(self, x, training=False, index=None):
+        """What is minimised and reported: (loss (n,), {name: (n,)} for the other names in `reported`).
+
+        x: (n, ...), scaled. index: positions (n,) in the stream, of which any noise is then a function; None for
+        fresh noise.
+        """
+        raise NotImplementedError
+
+    def call(self, x, training=False):
+        return self.decode(self.encode(x))
+
+    @property
+    def event_shape(self):
+        """The shape of one x; None before the model has seen one."""
+        return self._event_shape
+
+    def build(self, input_shape):
+        self._event_shape = tuple(input_shape[1:])
+        self.built = True
+
+    # Training and evaluation
+
+    def train_step(self, data):
+        x, sample_weight = self._inputs(data)
+        # The step that finds the end of a stream must not advance the optimizer and the seeds.
+        with tf.control_dependencies([x]):
+            with tf.GradientTape() as tape:
+                losses, parts = self.losses_per_example(x, training=True)
+                penalty = sum(self.losses)
+                minimised = ops.mean(_weighted(losses, sample_weight)) + penalty
+                scaled = self.optimizer.scale_loss(minimised / self.distribute_strategy.num_replicas_in_sync)
+            gradients = tape.gradient(scaled, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            return self._report(x, losses, parts, penalty, sample_weight, training=True)
+
+    def test_step(self, data):
+        x, sample_weight = self._inputs(data)
+        seen = ops.cast(self.trackers["loss"].count, "int64")
+        index = seen + ops.arange(ops.shape(x)[0], dtype="int64")
+        losses, parts = self.losses_per_example(x, training=False, index=index)
+        return self._report(x, losses, parts, sum(self.losses), sample_weight, training=False)
+
+    def predict_step(self, data):
+        return self(self._inputs(data)[0], training=False)
+
+    def _inputs(self, data):
+        x, _, sample_weight = streams.unpack(data)
+        return self._scaled(x), sample_weight
+
+    def _scaled(self, x):
+        return streams.scale(x, self.variable_dtype)
+
+    def _report(self, x, losses, parts, penalty, sample_weight, training):
+        self.trackers["loss"].update_state(_weighted(losses, sample_weight) + penalty)
+        for name, values in parts.items():
+            self.trackers[name].update_state(values, sample_weight)
+        for metric in self.metrics:
+            if metric not in self.trackers.values():
+                metric.update_state(x, self(x, training=training), sample_weight=sample_weight)
+        return self.get_metrics_result()
+
+    @property
+    def metrics(self):
+        own = list(self.trackers.values())
+        return own + [metric for metric in super().metrics if metric not in own and metric.name != "loss"]
+
+    def fit(self, x=None, y=None, *, validation_data=None, steps_per_epoch=None, **kwargs):
+        """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`)."""
+        x = self._checked(x, "x", steps_per_epoch)
+        if validation_data is not None:
+            validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
+        if isinstance(x, tf.data.Dataset):
+            kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
+        with streams.clear_errors("x"):
+            return super().fit(x, y, validation_data=validation_data, steps_per_epoch=steps_per_epoch, **kwargs)
+
+    def evaluate(self, x=None, y=None, *, steps=None, **kwargs):
+        """The mean over the examples of each of `reported`: `keras.Model.evaluate` after x was checked.
+
+        The noise is a fixed function of an example's position, so the numbers repeat and don't depend on batches.
+        """
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x = self._checked(x, "x", steps)
+        with streams.clear_errors("x"):
+            return super().evaluate(x, y, steps=steps, **kwargs)
+
+    def _checked(self, data, name, steps=None):
+        """The data as they should be read, or one clear error before any work."""
+        first = streams.check(data, self._expected_shape(), steps, name)
+        if not self.built:
+            self.build((None, *first.shape[1:]))
+        self._check_values(first)
+        return streams.finite(data) if isinstance(data, tf.data.Dataset) else data
+
+    def _expected_shape(self):
+        return self.event_shape if self.built else None
+
+    def _check_values(self, x):
+        """Raise ValueError for values (numpy, scaled) that the model can't score."""
+
+    # Codes and images
+
+    def transform(self, x, batch_size=streams.BATCH_SIZE):
+        """Codes: the posteriors' means where the code is random. A stream or an array to an array (n, latent_dim)."""
+        return self._over(self._checked(x, "x"), self._encode_batch, batch_size)
+
+    def inverse_transform(self, z, batch_size=streams.BATCH_SIZE):
+        """The images of codes (n, latent_dim), an array (n, ...): means where the image is random."""
+        streams.check(z, (self.latent_dim,), name="z")
+        return self._over(z, self._decode_batch, batch_size)
+
+    def reconstruct(self, x, batch_size=streams.BATCH_SIZE):
+        """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly."""
+        return self._over(self._checked(x, "x"), self._reconstruct_batch, batch_size)
+
+    def _over(self, data, function, batch_size):
+        results = []
+        with streams.clear_errors("x"):
+            for element in streams.batches(data, batch_size):
+                x = streams.unpack(element)[0]
+                # One trace for every batch size, and none of TensorFlow's warnings about retracing.
+                signature = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+                results.append(function.get_concrete_function(signature)(x).numpy())
+        return np.concatenate(results)
+
+    @functools.cached_property
+    def _encode_batch(self):
+        return tf.function(lambda x: self.encode(self._scaled(x)))
+
+    @functools.cached_property
+    def _decode_batch(self):
+        return tf.function(lambda z: self.decode(self._scaled(z)))
+
+    @functools.cached_property
+    def _reconstruct_batch(self):
+        return tf.function(lambda x: self(self._scaled(x), training=False))
+
+    # Saving
+
+    def save_own_variables(self, store):
+        """Beside the weights, the state of every seed generator, which Keras leaves out."""
+        super().save_own_variables(store)
+        for number, state in enumerate(self._seed_states()):
+            store[f"{_SEED}{number}"] = state.numpy()
+
+    def load_own_variables(self, store):
+        names = list(store.keys())
+        super().load_own_variables({name: store[name] for name in names if not name.startswith(_SEED)})
+        for number, state in enumerate(self._seed_states()):
+            if f"{_SEED}{number}" in names:
+                state.assign(store[f"{_SEED}{number}"])
+
+    def _seed_states(self):
+        return [variable for variable in self.variables if variable.name == "seed_generator_state"]
+
+    def get_compile_config(self):
+        return super().get_compile_config() if self.optimizer is not None else None
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_build_config(self):
+        return {"input_shape": (None, *self.event_shape)} if self.built else None
+
+
+class PairModel(LatentModel):
+    """A latent model made of two networks, an encoder and a decoder.
+
+    A subclass gives `check_networks`, which reads what they put out and raises ValueError for a bad pair.
+    """
+
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(**kwargs)
+        for role, network in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(network, keras.layers.Layer):
+                raise TypeError(
+                    f"The {role} is {type(network).__name__}; expected a Keras model, such as kvae.networks gives."
+                )
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def _build_if_shape_is_known(self):
+        shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
+        if isinstance(shape, tuple) and shape and None not in shape[1:]:
+            self.build(shape)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        x = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
+        codes = _outputs(self.encoder, x, "encoder")
+        z = keras.KerasTensor((None, *codes[0].shape[1:]), dtype=self.compute_dtype)
+        self.check_networks(
+            [tuple(code.shape) for code in codes],
+            [tuple(output.shape) for output in _outputs(self.decoder, z, "decoder")],
+            tuple(input_shape[1:]),
+        )
+        self.latent_dim = codes[0].shape[-1]
+        super().build(input_shape)
+
+    def check_networks(self, code_shapes, output_shapes, event_shape):
+        """Raise ValueError for outputs that don't fit. Shapes have None for the batch."""
+        raise NotImplementedError
+
+    def outputs_of(self, network, inputs, training=False):
+        """The network's outputs as a list, in the dtype of the variables: here the probabilities begin."""
+        outputs = network(inputs, training=training)
+        return [ops.cast(output, self.variable_dtype) for output in keras.tree.flatten(outputs)]
+
+    def get_config(self):
+        config = super().get_config()
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        return {
+            **config,
+            **{name: keras.saving.serialize_keras_object(net) for name, net in networks.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+def _weighted(losses, sample_weight):
+    return losses if sample_weight is None else losses * ops.cast(sample_weight, losses.dtype)
+
+
+def _outputs(network, inputs, role):
+    try:
+        return keras.tree.flatten(network(inputs))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The {role} doesn't take inputs of shape {tuple(inputs.shape)}, which is what it would be given here: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error

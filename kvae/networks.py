@@ -1,0 +1,108 @@
+"""Encoders and decoders: plain functional Keras models.
+
+An encoder gives [z_mean, z_log_var], a decoder the parameters of a likelihood. Any other network that does so serves.
+"""
+
+import math
+
+from keras import Model, layers
+
+
+def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu"):
+    """x (n, *shape) through dense layers of `hidden` units to [z_mean, z_log_var], each (n, latent_dim).
+
+    With hidden=() both are linear in x.
+    """
+    x = layers.Input(tuple(shape), name="x")
+    h = layers.Flatten()(x)
+    for units in hidden:
+        h = layers.Dense(units, activation)(h)
+    return _encoder(x, h, latent_dim)
+
+
+def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outputs=1):
+    """z (n, latent_dim) through dense layers of `hidden` units to `outputs` tensors (n, *shape).
+
+    outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. With hidden=() linear in z.
+    """
+    z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
+    h = z
+    for units in hidden:
+        h = layers.Dense(units, activation)(h)
+    heads = [layers.Reshape(tuple(shape))(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
+    return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
+
+
+def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu"):
+    """Images (n, height, width, channels), halved once per entry of `filters`, to [z_mean, z_log_var].
+
+    Args:
+        shape: (height, width, channels).
+        latent_dim: int, the size of the code.
+        filters: channels after each halving; by default 32, then 64s, until a side is odd or at most 4.
+        units: of the dense layer before the code.
+        activation: of all layers but the last.
+
+    Raises:
+        ValueError: for a shape that isn't an image's or can't be halved so often.
+    """
+    filters = _filters(shape, filters)
+    x = layers.Input(tuple(shape), name="x")
+    h = x
+    for channels in filters:
+        h = layers.Conv2D(channels, 4, strides=2, padding="same", activation=activation)(h)
+    h = layers.Dense(units, activation)(layers.Flatten()(h))
+    return _encoder(x, h, latent_dim)
+
+
+def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", outputs=1):
+    """z (n, latent_dim) to `outputs` tensors (n, height, width, channels): `conv_encoder` read backwards.
+
+    outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. Raises as `conv_encoder`.
+    """
+    filters = _filters(shape, filters)
+    height, width, channels = shape
+    small = (height >> len(filters), width >> len(filters), filters[-1])
+    z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
+    h = layers.Dense(units, activation)(z)
+    h = layers.Dense(math.prod(small), activation)(h)
+    h = layers.Reshape(small)(h)
+    for count in reversed(filters[:-1]):
+        h = layers.Conv2DTranspose(count, 4, strides=2, padding="same", activation=activation)(h)
+    heads = [layers.Conv2DTranspose(channels, 4, strides=2, padding="same")(h) for _ in range(outputs)]
+    return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
+
+
+def _encoder(x, h, latent_dim):
+    latent_dim = _positive("latent_dim", latent_dim)
+    heads = [layers.Dense(latent_dim, name="z_mean")(h), layers.Dense(latent_dim, name="z_log_var")(h)]
+    return Model(x, heads, name="encoder")
+
+
+def _positive(name, value):
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1.")
+    return value
+
+
+def _halvings(shape):
+    count, (height, width) = 0, shape[:2]
+    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
+        count, height, width = count + 1, height // 2, width // 2
+    return count
+
+
+def _filters(shape, filters):
+    if len(shape) != 3:
+        raise ValueError(
+            f"The images' shape is {tuple(shape)}; a convolutional network expects (height, width, channels)."
+        )
+    possible = _halvings(shape)
+    if filters is None:
+        filters = (32,) + (64,) * (possible - 1)
+    if not possible or len(filters) > possible:
+        raise ValueError(
+            f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {max(len(filters), 1)} is asked "
+            "for; pad or resize the images, give fewer filters, or use kvae.networks.dense_encoder."
+        )
+    return tuple(filters)
