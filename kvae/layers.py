@@ -46,9 +46,10 @@ class Sampling(keras.layers.Layer):
         z = Normal(z_mean[:, None], z_log_var[:, None]).reparameterize(eps)
         return z if samples else z[:, 0]
 
-    def compute_output_shape(self, input_shape, samples=None, index=None):
-        batch, latent_dim = input_shape[0]
-        return (batch, samples, latent_dim) if samples else (batch, latent_dim)
+    def compute_output_spec(self, inputs, samples=None, index=None):
+        batch, latent_dim = inputs[0].shape
+        shape = (batch, samples, latent_dim) if samples else (batch, latent_dim)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def save_own_variables(self, store):
         super().save_own_variables(store)

@@ -78,6 +78,11 @@ class LatentModel(keras.Model):
         losses, parts = self.losses_per_example(x, training=False, index=index)
         return self._report(x, losses, parts, sum(self.losses), sample_weight, training=False)
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """What `train_step` minimises, a scalar, for x as the stream gives it; y and y_pred aren't looked at."""
+        losses, _ = self.losses_per_example(self._inputs(x)[0], training=training)
+        return ops.mean(_weighted(losses, sample_weight)) + sum(self.losses)
+
     def predict_step(self, data):
         return self(self._inputs(data)[0], training=False)
 
@@ -102,17 +107,26 @@ class LatentModel(keras.Model):
         own = list(self.trackers.values())
         return own + [metric for metric in super().metrics if metric not in own and metric.name != "loss"]
 
-    def fit(self, x=None, y=None, *, validation_data=None, steps_per_epoch=None, **kwargs):
+    def fit(self, x=None, y=None, *, sample_weight=None, validation_data=None, steps_per_epoch=None, **kwargs):
         """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`)."""
         x = self._checked(x, "x", steps_per_epoch)
         if validation_data is not None:
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
+        if self.compiled and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
         with streams.clear_errors("x"):
-            return super().fit(x, y, validation_data=validation_data, steps_per_epoch=steps_per_epoch, **kwargs)
+            return super().fit(
+                x,
+                _something(y, sample_weight),
+                sample_weight=sample_weight,
+                validation_data=validation_data,
+                steps_per_epoch=steps_per_epoch,
+                **kwargs,
+            )
 
-    def evaluate(self, x=None, y=None, *, steps=None, **kwargs):
+    def evaluate(self, x=None, y=None, *, sample_weight=None, steps=None, **kwargs):
         """The mean over the examples of each of `reported`: `keras.Model.evaluate` after x was checked.
 
         The noise is a fixed function of an example's position, so the numbers repeat and don't depend on batches.
@@ -120,18 +134,16 @@ class LatentModel(keras.Model):
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._checked(x, "x", steps)
         with streams.clear_errors("x"):
-            return super().evaluate(x, y, steps=steps, **kwargs)
+            y = _something(y, sample_weight)
+            return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **kwargs)
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work."""
-        first = streams.check(data, self._expected_shape(), steps, name)
+        first = streams.check(data, self.event_shape if self.built else None, steps, name)
         if not self.built:
             self.build((None, *first.shape[1:]))
         self._check_values(first)
         return streams.finite(data) if isinstance(data, tf.data.Dataset) else data
-
-    def _expected_shape(self):
-        return self.event_shape if self.built else None
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
@@ -258,6 +270,11 @@ class PairModel(LatentModel):
     @classmethod
     def from_config(cls, config):
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+def _something(y, sample_weight):
+    """Keras drops the weights of examples without a y, so they get one, which no model here reads."""
+    return sample_weight if y is None else y
 
 
 def _weighted(losses, sample_weight):

@@ -73,8 +73,7 @@ class PCA(LatentVariableMixin, LatentModel):
 
         verbose: 0 for no progress bar. Raises ValueError for data that can't be used.
         """
-        self.built = False
-        stream = streams.batches(self._checked(x, "x"), batch_size)
+        stream = streams.batches(super()._checked(x, "x"), batch_size)
         with streams.clear_errors("x"):
             count, mean, covariance = _moments(stream, math.prod(self.event_shape), verbose)
         if count <= self.latent_dim:
@@ -89,8 +88,10 @@ class PCA(LatentVariableMixin, LatentModel):
         self.examples.assign(count)
         return self
 
-    def _expected_shape(self):
-        return self.event_shape if self.built and int(self.examples) else None
+    def _checked(self, data, name, steps=None):
+        if not (self.built and int(self.examples)):
+            raise ValueError("This PCA hasn't been fitted: call fit(x) with a stream or an array first.")
+        return super()._checked(data, name, steps)
 
     def _centred(self, x):
         return ops.reshape(x, (-1, self.mean.shape[0])) - self.mean

@@ -1,0 +1,94 @@
+"""The main job: stream images from disk, fit PCA, an autoencoder and a VAE, compare them, save and draw them."""
+
+import argparse
+import os
+import pathlib
+import time
+
+
+def arguments(argv=None):
+    parser = argparse.ArgumentParser(
+        prog="python -m kvae",
+        description="Stream images from disk through tf.data, fit PCA, an autoencoder and a VAE of equal code size on "
+        "the same stream, print their numbers on held-out data, and write the models and pictures to a folder.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--data", default="sprites", help="sprites, or any image set of tensorflow-datasets")
+    parser.add_argument("--data-dir", help="where tensorflow-datasets keeps its sets (default: its own folder)")
+    parser.add_argument("--examples", type=int, default=20_000, help="of sprites, in the training split")
+    parser.add_argument("--size", type=int, default=32, help="of sprites, pixels a side")
+    parser.add_argument("--latent-dim", type=int, default=10, help="numbers in a code")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="Adam's, decaying to 0 by a cosine")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("kvae-run"), help="folder for results")
+    return parser.parse_args(argv)
+
+
+def main(argv=None):
+    options = arguments(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+    import matplotlib
+
+    import kvae
+
+    matplotlib.use("Agg")
+    keras.utils.set_random_seed(options.seed)
+    sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
+    train, validation, test = kvae.data.load(
+        options.data, options.batch_size, seed=options.seed, data_dir=options.data_dir, **sprites
+    )
+    shape = kvae.data.image_shape(train)
+    steps = int(train.cardinality())
+    print(f"\n{options.data}: images of {shape}, {steps} training batches of {options.batch_size}, from disk")
+
+    models, seconds = {}, {}
+    for name, model in _models(kvae, shape, options).items():
+        print(f"\n{name}")
+        started = time.perf_counter()
+        if name == "PCA":
+            model.fit(train)
+        else:
+            schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+            model.compile(keras.optimizers.Adam(schedule))
+            history = model.fit(train, validation_data=validation, epochs=options.epochs)
+        models[name], seconds[name] = model, time.perf_counter() - started
+
+    results = kvae.evaluation.compare(models, test)
+    print(_table(results, seconds))
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, model in models.items():
+        model.save(options.output / f"{name.lower()}.keras")
+    _draw(kvae, models, results, history, test, options.output)
+    print(f"\nModels and pictures are in {options.output.resolve()}")
+
+
+def _models(kvae, shape, options):
+    def networks():
+        return (
+            kvae.networks.conv_encoder(shape, options.latent_dim),
+            kvae.networks.conv_decoder(shape, options.latent_dim),
+        )
+
+    return {
+        "PCA": kvae.PCA(options.latent_dim, seed=options.seed),
+        "Autoencoder": kvae.Autoencoder(*networks()),
+        "VAE": kvae.VAE(*networks(), likelihood=kvae.GaussianLikelihood(), seed=options.seed),
+    }
+
+
+def _table(results, seconds):
+    lines = [
+        "\nOn held-out images (squared error and nats are per image)",
+        f"{'model':<12} {'squared error':>14} {'log p(x)':>14} {'KL':>8} {'training':>10}",
+    ]
+    for name, numbers in results.items():
+        density = f"{numbers['log_likelihood']:.1f}" if "log_likelihood" in numbers else "none"
+        density = f">= {numbers['elbo']:.1f}" if "elbo" in numbers else density
+        divergence = f"{numbers['kl_loss']:.1f}" if "kl_loss" in numbers else ""
+        lines.append(
+            f"{name:<12} {numbers['squared_error']:>14.2f} {density:>14} {divergence:>8} {seconds[name]:>8.0f} s"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,149 @@
+"""Any image set of tensorflow-datasets as three streams of batches."""
+
+import contextlib
+import io
+import sys
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from kvae.data.sprites import SpritesConfig
+
+SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
+
+
+def load(
+    name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0, data_dir=None, **config
+):
+    """(train, validation, test) of the tensorflow-datasets set `name`, prepared if it isn't yet.
+
+    Each is a `tf.data.Dataset` of known length, of batches of uint8 images (n, height, width, channels), the last
+    batch smaller where they don't divide; sets that store 0 and 1 (dsprites) give 0 and 255.
+
+    labels: None for images alone; a feature's name for (x, y); names for (x, {name: y}).
+    validation: where the set has no "validation", this share of "train" is it, taken from the end of the stored
+        order (which tfds shuffles once for all); "test", where that is missing as well, is as large and comes
+        last. With 0 what is missing is None.
+    shuffle: images in the shuffling buffer, held as compressed files; 0 keeps the stored order. Only train is
+        shuffled: its files, then its images, anew in each epoch.
+    seed: of that order; None for another in each run. A global `tf.random.set_seed` changes the order as well.
+    data_dir: where tfds keeps its sets; None for its default.
+    config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
+
+    Raises ValueError for sets without images of one shape, unknown labels or a share outside [0, 0.5), TypeError
+    for unknown keywords, OSError where the set can't be prepared.
+    """
+    if not 0 <= validation < 0.5:
+        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+    builder = _builder(name, data_dir, config)
+    _check_features(builder, labels)
+    _prepare(builder)
+    parts = _parts(builder.info.splits, validation)
+    scale = 255 if _stores_masks(builder) else 1
+    train = _read(builder, parts["train"], labels, scale, batch_size, shuffle, seed)
+    rest = [parts[part] and _read(builder, parts[part], labels, scale, batch_size) for part in ("validation", "test")]
+    return train, *rest
+
+
+def _builder(name, data_dir, config):
+    if config and name != "sprites":
+        raise TypeError(f"load({name!r}) takes no {sorted(config)}: they are for sprites alone")
+    unknown = sorted(set(config) - set(SPRITES_KEYWORDS))
+    if unknown:
+        raise TypeError(f"load('sprites') takes no {unknown}, only {sorted(SPRITES_KEYWORDS)}")
+    if name == "sprites":
+        config = {"config": SpritesConfig(**{SPRITES_KEYWORDS[key]: value for key, value in config.items()})}
+    try:
+        return tfds.builder(name, data_dir=data_dir, **config)
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(f"tensorflow-datasets {tfds.__version__} has no set named {name!r}") from None
+
+
+def _check_features(builder, labels):
+    features = builder.info.features
+    if not isinstance(features, dict | tfds.features.FeaturesDict) or "image" not in features:
+        raise ValueError(f'{builder.name} has no feature "image": found {sorted(features)}')
+    if None in features["image"].shape:
+        raise ValueError(f"{builder.name}'s images differ in shape: found {features['image'].shape}")
+    missing = [label for label in _names(labels) if label not in features]
+    if missing:
+        found = sorted(set(features) - {"image"})
+        raise ValueError(f"{builder.name} has no feature {missing}: labels can be of {found}")
+
+
+def _names(labels):
+    return [labels] if isinstance(labels, str) else list(labels or ())
+
+
+def _prepare(builder):
+    if builder.data_path.exists():
+        return
+    terminal = sys.stderr.isatty()
+    if not terminal:
+        tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        message = f"{builder.name} is not in {builder.data_path} and could not be downloaded or made: {reason}"
+    else:
+        return
+    finally:
+        if not terminal:
+            tfds.enable_progress_bar()
+    raise OSError(message)
+
+
+def _parts(splits, validation):
+    """What tfds is asked to read as train, validation and test; None for what isn't there."""
+    if "train" not in splits:
+        raise ValueError(f'the set has no split "train": found {sorted(splits)}')
+    end = splits["train"].num_examples
+    share = round(end * validation)
+    parts = {"train": "train"}
+    for part in ("test", "validation"):
+        parts[part] = part if part in splits else None
+        if parts[part] is None and share:
+            parts[part] = f"train[{end - share}:{end}]"
+            end -= share
+            parts["train"] = f"train[:{end}]"
+    return parts
+
+
+def _raw(builder, part, labels=(), shuffle_files=False, seed=None):
+    """Examples as dicts whose "image" is still the stored file's bytes."""
+    features = dict.fromkeys(["image", *labels], True)
+    return builder.as_dataset(
+        split=part,
+        decoders=tfds.decode.PartialDecoding(features, decoders={"image": tfds.decode.SkipDecoding()}),
+        read_config=tfds.ReadConfig(try_autocache=False, shuffle_seed=seed),
+        shuffle_files=shuffle_files and not builder.info.disable_shuffling,
+    )
+
+
+def _stores_masks(builder):
+    """Whether uint8 images hold 0 and 1, by the first sixty-four: white would be 1/255 once they are scaled."""
+    feature = builder.info.features["image"]
+    if feature.dtype != tf.uint8:
+        return False
+    first = [feature.decode_example(element["image"]) for element in _raw(builder, "train[:64]")]
+    return max(int(tf.reduce_max(image)) for image in first) == 1
+
+
+def _read(builder, part, labels, scale, batch_size, shuffle=0, seed=None):
+    feature = builder.info.features["image"]
+
+    def decode(element):
+        image = feature.decode_example(element["image"])
+        image = image * scale if scale != 1 else image
+        if labels is None:
+            return image
+        if isinstance(labels, str):
+            return image, element[labels]
+        return image, {name: element[name] for name in labels}
+
+    stream = _raw(builder, part, _names(labels), shuffle_files=bool(shuffle), seed=seed)
+    if shuffle:
+        stream = stream.shuffle(min(shuffle, len(stream)), seed=seed, reshuffle_each_iteration=True)
+    return stream.map(decode, tf.data.AUTOTUNE).batch(batch_size).prefetch(2)

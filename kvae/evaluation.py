@@ -1,0 +1,35 @@
+"""Numbers about a trained model, from a stream: anything that encodes and decodes will do."""
+
+import numpy as np
+from keras import ops
+
+from kvae.data import streams
+
+
+def squared_error(model, data, batch_size=streams.BATCH_SIZE):
+    """mean_x ||x - decode(encode(x))||^2, summed over the image: means all through, so it repeats exactly.
+
+    data: a stream of batches or an array. Returns a float, in the images' squared units ([0, 1] for uint8).
+    """
+    total, count = 0.0, 0
+    for element in streams.batches(data, batch_size):
+        x = streams.scale(streams.unpack(element)[0], model.variable_dtype)
+        difference = ops.convert_to_numpy(x - model(x, training=False))
+        total += float(np.sum(np.square(difference, dtype="float64")))
+        count += len(difference)
+    if not count:
+        raise ValueError("the data are empty: their stream ended before the first batch")
+    return total / count
+
+
+def compare(models, data, batch_size=streams.BATCH_SIZE):
+    """What each model reports on the same data, and its squared error: {name: {number's name: float}}.
+
+    models: {name: model}, such as {"PCA": pca, "autoencoder": ae, "VAE": vae}, best of equal code size.
+    """
+    stream = streams.batches(data, batch_size)
+    results = {}
+    for name, model in models.items():
+        results[name] = model.evaluate(stream, return_dict=True, verbose=0)
+        results[name].setdefault("squared_error", squared_error(model, stream))
+    return results

@@ -1,0 +1,83 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+import kvae
+
+SHAPES = [(784,), (28, 28, 1), (32, 32, 3), (50, 21)]
+
+
+def built(likelihood, shape):
+    likelihood.build((None, *shape))
+    return likelihood
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("variance", [0.3, "shared", "pixel", "decoder"])
+def test_gaussian_log_likelihood_is_scipys(rng, shape, variance):
+    x, mean, log_var = (rng.normal(size=(3, *shape)).astype("float32") for _ in range(3))
+    likelihood = built(kvae.GaussianLikelihood(variance, min_variance=1e-30), shape)
+    if variance == "pixel":
+        raw = rng.uniform(6.8, 7.0, size=shape)
+        likelihood.raw_log_var.assign(raw)
+        expected_log_var = np.log(1e-30) + np.log1p(np.exp(10 * raw))
+    else:
+        expected_log_var = {0.3: np.log(0.3), "shared": np.log(0.05), "decoder": log_var}[variance]
+    outputs = [mean, log_var] if variance == "decoder" else [mean]
+    expected = scipy.stats.norm(mean, np.exp(expected_log_var / 2)).logpdf(x).reshape(3, -1).sum(axis=1)
+    np.testing.assert_allclose(likelihood.distribution(outputs).log_prob(x), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("variance, parameters", [(1.0, 0), ("shared", 1), ("pixel", 64), ("decoder", 0)])
+def test_what_is_learned(variance, parameters):
+    assert built(kvae.GaussianLikelihood(variance), (8, 8, 1)).count_params() == parameters
+
+
+def test_a_learned_variance_starts_where_it_is_told():
+    likelihood = built(kvae.GaussianLikelihood(initial_variance=0.2), (8, 8, 1))
+    np.testing.assert_allclose(np.exp(likelihood.log_var), 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("variance", ["shared", "decoder"])
+def test_the_floor_holds_and_keeps_a_gradient(variance):
+    likelihood = built(kvae.GaussianLikelihood(variance, min_variance=1e-4), (3,))
+    raw = tf.Variable([[-12.0, -12.0, -12.0]])
+    with tf.GradientTape() as tape:
+        if variance == "shared":
+            likelihood.raw_log_var.assign(-0.3)
+            raw = likelihood.raw_log_var.value
+            log_var = likelihood.log_var
+        else:
+            log_var = likelihood.distribution([tf.zeros((1, 3)), raw]).log_var
+    assert np.min(np.exp(log_var)) >= 1e-4
+    assert np.all(np.abs(tape.gradient(log_var, raw)) > 0)
+
+
+@pytest.mark.parametrize("variance", [0.3, "shared", "pixel", "decoder"])
+def test_it_comes_back_from_its_config(variance):
+    likelihood = kvae.GaussianLikelihood(variance, initial_variance=0.07, min_variance=1e-3)
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(likelihood))
+    assert (copy.variance, copy.initial_variance, copy.min_variance) == (variance, 0.07, 1e-3)
+
+
+@pytest.mark.parametrize("variance", [0, -1.0, float("nan"), float("inf"), True, "each", None])
+def test_variances_that_make_no_sense_are_refused(variance):
+    with pytest.raises(ValueError, match="expected 'shared', 'pixel', 'decoder' or a positive number"):
+        kvae.GaussianLikelihood(variance)
+
+
+def test_bernoulli_refuses_values_beyond_0_and_1():
+    with pytest.raises(ValueError, match=r"reach from 0 to 255; BernoulliLikelihood expects values in \[0, 1\]"):
+        kvae.BernoulliLikelihood().check_data(np.array([0.0, 255.0]))
+
+
+def test_bernoulli_warns_of_grey_pixels_and_not_of_binary_ones():
+    with pytest.warns(UserWarning, match=r"50% of the pixels are grey.*GaussianLikelihood"):
+        kvae.BernoulliLikelihood().check_data(np.array([0.0, 0.5]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kvae.BernoulliLikelihood().check_data(np.array([0.0, 1.0]))

@@ -1,0 +1,362 @@
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+import kvae
+from kvae.networks import conv_decoder, conv_encoder, dense_decoder, dense_encoder
+from kvae.noise import indexed_normal
+
+
+def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, **arguments):
+    return kvae.VAE(
+        dense_encoder(shape, latent_dim, hidden=(8,)),
+        dense_decoder(shape, latent_dim, hidden=(8,), outputs=outputs),
+        seed=seed,
+        **arguments,
+    )
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((100, 6)).astype("float32")
+
+
+def reference(model, x, index):
+    """The objective's parts with numpy and scipy, from the networks' outputs alone."""
+    z_mean, z_log_var = (np.asarray(a, "float64") for a in model.encoder(x))
+    z = z_mean + np.exp(z_log_var / 2) * np.asarray(indexed_normal(index, z_mean.shape[1], dtype="float64"))
+    mean = np.asarray(model.decoder(z.astype("float32")), "float64")
+    if isinstance(model.likelihood, kvae.BernoulliLikelihood):
+        log_likelihood = scipy.stats.bernoulli(1 / (1 + np.exp(-mean))).logpmf(x)
+    else:
+        log_likelihood = scipy.stats.norm(mean, np.exp(float(model.likelihood.log_var) / 2)).logpdf(x)
+    kl = 0.5 * (z_mean**2 + np.exp(z_log_var) - 1 - z_log_var).sum(axis=1)
+    return -log_likelihood.reshape(len(x), -1).sum(axis=1), kl
+
+
+@pytest.mark.parametrize("shape", [(784,), (28, 28, 1), (32, 32, 3), (50, 21)])
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_the_numbers_are_numpys_and_scipys(rng, shape, likelihood):
+    x = rng.integers(0, 2, size=(30, *shape)).astype("float32")
+    model = dense_vae(shape, 3, likelihood=likelihood)
+    model.compile(loss=kvae.ELBO(beta=2.0))
+    reconstruction, kl = reference(model, x, np.arange(30))
+    numbers = model.evaluate(x, batch_size=8, return_dict=True, verbose=0)
+    expected = {
+        "loss": np.mean(reconstruction + 2 * kl),
+        "reconstruction_loss": reconstruction.mean(),
+        "kl_loss": kl.mean(),
+        "elbo": -np.mean(reconstruction + kl),
+    }
+    assert numbers == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [500, 501])
+def test_evaluation_depends_on_no_batch_size_and_repeats(rng, count):
+    x = rng.random((count, 6)).astype("float32")
+    model = dense_vae()
+    model.compile()
+    first = model.evaluate(x, batch_size=7, return_dict=True, verbose=0)
+    for batch_size in (7, 64, 500):
+        again = model.evaluate(x, batch_size=batch_size, return_dict=True, verbose=0)
+        assert again == pytest.approx(first, rel=1e-6)
+
+
+def kinds(x):
+    stream = tf.data.Dataset.from_tensor_slices
+    images, labels = x.reshape(-1, 2, 3, 1), np.zeros(len(x), "int64")
+    yield images
+    yield {"image": images, "label": labels}
+    yield stream(images).batch(32)
+    yield stream((images, labels)).batch(32)
+    yield stream((images, labels, np.ones(len(x)))).batch(32)
+    yield stream({"image": images, "label": labels}).batch(32)
+
+
+def test_all_kinds_of_data_give_the_same_numbers(rng):
+    x = rng.integers(0, 256, size=(100, 6)).astype("uint8")
+    results = []
+    for data in kinds(x):
+        keras.utils.set_random_seed(0)
+        model = dense_vae((2, 3, 1))
+        model.compile()
+        model.fit(data, batch_size=None if isinstance(data, tf.data.Dataset) else 32, shuffle=False, verbose=0)
+        results.append((model.evaluate(data, verbose=0), model.transform(data), model.reconstruct(data)))
+    for numbers, codes, images in results:
+        np.testing.assert_allclose(numbers, results[0][0], rtol=1e-6)
+        np.testing.assert_array_equal(codes, results[0][1])
+        np.testing.assert_array_equal(images, results[0][2])
+
+
+def test_codes_and_reconstructions_are_means(x):
+    model = dense_vae()
+    np.testing.assert_allclose(model.transform(x), model.encoder(x)[0], atol=1e-6)
+    np.testing.assert_allclose(model.inverse_transform(model.transform(x)), model.reconstruct(x), atol=1e-6)
+    np.testing.assert_array_equal(model.reconstruct(x), model.reconstruct(x))
+    np.testing.assert_allclose(model.predict(x, verbose=0), model.reconstruct(x), atol=1e-6)
+
+
+def test_samples_come_from_the_prior_through_the_decoder():
+    model = dense_vae(likelihood=kvae.GaussianLikelihood(0.01))
+    means = model.sample(5000, seed=1)
+    noisy = model.sample(5000, seed=1, noise=True)
+    np.testing.assert_allclose((noisy - means).std(), 0.1, rtol=0.02)
+    z = np.asarray(keras.random.normal((5000, 2), seed=keras.random.SeedGenerator(1)))
+    np.testing.assert_allclose(means, model.inverse_transform(z), atol=1e-5)
+    assert not np.array_equal(model.sample(3), model.sample(3))
+
+
+def test_draws_are_scored_as_their_definitions_say(x):
+    model = dense_vae()
+    draw = model.draw(x, samples=4)
+    assert draw.z.shape == (100, 4, 2)
+    mean, log_var = (np.asarray(a)[:, None] for a in model.encoder(x))
+    z = np.asarray(draw.z)
+    np.testing.assert_allclose(draw.log_prior, scipy.stats.norm.logpdf(z).sum(axis=2), rtol=1e-5)
+    posterior = scipy.stats.norm(mean, np.exp(log_var / 2)).logpdf(z).sum(axis=2)
+    np.testing.assert_allclose(draw.log_posterior, posterior, rtol=1e-4, atol=1e-4)
+    decoded = np.asarray(model.decoder(z.reshape(-1, 2))).reshape(100, 4, 6)
+    likelihood = scipy.stats.norm(decoded, np.sqrt(0.05)).logpdf(x[:, None]).sum(axis=2)
+    np.testing.assert_allclose(draw.log_likelihood, likelihood, rtol=1e-4, atol=1e-3)
+
+
+def trained(x, seed=0, fit=None, **compile_arguments):
+    keras.utils.set_random_seed(seed)
+    model = dense_vae(seed=seed)
+    model.compile(keras.optimizers.Adam(1e-2), **compile_arguments)
+    history = model.fit(x, **{"epochs": 2, "batch_size": 25, "verbose": 0, **(fit or {})})
+    return model, history.history
+
+
+def same_weights(a, b):
+    return all(np.array_equal(v, w) for v, w in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
+def test_the_seed_decides_the_weights_to_the_bit(x):
+    first, again, other = trained(x)[0], trained(x)[0], trained(x, seed=1)[0]
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+
+
+def test_validation_leaves_training_as_it_was(x):
+    assert same_weights(trained(x)[0], trained(x, fit={"validation_data": x[:30]})[0])
+
+
+def test_several_steps_per_execution_train_the_same(x):
+    model, history = trained(x, steps_per_execution=4)
+    expected, expected_history = trained(x)
+    for v, w in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(v, w, atol=1e-6)
+    np.testing.assert_allclose(history["loss"], expected_history["loss"], rtol=1e-5)
+
+
+def test_the_reported_loss_is_the_mean_of_its_examples_whatever_the_last_batch(x):
+    _, history = trained(x, fit={"batch_size": 30, "epochs": 1})
+    np.testing.assert_allclose(history["elbo"][0], -history["reconstruction_loss"][0] - history["kl_loss"][0])
+    np.testing.assert_allclose(history["loss"][0], -history["elbo"][0])
+
+
+def test_the_step_that_finds_a_streams_end_changes_nothing(x):
+    known = tf.data.Dataset.from_tensor_slices(x).batch(25)
+    unknown = known.filter(lambda batch: True)
+    assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    model, _ = trained(unknown, fit={"batch_size": None, "epochs": 3})
+    expected, _ = trained(known, fit={"batch_size": None, "epochs": 3})
+    assert int(model.optimizer.iterations) == 12
+    assert same_weights(model, expected)
+    np.testing.assert_array_equal(model.sampling.seed_generator.state, expected.sampling.seed_generator.state)
+
+
+def test_gradient_accumulation_clipping_and_averaging_work(x):
+    optimizer = keras.optimizers.Adam(
+        1e-2, gradient_accumulation_steps=2, clipnorm=1.0, use_ema=True, ema_overwrite_frequency=3
+    )
+    model = dense_vae()
+    model.compile(optimizer)
+    before = model.get_weights()
+    model.fit(x, batch_size=25, epochs=2, verbose=0)
+    assert int(optimizer.iterations) == 4
+    assert not any(np.array_equal(v, w) for v, w in zip(before, model.get_weights(), strict=True))
+
+
+def test_compiled_by_xla_it_trains_to_the_same_loss(x):
+    _, plain = trained(x, fit={"epochs": 20})
+    _, compiled = trained(x, fit={"epochs": 20}, jit_compile=True)
+    np.testing.assert_allclose(compiled["loss"][-1], plain["loss"][-1], atol=0.3)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_keeps_the_probabilities_in_float32(x, policy):
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        model, history = trained(x, fit={"epochs": 3})
+        assert model.encoder(x)[0].dtype == policy.removeprefix("mixed_")
+        assert model.draw(x).log_likelihood.dtype == model.transform(x).dtype == "float32"
+        assert np.all(np.isfinite(history["loss"])) and history["loss"][-1] < history["loss"][0]
+        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    finally:
+        keras.config.set_dtype_policy(previous)
+
+
+def test_sample_weights_weigh(x):
+    weights = np.r_[np.ones(60), np.zeros(40)].astype("float32")
+    model = dense_vae()
+    model.compile()
+    weighted = model.evaluate(x, sample_weight=weights, return_dict=True, verbose=0)
+    alone = model.evaluate(x[:60], return_dict=True, verbose=0)
+    assert weighted["elbo"] == pytest.approx(alone["elbo"], rel=1e-5)
+    assert weighted["loss"] == pytest.approx(0.6 * alone["loss"], rel=1e-5)
+    poisoned = np.r_[x[:60], 1e3 + x[60:]]
+    heavy, _ = trained((poisoned), fit={"sample_weight": weights, "shuffle": False, "batch_size": 20})
+    light, _ = trained((x), fit={"sample_weight": weights, "shuffle": False, "batch_size": 20})
+    assert same_weights(heavy, light)
+
+
+def test_the_layers_own_losses_are_part_of_the_loss(x):
+    inputs = keras.Input((6,))
+    mean = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
+    encoder = keras.Model(inputs, [mean, keras.layers.Dense(2)(inputs)])
+    model = kvae.VAE(encoder, dense_decoder((6,), 2), seed=0)
+    model.compile()
+    numbers = model.evaluate(x, return_dict=True, verbose=0)
+    penalty = 0.1 * np.sum(np.square(encoder.layers[1].kernel))
+    assert numbers["loss"] == pytest.approx(-numbers["elbo"] + penalty, rel=1e-6)
+
+
+def test_compiled_metrics_compare_x_with_its_reconstruction(x):
+    model = dense_vae()
+    model.compile(metrics=["mse"])
+    expected = np.mean(np.square(x - model.reconstruct(x)))
+    assert model.evaluate(x, return_dict=True, verbose=0)["mse"] == pytest.approx(expected, rel=1e-5)
+    assert "mse" in model.fit(x, verbose=0).history
+
+
+def test_two_replicas_take_the_step_of_one(x):
+    """Replicas draw noise of their own, so the variance of z is held at nearly nothing here."""
+
+    def weights_after_a_step():
+        keras.utils.set_random_seed(0)
+        model = dense_vae()
+        model.encoder.layers[-1].set_weights([np.zeros((8, 2)), np.full(2, -50.0)])
+        model.encoder.layers[-1].trainable = False
+        model.compile(keras.optimizers.SGD(1e-3))
+        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(100), verbose=0)
+        return model.get_weights()
+
+    expected = weights_after_a_step()
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        found = weights_after_a_step()
+    for v, w in zip(found, expected, strict=True):
+        np.testing.assert_allclose(v, w, atol=1e-6)
+
+
+@pytest.mark.parametrize("variance", [0.1, "shared", "pixel", "decoder"])
+def test_every_variance_trains(x, variance):
+    model = dense_vae(likelihood=kvae.GaussianLikelihood(variance), outputs=2 if variance == "decoder" else 1)
+    model.compile(keras.optimizers.Adam(1e-2))
+    history = model.fit(x, epochs=15, verbose=0).history["elbo"]
+    assert history[-1] > history[0]
+
+
+def test_images_train_through_convolutions(rng):
+    x = rng.integers(0, 256, size=(64, 8, 8, 3)).astype("uint8")
+    model = kvae.VAE(conv_encoder((8, 8, 3), 2), conv_decoder((8, 8, 3), 2))
+    model.compile()
+    model.fit(x, verbose=0)
+    assert model.sample(3).shape == (3, 8, 8, 3)
+
+
+class Halves(keras.Model):
+    """A network of the user's own, which learns its input's shape when it's called."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.mean, self.log_var = keras.layers.Dense(units), keras.layers.Dense(units)
+
+    def call(self, x):
+        return self.mean(x), self.log_var(x)
+
+
+def test_networks_of_the_users_own_serve(x):
+    model = kvae.VAE(Halves(2), keras.Sequential([keras.layers.Dense(6)]))
+    assert not model.built
+    model.compile()
+    model.fit(x, verbose=0)
+    assert model.transform(x).shape == (100, 2)
+    with pytest.raises(ValueError, match=r"of shape \(5,\).*\(6,\)"):
+        kvae.VAE(Halves(2), keras.Sequential([keras.layers.Dense(5)])).fit(x)
+
+
+@pytest.mark.parametrize(
+    "encoder, decoder, likelihood, message",
+    [
+        (dense_encoder((6,), 2), dense_decoder((6,), 3), "gaussian", r"decoder doesn't take inputs of shape \(None, 2\)"),
+        (dense_encoder((6,), 2), dense_decoder((5,), 2), "gaussian", r"1 output\(s\) of shape \(5,\).*\(6,\)"),
+        (dense_encoder((6,), 2), dense_decoder((6,), 2, outputs=2), "bernoulli", r"2 output\(s\).*reads \[logits\]"),
+        (
+            dense_encoder((6,), 2),
+            dense_decoder((6,), 2),
+            kvae.GaussianLikelihood("decoder"),
+            r"reads \[mean, log_var\].*outputs=2",
+        ),
+        (keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)]), dense_decoder((6,), 2), "gaussian", "z_log_var"),
+    ],
+)
+def test_a_bad_pair_is_refused_at_construction(encoder, decoder, likelihood, message):
+    with pytest.raises(ValueError, match=message):
+        kvae.VAE(encoder, decoder, likelihood)
+
+
+def test_parts_of_another_kind_are_refused():
+    encoder, decoder = dense_encoder((6,), 2), dense_decoder((6,), 2)
+    with pytest.raises(TypeError, match="likelihood is 'mse'; expected a kvae likelihood"):
+        kvae.VAE(encoder, decoder, "mse")
+    with pytest.raises(TypeError, match="prior is 'normal'; expected a kvae prior"):
+        kvae.VAE(encoder, decoder, prior="normal")
+    with pytest.raises(TypeError, match="The decoder is NoneType; expected a Keras model"):
+        kvae.VAE(encoder, None)
+    with pytest.raises(TypeError, match=r"loss is 'mse'; a VAE's is an objective such as kvae.ELBO"):
+        kvae.VAE(encoder, decoder).compile(loss="mse")
+
+
+@pytest.mark.parametrize("method", ["fit", "evaluate", "transform", "reconstruct"])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda x: np.where(x > 0.9, np.nan, x), "x has NaN or infinite values"),
+        (lambda x: x[:0], "x is empty"),
+        (lambda x: x[:, :5], r"x has x of shape .*but the model takes"),
+        (lambda x: tf.data.Dataset.from_tensor_slices(x), "call .batch"),
+        (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8).repeat(), "endless stream"),
+        (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8).filter(lambda b: False), "x is empty"),
+    ],
+)
+def test_bad_data_are_refused_before_any_work(x, method, change, message):
+    model = dense_vae()
+    model.compile()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        getattr(model, method)(change(x))
+    assert all(np.array_equal(v, w) for v, w in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_nan_deep_in_a_stream_is_one_clear_error(x):
+    x = x.copy()
+    x[60, 3] = np.nan
+    model = dense_vae()
+    model.compile()
+    with pytest.raises(ValueError, match=r"NaN or infinite values in x in batch 2") as error:
+        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(25), verbose=0)
+    assert len(str(error.value)) < 300
+
+
+def test_values_the_likelihood_cannot_score_are_refused(x):
+    model = dense_vae(likelihood="bernoulli")
+    model.compile()
+    with pytest.raises(ValueError, match=r"BernoulliLikelihood expects values in \[0, 1\]"):
+        model.fit(255 * x)
+    with pytest.warns(UserWarning, match="grey"):
+        model.fit(x, verbose=0)
