@@ -1,6 +1,7 @@
 """The main job: stream images from disk, fit PCA, an autoencoder and a VAE, compare them, save and draw them."""
 
 import argparse
+import json
 import os
 import pathlib
 import time
@@ -61,6 +62,7 @@ def main(argv=None):
     options.output.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras")
+    (options.output / "results.json").write_text(json.dumps(results, indent=2))
     _draw(kvae, models, results, history, test, options.output)
     print(f"\nModels and pictures are in {options.output.resolve()}")
 
@@ -79,6 +81,19 @@ def _models(kvae, shape, options):
     }
 
 
+def _draw(kvae, models, results, history, test, folder):
+    def save(ax, name):
+        ax.figure.savefig(folder / name, dpi=150, bbox_inches="tight")
+
+    save(kvae.plots.comparison(results, models["VAE"].latent_dim), "comparison.png")
+    save(kvae.plots.reconstructions(models, test), "reconstructions.png")
+    save(kvae.plots.samples(models["VAE"]), "samples.png")
+    save(kvae.plots.traversals(models["VAE"], test), "traversals.png")
+    save(kvae.plots.history(history), "history.png")
+    if models["VAE"].latent_dim == 2:
+        save(kvae.plots.manifold(models["VAE"]), "manifold.png")
+
+
 def _table(results, seconds):
     lines = [
         "\nOn held-out images (squared error and nats are per image)",
@@ -92,3 +107,7 @@ def _table(results, seconds):
             f"{name:<12} {numbers['squared_error']:>14.2f} {density:>14} {divergence:>8} {seconds[name]:>8.0f} s"
         )
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

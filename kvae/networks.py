@@ -7,6 +7,10 @@ import math
 
 from keras import Model, layers
 
+# Variances that neither grow nor shrink through rectifiers (He et al. 2015); Keras' default starves an autoencoder.
+_INITIALIZER = "he_normal"
+_HALVING = {"strides": 2, "padding": "same", "kernel_initializer": _INITIALIZER}
+
 
 def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu"):
     """x (n, *shape) through dense layers of `hidden` units to [z_mean, z_log_var], each (n, latent_dim).
@@ -16,7 +20,7 @@ def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu"):
     x = layers.Input(tuple(shape), name="x")
     h = layers.Flatten()(x)
     for units in hidden:
-        h = layers.Dense(units, activation)(h)
+        h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
     return _encoder(x, h, latent_dim)
 
 
@@ -28,7 +32,7 @@ def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outpu
     z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
     h = z
     for units in hidden:
-        h = layers.Dense(units, activation)(h)
+        h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
     heads = [layers.Reshape(tuple(shape))(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
@@ -50,8 +54,8 @@ def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu"):
     x = layers.Input(tuple(shape), name="x")
     h = x
     for channels in filters:
-        h = layers.Conv2D(channels, 4, strides=2, padding="same", activation=activation)(h)
-    h = layers.Dense(units, activation)(layers.Flatten()(h))
+        h = layers.Conv2D(channels, 4, activation=activation, **_HALVING)(h)
+    h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(layers.Flatten()(h))
     return _encoder(x, h, latent_dim)
 
 
@@ -64,11 +68,11 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
     height, width, channels = shape
     small = (height >> len(filters), width >> len(filters), filters[-1])
     z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
-    h = layers.Dense(units, activation)(z)
-    h = layers.Dense(math.prod(small), activation)(h)
+    h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(z)
+    h = layers.Dense(math.prod(small), activation, kernel_initializer=_INITIALIZER)(h)
     h = layers.Reshape(small)(h)
     for count in reversed(filters[:-1]):
-        h = layers.Conv2DTranspose(count, 4, strides=2, padding="same", activation=activation)(h)
+        h = layers.Conv2DTranspose(count, 4, activation=activation, **_HALVING)(h)
     heads = [layers.Conv2DTranspose(channels, 4, strides=2, padding="same")(h) for _ in range(outputs)]
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
@@ -85,9 +89,10 @@ def _positive(name, value):
     return value
 
 
-def _halvings(shape):
+def _halvings(shape, smallest):
+    """How often both sides can be halved and stay whole and at least `smallest`."""
     count, (height, width) = 0, shape[:2]
-    while height % 2 == 0 and width % 2 == 0 and min(height, width) > 4:
+    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * smallest:
         count, height, width = count + 1, height // 2, width // 2
     return count
 
@@ -97,12 +102,12 @@ def _filters(shape, filters):
         raise ValueError(
             f"The images' shape is {tuple(shape)}; a convolutional network expects (height, width, channels)."
         )
-    possible = _halvings(shape)
     if filters is None:
-        filters = (32,) + (64,) * (possible - 1)
-    if not possible or len(filters) > possible:
+        filters = (32,) + (64,) * (_halvings(shape, smallest=4) - 1)
+    possible = _halvings(shape, smallest=1)
+    if len(filters) > possible:
         raise ValueError(
-            f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {max(len(filters), 1)} is asked "
-            "for; pad or resize the images, give fewer filters, or use kvae.networks.dense_encoder."
+            f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {len(filters)} is asked for; pad or "
+            "resize the images, give fewer filters, or use kvae.networks.dense_encoder."
         )
     return tuple(filters)

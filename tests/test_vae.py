@@ -293,7 +293,12 @@ def test_networks_of_the_users_own_serve(x):
 @pytest.mark.parametrize(
     "encoder, decoder, likelihood, message",
     [
-        (dense_encoder((6,), 2), dense_decoder((6,), 3), "gaussian", r"decoder doesn't take inputs of shape \(None, 2\)"),
+        (
+            dense_encoder((6,), 2),
+            dense_decoder((6,), 3),
+            "gaussian",
+            r"decoder doesn't take inputs of shape \(None, 2\)",
+        ),
         (dense_encoder((6,), 2), dense_decoder((5,), 2), "gaussian", r"1 output\(s\) of shape \(5,\).*\(6,\)"),
         (dense_encoder((6,), 2), dense_decoder((6,), 2, outputs=2), "bernoulli", r"2 output\(s\).*reads \[logits\]"),
         (

@@ -2,19 +2,23 @@
 
 import contextlib
 import io
+import socket
 import sys
+import urllib.parse
+import urllib.request
 
+import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging
+from tensorflow_datasets.core.download import downloader
 
 from kvae.data.sprites import SpritesConfig
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
 
 
-def load(
-    name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0, data_dir=None, **config
-):
+def load(name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0, data_dir=None, **config):
     """(train, validation, test) of the tensorflow-datasets set `name`, prepared if it isn't yet.
 
     Each is a `tf.data.Dataset` of known length, of batches of uint8 images (n, height, width, channels), the last
@@ -26,13 +30,15 @@ def load(
         last. With 0 what is missing is None.
     shuffle: images in the shuffling buffer, held as compressed files; 0 keeps the stored order. Only train is
         shuffled: its files, then its images, anew in each epoch.
-    seed: of that order; None for another in each run. A global `tf.random.set_seed` changes the order as well.
+    seed: of that order; None for another in each run. TensorFlow's global seed, where it's set, has a say too.
     data_dir: where tfds keeps its sets; None for its default.
     config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
 
     Raises ValueError for sets without images of one shape, unknown labels or a share outside [0, 0.5), TypeError
-    for unknown keywords, OSError where the set can't be prepared.
+    for keywords it doesn't take, OSError where the set can't be prepared.
     """
+    if shuffle is True:
+        raise TypeError("shuffle is True, expected the number of images in the shuffling buffer")
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
     builder = _builder(name, data_dir, config)
@@ -54,15 +60,28 @@ def _builder(name, data_dir, config):
     if name == "sprites":
         config = {"config": SpritesConfig(**{SPRITES_KEYWORDS[key]: value for key, value in config.items()})}
     try:
-        return tfds.builder(name, data_dir=data_dir, **config)
+        with _quiet():
+            return tfds.builder(name, data_dir=data_dir, **config)
     except tfds.core.DatasetNotFoundError:
         raise ValueError(f"tensorflow-datasets {tfds.__version__} has no set named {name!r}") from None
 
 
+@contextlib.contextmanager
+def _quiet():
+    """Without tfds' warnings: of its own use of deprecated names, of folders that it is about to make."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
 def _check_features(builder, labels):
     features = builder.info.features
-    if not isinstance(features, dict | tfds.features.FeaturesDict) or "image" not in features:
-        raise ValueError(f'{builder.name} has no feature "image": found {sorted(features)}')
+    features = features if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not isinstance(features.get("image"), tfds.features.Image):
+        raise ValueError(f'{builder.name} has no image feature "image": found {sorted(features)}')
     if None in features["image"].shape:
         raise ValueError(f"{builder.name}'s images differ in shape: found {features['image'].shape}")
     missing = [label for label in _names(labels) if label not in features]
@@ -78,21 +97,35 @@ def _names(labels):
 def _prepare(builder):
     if builder.data_path.exists():
         return
-    terminal = sys.stderr.isatty()
+    terminal, offline, retries = sys.stderr.isatty(), _offline(builder), downloader.MAX_RETRIES
     if not terminal:
         tfds.disable_progress_bar()
+    if offline:
+        downloader.MAX_RETRIES = 0  # ten of them take minutes, and files downloaded before need none
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        message = f"{builder.name} is not in {builder.data_path} and could not be downloaded or made: {reason}"
-    else:
-        return
+        reason = "there is no network" if offline else " ".join(str(error).split())[:300] or type(error).__name__
+        raise OSError(
+            f"{builder.name} can't be prepared: {reason}; where it can be, tfds.load({builder.name!r}) makes the "
+            f"folder that is looked for here as {builder.data_path}"
+        ) from None
     finally:
+        downloader.MAX_RETRIES = retries
         if not terminal:
             tfds.enable_progress_bar()
-    raise OSError(message)
+
+
+def _offline(builder):
+    """Whether the name of a host of the set's files is not found, and no proxy might find it."""
+    hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()}
+    try:
+        for host in hosts - {None}:
+            socket.getaddrinfo(host, None)
+    except OSError:
+        return not urllib.request.getproxies()
+    return False
 
 
 def _parts(splits, validation):
@@ -114,18 +147,19 @@ def _parts(splits, validation):
 def _raw(builder, part, labels=(), shuffle_files=False, seed=None):
     """Examples as dicts whose "image" is still the stored file's bytes."""
     features = dict.fromkeys(["image", *labels], True)
-    return builder.as_dataset(
-        split=part,
-        decoders=tfds.decode.PartialDecoding(features, decoders={"image": tfds.decode.SkipDecoding()}),
-        read_config=tfds.ReadConfig(try_autocache=False, shuffle_seed=seed),
-        shuffle_files=shuffle_files and not builder.info.disable_shuffling,
-    )
+    with _quiet():
+        return builder.as_dataset(
+            split=part,
+            decoders=tfds.decode.PartialDecoding(features, decoders={"image": tfds.decode.SkipDecoding()}),
+            read_config=tfds.ReadConfig(try_autocache=False, shuffle_seed=seed),
+            shuffle_files=shuffle_files and not builder.info.disable_shuffling,
+        )
 
 
 def _stores_masks(builder):
     """Whether uint8 images hold 0 and 1, by the first sixty-four: white would be 1/255 once they are scaled."""
     feature = builder.info.features["image"]
-    if feature.dtype != tf.uint8:
+    if feature.np_dtype != np.uint8:
         return False
     first = [feature.decode_example(element["image"]) for element in _raw(builder, "train[:64]")]
     return max(int(tf.reduce_max(image)) for image in first) == 1

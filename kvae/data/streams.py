@@ -10,7 +10,7 @@ import tensorflow as tf
 
 BATCH_SIZE = 256
 BLOCK_BYTES = 2**24
-NOT_FINITE = "NaN or infinite values in x"
+NOT_FINITE = "NaN or infinite values"
 NOT_FINITE_ADVICE = "remove those examples (or replace the values, as np.nan_to_num does) before training"
 
 
@@ -33,11 +33,11 @@ def unpack(element):
 
 
 def scale(x, dtype="float32"):
-    """x as a float tensor: uint8 is 0..255 and becomes x / 255, bool becomes 0 or 1, all else is only cast."""
+    """x as a float tensor: uint8 is 0..255 and becomes x (1/255), bool becomes 0 or 1, all else is only cast."""
     x = keras.ops.convert_to_tensor(x)
     pixels = keras.backend.standardize_dtype(x.dtype) == "uint8"
     x = keras.ops.cast(x, dtype)
-    return x / 255 if pixels else x
+    return x * (1 / 255) if pixels else x  # graphs turn x / 255 into this, which differs in the last bit
 
 
 def batches(data, batch_size=BATCH_SIZE):
@@ -55,7 +55,8 @@ def batches(data, batch_size=BATCH_SIZE):
 
     def slices():
         for start in range(0, length, batch_size):
-            yield tf.nest.map_structure(lambda a: np.asarray(a[start : start + batch_size]), data)
+            part = slice(start, start + batch_size)
+            yield tf.nest.map_structure(lambda array, part=part: np.asarray(array[part]), data)
 
     signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
     stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
@@ -129,9 +130,7 @@ def clear_errors(name="the data"):
         if not found:
             raise
         message = f"{name} has {NOT_FINITE} in batch {found[1]} (counted from 0): {NOT_FINITE_ADVICE}"
-    else:
-        return
-    raise ValueError(message)
+        raise ValueError(message) from None
 
 
 def _spec(dataset):
@@ -156,7 +155,7 @@ def _check_dtype(dtype, name):
     kind = dtype if isinstance(dtype, tf.DType) else tf.as_dtype(dtype)
     if not (kind.is_floating or kind.is_integer or kind.is_bool):
         found = dtype.name if hasattr(dtype, "name") else dtype
-        raise TypeError(f"{name} has x of dtype {found}, expected uint8 (0..255), bool or a float type")
+        raise TypeError(f"{name} has the dtype {found}, expected uint8 (0..255), bool or a float type")
 
 
 def _check_shape(shape, event_shape, name):
@@ -169,16 +168,16 @@ def _check_shape(shape, event_shape, name):
     elif shape[1:].as_list() == list(event_shape[:-1]) and event_shape[-1:] == (1,):
         advice = "add the axis of the channel with x[..., None]"
     else:
-        advice = "resize the images, or build the networks for this shape"
+        advice = "give data of that shape, or build the networks for this one"
     if shape.rank < 1 or not shape[1:].is_compatible_with(event_shape):
         expected = str(("n", *event_shape)).replace("'", "")
-        raise ValueError(f"{name} has x of shape {shape}, but the model takes {expected}: {advice}")
+        raise ValueError(f"{name} has the shape {shape}, but the model takes {expected}: {advice}")
 
 
 def _check_array(array, name):
     if not tf.as_dtype(array.dtype).is_floating:
         return
-    rows = max(1, BLOCK_BYTES // max(1, array[:1].nbytes))
+    rows = max(1, BLOCK_BYTES // max(1, np.asarray(array[:1]).nbytes))
     for start in range(0, array.shape[0], rows):
         block = np.isfinite(np.asarray(array[start : start + rows]))
         if not block.all():

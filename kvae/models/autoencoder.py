@@ -33,7 +33,8 @@ class Autoencoder(PairModel):
         """As `keras.Model.compile`. The loss is the squared error; another raises ValueError."""
         if loss is not None:
             raise ValueError(
-                f"loss is {loss!r}; an Autoencoder minimises its squared error and takes none. For a likelihood use kvae.VAE."
+                f"loss is {loss!r}; an Autoencoder minimises its squared error and takes none. For a likelihood there "
+                "is kvae.VAE."
             )
         super().compile(optimizer=optimizer, **kwargs)
 

@@ -204,7 +204,8 @@ class LatentModel(keras.Model):
         return [variable for variable in self.variables if variable.name == "seed_generator_state"]
 
     def get_compile_config(self):
-        return super().get_compile_config() if self.optimizer is not None else None
+        without_optimizer = self.compiled and self.optimizer is None
+        return None if without_optimizer else super().get_compile_config()
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))

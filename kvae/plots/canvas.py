@@ -8,22 +8,17 @@ CATEGORIES = matplotlib.color_sequences["petroff10"]  # for colour-blind readers
 CONTINUOUS, CYCLIC = "viridis", "twilight_shifted"
 
 
-def axes(ax, width, height):
+def axes(ax, width, height, layout="constrained"):
     """ax, or the Axes of a new figure of so many inches."""
-    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+    return plt.subplots(figsize=(width, height), layout=layout)[1] if ax is None else ax
 
 
-def tile_axes(ax, rows, columns, inches=0.75, above_below=0.45):
-    """ax, or new axes for rows x columns images, with a margin for labels at the left and inches above and below."""
-    shrink = min(1, 8 / (columns * inches), 10 / (rows * inches)) * inches
-    return axes(ax, max(columns * shrink, 3.5) + 1, rows * shrink + above_below)
-
-
-def show_tiles(ax, images, columns, gap=1):
-    """Draw images (n, height, width) or (n, height, width, 1 or 3), values in [0, 1], row by row as one image.
+def show_tiles(ax, images, columns, gap=1, inches=0.75, left=1.0, above_below=0.45):
+    """Draw images (n, height, width) or (n, height, width, 1 or 3), values in [0, 1], row by row as one picture.
 
     The tile in row r and column c is centred on the point (c, r). Values beyond [0, 1] are clipped, grey ones by
-    the colour map's limits. gap: pixels around each tile that let the background through.
+    the colour map's limits. gap: pixels around each tile that let the background through. inches: the width of a
+    tile, and left, above_below: the room for labels, where ax is None. Returns the Axes.
     """
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
@@ -42,6 +37,8 @@ def show_tiles(ax, images, columns, gap=1):
     tiles[:n, gap : gap + height, gap : gap + width] = images
     board = tiles.reshape(rows, columns, *tiles.shape[1:]).swapaxes(1, 2)
     board = board.reshape(rows * tiles.shape[1], columns * tiles.shape[2], -1)
+    inches = min(inches, 8 / columns, 10 / rows)
+    ax = axes(ax, max(columns * inches, 3.5) + left, rows * inches * height / width + above_below, "compressed")
     ax.imshow(
         board[..., 0] if channels == 1 else board,
         cmap="gray",
@@ -53,6 +50,7 @@ def show_tiles(ax, images, columns, gap=1):
     ax.set(xticks=[], yticks=[])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return ax
 
 
 def number(value):

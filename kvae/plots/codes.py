@@ -30,7 +30,11 @@ def first_examples(data, count, labels=None):
             )
         data, labels = (streams.unpack(data)[0], np.asarray(labels)), None
     found, seen = [], 0
-    for element in streams.batches(data, min(count, streams.BATCH_SIZE)):
+    size = min(count, streams.BATCH_SIZE)
+    stream = streams.batches(data, size)
+    if stream is not data:
+        stream = stream.take(-(-count // size))  # else tf.data reads ahead
+    for element in stream:
         x, y, _ = streams.unpack(element)
         y = _named(element, labels) if labels is not None else y
         found.append((np.asarray(x), None if y is None or isinstance(y, Mapping) else np.asarray(y)))

@@ -102,16 +102,20 @@ def comparison(errors, latent_dim=None, ax=None):
     rows = range(len(means))
     text = ax.xaxis.label.get_color()
     bars = ax.barh(rows, means, 0.6, color=CATEGORIES[0], xerr=intervals if any(intervals) else None, ecolor=text)
-    labels = [
-        f" {mean:.2f}" + (f"  ({100 * (mean / means[0] - 1):+.0f} % vs {list(errors)[0]})" if i and means[0] else "")
-        for i, mean in enumerate(means)
-    ]
-    ax.bar_label(bars, [label.replace("-", "−") for label in labels], padding=3)
+    ax.bar_label(bars, _with_changes(means, next(iter(errors))), padding=5)
     ax.set_yticks(rows, list(errors))
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
     ax.margins(x=0.35)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.set_xlabel("squared error per image (less is better)" + ("; lines: 95 % of the mean" if any(intervals) else ""))
-    ax.set_title("Reconstruction" + (f" from {latent_dim} latents" if latent_dim else ""))
+    ax.set_xlabel("squared error per image (less is better)" + ("; line: 95 % interval" if any(intervals) else ""))
+    ax.set_title("Reconstructions (means)" + (f" from {latent_dim} latents" if latent_dim else ""))
     return ax
+
+
+def _with_changes(means, first):
+    """Each mean as text, with its change from the first one's."""
+    changes = [f"{100 * (mean / means[0] - 1):+.0f} %".replace("-", "−") for mean in means[1:] if means[0]]
+    return [f"{means[0]:.2f}"] + [
+        f"{mean:.2f}" + (f"  ({changes[i]} vs {first})" if changes else "") for i, mean in enumerate(means[1:])
+    ]

@@ -9,7 +9,7 @@ from keras import ops
 from scipy.special import ndtri
 
 from kvae.data import streams
-from kvae.plots.canvas import CATEGORIES, number, show_tiles, tile_axes
+from kvae.plots.canvas import CATEGORIES, number, show_tiles
 from kvae.plots.codes import EXAMPLES, check_count, first_examples, prior_of_codes, usage
 
 
@@ -32,8 +32,7 @@ def reconstructions(model, x, count=8, ax=None):
     models = model if isinstance(model, Mapping) else {"reconstruction": model}
     x, _ = first_examples(x, count)
     rows = [ops.convert_to_numpy(streams.scale(x)), *(each.reconstruct(x) for each in models.values())]
-    ax = tile_axes(ax, len(rows), len(x))
-    show_tiles(ax, np.concatenate(rows), columns=len(x))
+    ax = show_tiles(ax, np.concatenate(rows), columns=len(x))
     ax.set_yticks(range(len(rows)), ["original", *models])
     ax.set_title("Reconstructions (means)")
     return ax
@@ -62,9 +61,7 @@ def samples(model, count=64, seed=0, noise=False, ax=None):
             "kvae.plots.manifold for an autoencoder of two latents."
         )
     images = model.sample(count, noise=noise, seed=seed)
-    columns = math.ceil(math.sqrt(count))
-    ax = tile_axes(ax, math.ceil(count / columns), columns, inches=0.6)
-    show_tiles(ax, images, columns)
+    ax = show_tiles(ax, images, math.ceil(math.sqrt(count)), inches=0.6, left=0.2)
     ax.set_title("Samples: z ~ p(z), then " + ("x ~ p(x|z)" if noise else "the mean of p(x|z)"))
     return ax
 
@@ -110,8 +107,7 @@ def traversals(model, x, *, index=0, count=10, span=3.0, steps=7, ax=None):
         moved[row, :, latent] = centre[latent] + scale[latent] * values
     images = model.inverse_transform(moved.reshape(-1, codes.shape[1]))
 
-    ax = tile_axes(ax, len(order), steps, above_below=1.1)
-    show_tiles(ax, images, columns=steps)
+    ax = show_tiles(ax, images, steps, left=1.4, above_below=1.1)
     for row, latent in enumerate(order):
         nearest = np.abs(moved[row, :, latent] - codes[index, latent]).argmin()
         corner = (nearest - 0.5, row - 0.5)
@@ -154,8 +150,7 @@ def manifold(model, x=None, *, size=15, ax=None):
         raise ValueError(f"The codes of {type(model).__name__} have no prior: give x, whose codes set the range.")
     z = np.stack(np.meshgrid(values[:, 0], values[::-1, 1]), axis=-1).reshape(-1, 2)
 
-    ax = tile_axes(ax, size, size, inches=0.5, above_below=1.1)
-    show_tiles(ax, model.inverse_transform(z), columns=size, gap=0)
+    ax = show_tiles(ax, model.inverse_transform(z), size, gap=0, inches=0.5, left=0.7, above_below=1.1)
     ticks = np.unique(np.linspace(0, size - 1, 5).round().astype(int))
     ax.set_xticks(ticks, [number(values[tick, 0]) for tick in ticks])
     ax.set_yticks(size - 1 - ticks, [number(values[tick, 1]) for tick in ticks])

@@ -6,7 +6,7 @@ import numpy as np
 from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes
 from kvae.plots.codes import EXAMPLES, check_count, first_examples, prior_of_codes, usage
 
-_MARKERS = "os^DvPX<>*"
+_MARKERS = "os^DvPX<>p"
 
 
 def latents(model, x, labels=None, *, dims=None, count=2000, names=None, period=None, ax=None):
@@ -36,14 +36,14 @@ def latents(model, x, labels=None, *, dims=None, count=2000, names=None, period=
         raise ValueError(f"labels have the shape {y.shape}; expected one value an example, ({len(x)},).")
     codes = model.transform(x)
     used, latent_names = usage(model, x[:EXAMPLES], codes)
-    dims = list(np.sort(np.argsort(-used, kind="stable")[:2]) if dims is None else dims)
+    dims = np.sort(np.argsort(-used, kind="stable")[:2]).tolist() if dims is None else list(dims)
     if len(dims) != 2 or not all(0 <= dim < len(used) for dim in dims):
         raise ValueError(f"dims are {dims}; expected two of the {len(used)} latents, counted from 0.")
 
     ax = axes(ax, 6, 4.8)
     points, prior = codes[:, dims], prior_of_codes(model)
     if y is None:
-        _points(ax, points, color=CATEGORIES[0])
+        _points(ax, points, facecolors=[CATEGORIES[0]])
     elif period is not None or y.dtype.kind == "f" or len(np.unique(y)) > len(CATEGORIES):
         _by_factor(ax, points, y, title, period)
     else:
@@ -56,14 +56,14 @@ def latents(model, x, labels=None, *, dims=None, count=2000, names=None, period=
 
 
 def _points(ax, points, **style):
-    return ax.scatter(*points.T, rasterized=True, **{"s": 12, "linewidths": 0, "alpha": 0.8, **style})
+    # Outlined, since palettes and colour maps have colours near the background's.
+    outline = {"linewidths": 0.25, "edgecolors": ax.xaxis.label.get_color()}
+    return ax.scatter(*points.T, s=16, rasterized=True, **outline, **style)
 
 
 def _by_factor(ax, points, y, title, period):
     limits = {"cmap": CONTINUOUS} if period is None else {"cmap": CYCLIC, "vmin": 0, "vmax": period}
-    # An outline, since such maps have colours near white or black.
-    outline = {"s": 16, "linewidths": 0.3, "edgecolors": ax.xaxis.label.get_color(), "alpha": 1}
-    drawn = _points(ax, points, c=y if period is None else y % period, **limits, **outline)
+    drawn = _points(ax, points, c=y if period is None else y % period, **limits)
     ax.figure.colorbar(drawn, ax=ax, label=title).outline.set_visible(False)
 
 
@@ -74,7 +74,7 @@ def _by_category(ax, points, y, title, names):
     except (IndexError, KeyError, TypeError):
         raise ValueError(f"names are {names}; expected one for each label, which are {list(values)}.") from None
     for value, text, colour, marker in zip(values, texts, CATEGORIES, _MARKERS, strict=False):
-        _points(ax, points[y == value], color=colour, marker=marker, label=text)
+        _points(ax, points[y == value], facecolors=[colour], marker=marker, label=text)
     ax.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.2)
 
 
