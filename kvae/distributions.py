@@ -62,6 +62,10 @@ class Normal(Distribution):
     def sample(self, seed):
         return self.reparameterize(keras.random.normal(ops.shape(self.mean), dtype=self.mean.dtype, seed=seed))
 
+    def repeat(self, count):
+        """Each row `count` times, (n * count, ...), as `keras.ops.repeat` orders them."""
+        return Normal(ops.repeat(self.mean, count, axis=0), ops.repeat(self.log_var, count, axis=0))
+
     def kl_divergence(self, other):
         """KL(self || other) in nats, a column a dimension: their sum is the divergence (both are diagonal).
 

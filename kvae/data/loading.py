@@ -79,7 +79,7 @@ def _quiet():
 
 def _check_features(builder, labels):
     features = builder.info.features
-    features = features if isinstance(features, tfds.features.FeaturesDict) else {}
+    features = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
     if not isinstance(features.get("image"), tfds.features.Image):
         raise ValueError(f'{builder.name} has no image feature "image": found {sorted(features)}')
     if None in features["image"].shape:

@@ -29,18 +29,16 @@ class LatentVariableMixin:
         posterior = self.posterior(x, training)
         z = self.sampling([posterior.mean, posterior.log_var], samples=samples, index=index)
         rows = ops.reshape(z, (-1, z.shape[-1]))
-
-        def each(tensor):
-            return tensor if samples == 1 else ops.repeat(tensor, samples, axis=0)
+        x = ops.repeat(x, samples, axis=0) if samples > 1 else x
 
         def by_sample(values):
             return ops.reshape(values, (-1, samples))
 
         return Draw(
             z=z,
-            log_likelihood=by_sample(self.conditional(rows, training).log_prob(each(x))),
+            log_likelihood=by_sample(self.conditional(rows, training).log_prob(x)),
             log_prior=by_sample(self.prior.log_prob(rows)),
-            log_posterior=by_sample(type(posterior)(each(posterior.mean), each(posterior.log_var)).log_prob(rows)),
+            log_posterior=by_sample(posterior.repeat(samples).log_prob(rows)),
             kl=self.prior.kl_divergence(posterior),
         )
 
