@@ -132,6 +132,14 @@ class GaussianLikelihood(Likelihood):
             return Normal(mean, self._floored(log_var - math.log(self.min_variance)))
         return Normal(outputs[0], self.log_var)
 
+    def check_data(self, x):
+        if np.max(x) > 1 and np.min(x) >= 0 and np.all(x == np.rint(x)):
+            warnings.warn(
+                f"The images hold whole numbers from {np.min(x):g} to {np.max(x):g}: if they are pixels of 0 to 255, "
+                "give them as uint8, which is scaled by itself, or divide by 255.",
+                stacklevel=2,
+            )
+
     def get_config(self):
         return {
             **super().get_config(),

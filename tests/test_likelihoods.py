@@ -81,3 +81,12 @@ def test_bernoulli_warns_of_grey_pixels_and_not_of_binary_ones():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kvae.BernoulliLikelihood().check_data(np.array([0.0, 1.0]))
+
+
+def test_gaussian_warns_of_pixels_that_were_not_scaled(rng):
+    with pytest.warns(UserWarning, match="whole numbers from 0 to 255: if they are pixels.*uint8"):
+        kvae.GaussianLikelihood().check_data(np.array([0.0, 17.0, 255.0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kvae.GaussianLikelihood().check_data(rng.normal(size=50))
+        kvae.GaussianLikelihood().check_data(np.array([0.0, 1.0]))

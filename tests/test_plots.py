@@ -110,12 +110,13 @@ def test_grey_images_have_fixed_limits(vae, x):
     assert picture.get_cmap().name == "gray" and picture.get_clim() == (0, 1)
 
 
-def test_colours_are_clipped_and_gaps_are_transparent():
+def test_colours_are_clipped_and_gaps_are_transparent(caplog):
     shape = (4, 4, 3)
     model, colours = make_vae(2, shape), np.full((2, *shape), 1.5, np.float32)
     ax = plots.reconstructions(model, colours, count=2)
     shown = tiles(ax, 2, shape=shape)
     assert (shown[0] == 1).all() and shown.shape[-1] == 4
+    assert not caplog.records, "matplotlib logs a warning where it has to clip"
     np.testing.assert_allclose(shown[1, ..., :3], np.clip(model.reconstruct(colours), 0, 1), atol=1e-6)
     assert (ax.images[0].get_array()[0] == 0).all()
 

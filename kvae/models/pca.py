@@ -139,7 +139,7 @@ class PCA(LatentVariableMixin, LatentModel):
 
 
 def _moments(stream, features, verbose):
-    """(count, mean, covariance divided by count), in one pass, each sum centred on the first batch's mean."""
+    """(count, mean, lower triangle of the covariance), in one pass, each sum centred on the first batch's mean."""
     count, total, shift = 0, np.zeros(features), None
     products = np.zeros((features, features), order="F")
     steps = int(stream.cardinality())
@@ -149,9 +149,9 @@ def _moments(stream, features, verbose):
         shift = x.mean(axis=0) if shift is None else shift
         x -= shift
         count, total = count + len(x), total + x.sum(axis=0)
-        products = scipy.linalg.blas.dsyrk(1.0, x, beta=1.0, c=products, trans=1, lower=1, overwrite_c=1)
+        products = scipy.linalg.blas.dsyrk(1.0, x.T, beta=1.0, c=products, lower=1, overwrite_c=1)
         bar.add(1)
-    products -= np.outer(total, total) / count
+    products = scipy.linalg.blas.dsyr(-1.0 / count, total, a=products, lower=1, overwrite_a=1)
     products /= count
     return count, shift + total / count, products
 
