@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kvae.distributions import sum_event
-from kvae.models.base import PairModel
+from kvae.models.pair import PairModel
 
 
 @keras.saving.register_keras_serializable("kvae")

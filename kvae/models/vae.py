@@ -5,8 +5,8 @@ import keras
 from kvae import likelihoods
 from kvae.distributions import Normal
 from kvae.layers import Sampling
-from kvae.models.base import PairModel
 from kvae.models.latent_variable import LatentVariableMixin
+from kvae.models.pair import PairModel
 from kvae.objectives import ELBO
 from kvae.priors import Prior, StandardNormal
 

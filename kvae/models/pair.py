@@ -1,0 +1,73 @@
+"""What an autoencoder and a VAE share: an encoder and a decoder that fit each other."""
+
+import keras
+from keras import ops
+
+from kvae.models.base import LatentModel
+
+
+class PairModel(LatentModel):
+    """A latent model made of two networks, an encoder and a decoder.
+
+    A subclass gives `check_networks`, which reads what they put out and raises ValueError for a bad pair.
+    """
+
+    def __init__(self, encoder, decoder, **kwargs):
+        super().__init__(**kwargs)
+        for role, network in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(network, keras.layers.Layer):
+                raise TypeError(
+                    f"The {role} is {type(network).__name__}; expected a Keras model, such as kvae.networks gives."
+                )
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def _build_if_shape_is_known(self):
+        shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
+        if isinstance(shape, tuple) and shape and None not in shape[1:]:
+            self.build(shape)
+
+    def build(self, input_shape):
+        if self.built:
+            return
+        x = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
+        codes = _outputs(self.encoder, x, "encoder")
+        z = keras.KerasTensor((None, *codes[0].shape[1:]), dtype=self.compute_dtype)
+        self.check_networks(
+            [tuple(code.shape) for code in codes],
+            [tuple(output.shape) for output in _outputs(self.decoder, z, "decoder")],
+            tuple(input_shape[1:]),
+        )
+        self.latent_dim = codes[0].shape[-1]
+        super().build(input_shape)
+
+    def check_networks(self, code_shapes, output_shapes, event_shape):
+        """Raise ValueError for outputs that don't fit. Shapes have None for the batch."""
+        raise NotImplementedError
+
+    def outputs_of(self, network, inputs, training=False):
+        """The network's outputs as a list, in the dtype of the variables: here the probabilities begin."""
+        outputs = network(inputs, training=training)
+        return [ops.cast(output, self.variable_dtype) for output in keras.tree.flatten(outputs)]
+
+    def get_config(self):
+        config = super().get_config()
+        networks = {"encoder": self.encoder, "decoder": self.decoder}
+        return {
+            **config,
+            **{name: keras.saving.serialize_keras_object(net) for name, net in networks.items()},
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+
+
+def _outputs(network, inputs, role):
+    try:
+        return keras.tree.flatten(network(inputs))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"The {role} doesn't take inputs of shape {tuple(inputs.shape)}, which is what it would be given here: "
+            f"{str(error).strip().splitlines()[0]}"
+        ) from error
