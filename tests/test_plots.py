@@ -236,14 +236,17 @@ def points(ax):
     return [drawn for drawn in ax.collections if isinstance(drawn, PathCollection)]
 
 
-def test_categories_have_a_colour_a_marker_and_a_name(vae, x):
+def test_categories_have_a_colour_and_a_name(vae, x):
     y = np.arange(len(x)) % 3
     ax = plots.latents(vae, tf.data.Dataset.from_tensor_slices((x, y)).batch(7), dims=(2, 0), names=["a", "b", "c"])
     codes = vae.transform(x)[:, [2, 0]]
-    for number, drawn in enumerate(points(ax)):
-        np.testing.assert_allclose(drawn.get_offsets(), codes[y == number], atol=1e-6)
-    assert len({tuple(drawn.get_facecolor()[0]) for drawn in points(ax)}) == 3
-    assert texts(ax.get_legend().get_texts()) == ["a", "b", "c"]
+    (drawn,) = points(ax)
+    np.testing.assert_allclose(drawn.get_offsets(), codes, atol=1e-6)
+    drawn.update_scalarmappable()
+    legend = ax.get_legend()
+    colours = [to_rgba(handle.get_markerfacecolor()) for handle in legend.legend_handles]
+    assert len(set(colours)) == 3 and texts(legend.get_texts()) == ["a", "b", "c"]
+    np.testing.assert_allclose(drawn.get_facecolor(), np.array(colours)[y])
     assert ax.get_xlabel().startswith("z2 ") and ax.get_ylabel().startswith("z0 ") and "means" in ax.get_title()
 
 
@@ -275,6 +278,7 @@ def test_a_continuous_factor_has_a_colour_bar(period, autoencoder, x):
 def test_labels_may_be_an_array_and_many_integers_are_continuous(pca, x):
     ax = plots.latents(pca, x, np.arange(len(x)))
     np.testing.assert_array_equal(points(ax)[0].get_array(), np.arange(len(x)))
+    assert points(ax)[0].colorbar and not ax.get_legend()
 
 
 # Numbers

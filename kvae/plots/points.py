@@ -2,11 +2,10 @@
 
 import matplotlib.patches
 import numpy as np
+from matplotlib.colors import ListedColormap
 
 from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes
 from kvae.plots.codes import EXAMPLES, check_count, first_examples, prior_of_codes, usage
-
-_MARKERS = "os^DvPX<>p"
 
 
 def latents(model, x, labels=None, *, dims=None, count=2000, names=None, period=None, ax=None):
@@ -68,14 +67,15 @@ def _by_factor(ax, points, y, title, period):
 
 
 def _by_category(ax, points, y, title, names):
-    values = np.unique(y)
+    values, number = np.unique(y, return_inverse=True)
     try:
         texts = [str(value if names is None else names[value]) for value in values]
     except (IndexError, KeyError, TypeError):
         raise ValueError(f"names are {names}; expected one for each label, which are {list(values)}.") from None
-    for value, text, colour, marker in zip(values, texts, CATEGORIES, _MARKERS, strict=False):
-        _points(ax, points[y == value], facecolors=[colour], marker=marker, label=text)
-    ax.legend(title=title, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2.2)
+    # All at once, in the order of the data: drawn one after another, the last category would hide the others.
+    drawn = _points(ax, points, c=number, cmap=ListedColormap(CATEGORIES), vmin=0, vmax=len(CATEGORIES) - 1)
+    handles, _ = drawn.legend_elements(num=None)
+    ax.legend(handles, texts, title=title, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
 def _prior_outline(ax, centre, scale):
