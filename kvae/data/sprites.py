@@ -41,8 +41,8 @@ class Sprites(tfds.core.GeneratorBasedBuilder):
 
     Features: "image" (size, size, 3) uint8, "shape" (class of `render.SHAPES`) and, float32, "hue", "scale",
     "orientation", "x", "y" (meanings and units: `render.draw_factors`). Every factor can be read off an image
-    without ambiguity: hue stops before it is red again, and orientation spans a quarter turn, while the most
-    symmetric shapes look the same only after half a turn.
+    without ambiguity: hue stops before it is red again, and orientation spans a quarter turn, while the shapes look
+    the same after half a turn at the earliest (the triangle nearly so after a third).
     """
 
     VERSION = tfds.core.Version("1.0.0")
