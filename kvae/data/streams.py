@@ -44,14 +44,16 @@ def batches(data, batch_size=BATCH_SIZE):
     """A `tf.data.Dataset` of batches.
 
     data: a dataset, returned as it is, or an array, a tuple or a dict of arrays with the examples along axis 0
-    (numpy, a memory map, or anything else that has a shape and can be sliced), read slice by slice and never
-    copied as a whole. The last batch may be smaller. Raises TypeError for anything else, ValueError for arrays
+    (numpy, a memory map, or anything else that has a shape and can be sliced), read slice by slice and, unless they
+    are small, never copied as a whole. The last batch may be smaller. Raises TypeError for anything else, ValueError for arrays
     of unequal lengths.
     """
     if isinstance(data, tf.data.Dataset):
         return data
     data = tuple(data) if isinstance(data, list) else data
     length = _length(data)
+    if sum(getattr(array, "nbytes", BLOCK_BYTES + 1) for array in tf.nest.flatten(data)) <= BLOCK_BYTES:
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 
     def slices():
         for start in range(0, length, batch_size):
