@@ -1,6 +1,7 @@
 """What `load` makes of the sets of tensorflow-datasets."""
 
 import os
+import random
 import types
 import urllib.request
 
@@ -33,6 +34,12 @@ def test_load_streams_batches_of_known_number(data_dir, capfd):
         assert part.cardinality() == batches and kvae.data.image_shape(part) == (8, 8, 3)
         images = list(part.as_numpy_iterator())
         assert len(images) == batches and len(images[-1]) == last and images[0].dtype == np.uint8
+
+
+def test_preparing_a_set_leaves_pythons_random_numbers_alone(data_dir):
+    state = random.getstate()
+    load(data_dir, examples=17)
+    assert random.getstate() == state
 
 
 def test_load_gives_the_labels_asked_for(data_dir):

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import random
 import socket
 import sys
 import urllib.parse
@@ -98,6 +99,7 @@ def _prepare(builder):
     if builder.data_path.exists():
         return
     terminal, offline, retries = sys.stderr.isatty(), _offline(builder), downloader.MAX_RETRIES
+    state = random.getstate()  # tfds draws from it, and Keras its seeds: a first run would differ from the next
     if not terminal:
         tfds.disable_progress_bar()
     if offline:
@@ -112,6 +114,7 @@ def _prepare(builder):
             f"folder that is looked for here as {builder.data_path}"
         ) from None
     finally:
+        random.setstate(state)
         downloader.MAX_RETRIES = retries
         if not terminal:
             tfds.enable_progress_bar()
