@@ -45,8 +45,8 @@ def batches(data, batch_size=BATCH_SIZE):
 
     data: a dataset, returned as it is, or an array, a tuple or a dict of arrays with the examples along axis 0
     (numpy, a memory map, or anything else that has a shape and can be sliced), read slice by slice and, unless they
-    are small, never copied as a whole. The last batch may be smaller. Raises TypeError for anything else, ValueError for arrays
-    of unequal lengths.
+    are small, never copied as a whole. The last batch may be smaller. Raises TypeError for anything else, ValueError
+    for arrays of unequal lengths.
     """
     if isinstance(data, tf.data.Dataset):
         return data
