@@ -2,9 +2,13 @@
 
 import argparse
 import json
-import os
 import pathlib
 import time
+
+import keras
+import matplotlib
+
+import kvae
 
 
 def arguments(argv=None):
@@ -29,14 +33,7 @@ def arguments(argv=None):
 
 def main(argv=None):
     options = arguments(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-    import matplotlib
-
-    import kvae
-
     matplotlib.use("Agg")
-    keras.utils.set_random_seed(options.seed)
     sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
     train, validation, test = kvae.data.load(
         options.data, options.batch_size, seed=options.seed, data_dir=options.data_dir, **sprites
@@ -45,8 +42,9 @@ def main(argv=None):
     steps = int(train.cardinality())
     print(f"\n{options.data}: images of {shape}, {steps} training batches of {options.batch_size}, from disk")
 
+    keras.utils.set_random_seed(options.seed)
     models, seconds = {}, {}
-    for name, model in _models(kvae, shape, options).items():
+    for name, model in _models(shape, options).items():
         print(f"\n{name}")
         started = time.perf_counter()
         if name == "PCA":
@@ -63,11 +61,11 @@ def main(argv=None):
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras")
     (options.output / "results.json").write_text(json.dumps(results, indent=2))
-    _draw(kvae, models, results, history, test, options.output)
+    _draw(models, results, history, test, options.output)
     print(f"\nModels and pictures are in {options.output.resolve()}")
 
 
-def _models(kvae, shape, options):
+def _models(shape, options):
     def networks():
         return (
             kvae.networks.conv_encoder(shape, options.latent_dim),
@@ -81,7 +79,7 @@ def _models(kvae, shape, options):
     }
 
 
-def _draw(kvae, models, results, history, test, folder):
+def _draw(models, results, history, test, folder):
     def save(ax, name):
         ax.figure.savefig(folder / name, dpi=150, bbox_inches="tight")
 

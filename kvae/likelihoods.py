@@ -2,6 +2,7 @@
 
 import abc
 import math
+import numbers
 import warnings
 
 import keras
@@ -15,6 +16,11 @@ class Likelihood(keras.layers.Layer, abc.ABC):
     """p(x|z) from a decoder's output: a tensor, or two where `parameters` has two names."""
 
     parameters = ("mean",)
+
+    def build(self, input_shape):
+        """input_shape: the images', (None, ...)."""
+        self.event_shape = tuple(input_shape[1:])
+        super().build(input_shape)
 
     @abc.abstractmethod
     def distribution(self, outputs) -> Distribution:
@@ -84,7 +90,7 @@ class GaussianLikelihood(Likelihood):
 
     def __init__(self, variance="shared", initial_variance=0.05, min_variance=1 / (12 * 255**2), **kwargs):
         super().__init__(**kwargs)
-        fixed = isinstance(variance, int | float) and not isinstance(variance, bool)
+        fixed = isinstance(variance, numbers.Real) and not isinstance(variance, bool)
         if not (fixed and math.isfinite(variance) and variance > 0) and variance not in (
             "shared",
             "pixel",
@@ -96,14 +102,13 @@ class GaussianLikelihood(Likelihood):
                 f"initial_variance is {initial_variance!r} and min_variance {min_variance!r}; expected "
                 "0 < min_variance < initial_variance."
             )
-        self.variance = variance
+        self.variance = float(variance) if fixed else variance
         self.initial_variance = initial_variance
         self.min_variance = min_variance
         if variance == "decoder":
             self.parameters = ("mean", "log_var")
 
     def build(self, input_shape):
-        """input_shape: the images', (None, ...)."""
         if self.variance in ("shared", "pixel"):
             start = math.log(math.expm1(math.log(self.initial_variance / self.min_variance)))
             self.raw_log_var = self.add_weight(

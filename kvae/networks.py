@@ -4,6 +4,7 @@ An encoder gives [z_mean, z_log_var], a decoder the parameters of a likelihood. 
 """
 
 import math
+import numbers
 
 from keras import Model, layers
 
@@ -84,9 +85,9 @@ def _encoder(x, h, latent_dim):
 
 
 def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least 1.")
-    return value
+    return int(value)
 
 
 def _halvings(shape, smallest):
@@ -105,9 +106,9 @@ def _filters(shape, filters):
     if filters is None:
         filters = (32,) + (64,) * (_halvings(shape, smallest=4) - 1)
     possible = _halvings(shape, smallest=1)
-    if len(filters) > possible:
+    if not 1 <= len(filters) <= possible:
         raise ValueError(
             f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {len(filters)} is asked for; pad or "
-            "resize the images, give fewer filters, or use kvae.networks.dense_encoder."
+            "resize the images, give 1 or more filters but fewer, or use kvae.networks.dense_encoder."
         )
     return tuple(filters)

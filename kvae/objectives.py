@@ -2,6 +2,7 @@
 
 import abc
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import keras
@@ -96,7 +97,7 @@ class ELBO(Objective):
 
 
 def _non_negative(name, value, alternative=""):
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; expected a number{alternative}.")
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0{alternative}.")

@@ -11,6 +11,11 @@ from kvae.distributions import Distribution, Normal
 class Prior(keras.layers.Layer, abc.ABC):
     """p(z) over latents of shape (latent_dim,). A layer, since a prior may have weights of its own."""
 
+    def build(self, input_shape):
+        """input_shape: (None, latent_dim)."""
+        self.latent_dim = input_shape[-1]
+        super().build(input_shape)
+
     @abc.abstractmethod
     def distribution(self, count) -> Distribution:
         """p(z) as a distribution of `count` equal rows."""
@@ -27,11 +32,6 @@ class Prior(keras.layers.Layer, abc.ABC):
 @keras.saving.register_keras_serializable("kvae")
 class StandardNormal(Prior):
     """p(z) = N(0, I)."""
-
-    def build(self, input_shape):
-        """input_shape: (None, latent_dim)."""
-        self.latent_dim = input_shape[-1]
-        super().build(input_shape)
 
     def distribution(self, count):
         zeros = ops.zeros((count, self.latent_dim), dtype=self.variable_dtype)

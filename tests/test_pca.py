@@ -105,6 +105,9 @@ def test_what_cannot_be_fitted_is_refused(x):
         kvae.PCA(12).fit(x)
     with pytest.raises(ValueError, match="x has 3 examples; 3 axes need more than that"):
         kvae.PCA(3).fit(x[:3], verbose=0)
+    for flat in (x[:4], np.ones((50, 6)), np.outer(np.arange(50.0), np.arange(1.0, 7.0))):
+        with pytest.raises(ValueError, match="x has no variance left beside 3 axes"):
+            kvae.PCA(3).fit(flat, verbose=0)
     with pytest.raises(ValueError, match="latent_dim is 0; expected an integer of at least 1"):
         kvae.PCA(0)
     with pytest.raises(ValueError, match="hasn't been fitted"):

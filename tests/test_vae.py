@@ -169,16 +169,79 @@ def test_the_step_that_finds_a_streams_end_changes_nothing(x):
     np.testing.assert_array_equal(model.sampling.seed_generator.state, expected.sampling.seed_generator.state)
 
 
-def test_gradient_accumulation_clipping_and_averaging_work(x):
-    optimizer = keras.optimizers.Adam(
-        1e-2, gradient_accumulation_steps=2, clipnorm=1.0, use_ema=True, ema_overwrite_frequency=3
-    )
-    model = dense_vae()
-    model.compile(optimizer)
+def step_of(x, optimizer, model=None, **fit):
+    """How far the weights move in one pass over x in its order, from the same start."""
+    keras.utils.set_random_seed(0)
+    model = dense_vae() if model is None else model()
     before = model.get_weights()
-    model.fit(x, batch_size=25, epochs=2, verbose=0)
-    assert int(optimizer.iterations) == 4
-    assert not any(np.array_equal(v, w) for v, w in zip(before, model.get_weights(), strict=True))
+    model.compile(optimizer)
+    model.fit(x, **{"batch_size": 25, "shuffle": False, "verbose": 0, **fit})
+    return [after - start for start, after in zip(before, model.get_weights(), strict=True)]
+
+
+def norm(step):
+    return np.sqrt(sum(np.square(part).sum() for part in step))
+
+
+def test_gradients_are_accumulated_and_clipped(x):
+    accumulated = step_of(x, keras.optimizers.SGD(1e-6, gradient_accumulation_steps=4))
+    one_by_one = step_of(x, keras.optimizers.SGD(2.5e-7))
+    assert norm([f - e for f, e in zip(accumulated, one_by_one, strict=True)]) < 0.03 * norm(one_by_one)
+    clipped = step_of(x, keras.optimizers.SGD(1e-3, global_clipnorm=0.01), batch_size=100)
+    assert norm(clipped) == pytest.approx(1e-5, rel=0.05)
+
+
+def test_averaged_weights_are_behind_the_last_ones(x):
+    last = step_of(x, keras.optimizers.SGD(1e-6))
+    averaged = step_of(x, keras.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=4))
+    assert norm(averaged) < 0.5 * norm(last)
+
+
+def test_half_precision_takes_the_step_of_single_precision(x):
+    expected = step_of(x, keras.optimizers.SGD(1e-4), batch_size=100)
+    previous = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-4), initial_scale=64.0)
+        found = step_of(x, optimizer, batch_size=100)
+    finally:
+        keras.config.set_dtype_policy(previous)
+    assert norm([f - e for f, e in zip(found, expected, strict=True)]) < 0.05 * norm(expected)
+
+
+def test_regularisation_moves_the_weights(x):
+    def model():
+        inputs = keras.Input((6,))
+        mean = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(strength))(inputs)
+        encoder = keras.Model(inputs, [mean, keras.layers.Dense(2)(inputs)])
+        return kvae.VAE(encoder, dense_decoder((6,), 2), seed=0)
+
+    steps = {}
+    for strength in (0.0, 3.0):
+        steps[strength] = step_of(x, keras.optimizers.SGD(1e-4), model, batch_size=100)
+    keras.utils.set_random_seed(0)
+    kernel = model().encoder.layers[1].get_weights()[0]
+    np.testing.assert_allclose(steps[3.0][0] - steps[0.0][0], -1e-4 * 2 * 3.0 * kernel, atol=1e-7)
+
+
+def test_dropout_is_active_in_training_alone(x):
+    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.9, seed=0), dense_encoder((6,), 2)])
+    model = kvae.VAE(encoder, dense_decoder((6,), 2), kvae.GaussianLikelihood(0.01), seed=0)
+    model.compile(keras.optimizers.SGD(0.0))
+    losses = model.fit(x, epochs=2, batch_size=100, shuffle=False, verbose=0).history["kl_loss"]
+    still = [model.evaluate(x, return_dict=True, verbose=0)["kl_loss"] for _ in range(2)]
+    assert abs(losses[0] - losses[1]) > 1e-4 and still[0] == still[1]
+
+
+def test_beta_follows_its_schedule_in_training(x):
+    model = dense_vae()
+    model.compile(
+        keras.optimizers.SGD(0.0), kvae.ELBO(keras.optimizers.schedules.PolynomialDecay(0.0, 8, end_learning_rate=1.0))
+    )
+    for step in range(10):
+        logs = model.fit(x, batch_size=100, verbose=0).history
+        beta = (logs["loss"][0] - logs["reconstruction_loss"][0]) / logs["kl_loss"][0]
+        assert beta == pytest.approx(min(step / 8, 1), abs=1e-4)
 
 
 def test_compiled_by_xla_it_trains_to_the_same_loss(x):
@@ -234,8 +297,69 @@ def test_compiled_metrics_compare_x_with_its_reconstruction(x):
     assert "mse" in model.fit(x, verbose=0).history
 
 
+def test_a_compiled_metric_trains_with_xla_and_leaves_training_as_it_was(x):
+    def model():
+        keras.utils.set_random_seed(0)
+        encoder = keras.Sequential(
+            [keras.Input((6,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.2), dense_encoder((6,), 2)]
+        )
+        return kvae.Autoencoder(keras.Model(encoder.inputs, encoder.outputs[0]), dense_decoder((6,), 2))
+
+    results = []
+    for metrics in (None, ["mse"]):
+        results.append(model())
+        results[-1].compile(metrics=metrics)
+        results[-1].fit(x, shuffle=False, verbose=0)
+    assert same_weights(*results)
+    compiled = dense_vae()
+    compiled.compile(metrics=["mse"], jit_compile=True)
+    assert "mse" in compiled.fit(x, verbose=0).history
+
+
+def dense_vae_compiled():
+    model = dense_vae()
+    model.compile()
+    return model
+
+
+def test_weights_may_stand_in_a_column_and_nothing_else(x):
+    weights = np.linspace(0, 1, 100, dtype="float32")
+    model = dense_vae_compiled()
+    expected = model.evaluate(x, sample_weight=weights, return_dict=True, verbose=0)
+    stream = tf.data.Dataset.from_tensor_slices((x, x, weights[:, None])).batch(25)
+    assert model.evaluate(stream, return_dict=True, verbose=0) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"sample_weight has the shape \(None, 6\); expected one weight an example"):
+        dense_vae_compiled().evaluate(tf.data.Dataset.from_tensor_slices((x, x, x)).batch(25), verbose=0)
+
+
+def test_a_tuple_of_arrays_is_x_y_and_weights(x):
+    weights = np.linspace(0, 1, 100, dtype="float32")
+    first, _ = trained(x, fit={"sample_weight": weights})
+    second, _ = trained((x, np.zeros(100), weights), fit={"validation_data": (x, None)})
+    assert same_weights(first, second)
+
+
+def test_tensor_methods_scale_uint8_too(rng):
+    x = rng.integers(0, 256, size=(20, 6)).astype("uint8")
+    model, pca = dense_vae(), kvae.PCA(2).fit(x, verbose=0)
+    index = np.arange(20)
+    expected = model.draw(x / np.float32(255), index=index).elbo
+    np.testing.assert_allclose(model.draw(x, index=index).elbo, expected, rtol=1e-5)
+    np.testing.assert_allclose(model.posterior(x).mean, model.transform(x), atol=1e-6)
+    np.testing.assert_allclose(model(x), model.reconstruct(x), atol=1e-6)
+    np.testing.assert_allclose(pca.log_prob(x), pca.log_prob(x / 255))
+    np.testing.assert_allclose(pca.draw(x.astype("float32") / 255).log_prior.shape, (20, 1))
+
+
+def test_a_trained_model_is_exported(x, tmp_path):
+    model, _ = trained(x)
+    model.export(tmp_path / "exported", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "exported"))
+    np.testing.assert_allclose(exported.serve(x), model.reconstruct(x), atol=1e-6)
+
+
 def test_two_replicas_take_the_step_of_one(x):
-    """Replicas draw noise of their own, so the variance of z is held at nearly nothing here."""
+    """What noise each replica draws is left out of it: the variance of z is held at nearly nothing."""
 
     def weights_after_a_step():
         keras.utils.set_random_seed(0)
@@ -323,8 +447,38 @@ def test_parts_of_another_kind_are_refused():
         kvae.VAE(encoder, decoder, prior="normal")
     with pytest.raises(TypeError, match="The decoder is NoneType; expected a Keras model"):
         kvae.VAE(encoder, None)
-    with pytest.raises(TypeError, match=r"loss is 'mse'; a VAE's is an objective such as kvae.ELBO"):
-        kvae.VAE(encoder, decoder).compile(loss="mse")
+    for loss in ("mse", keras.losses.MeanSquaredError(), keras.losses.mean_squared_error, kvae.ELBO):
+        with pytest.raises(TypeError, match=r"a VAE's is a kvae.Objective such as kvae.ELBO\(beta=1.0\)"):
+            kvae.VAE(encoder, decoder).compile(loss=loss)
+
+
+def test_outputs_without_an_order_are_refused():
+    inputs = keras.Input((6,))
+    encoder = keras.Model(inputs, {name: keras.layers.Dense(2)(inputs) for name in ("z_mean", "z_log_var")})
+    with pytest.raises(ValueError, match=r"encoder gives a dict with the keys.*in the order \[z_mean, z_log_var\]"):
+        kvae.VAE(encoder, dense_decoder((6,), 2))
+
+
+def test_a_likelihood_of_other_images_is_refused():
+    likelihood = kvae.GaussianLikelihood("pixel")
+    dense_vae((1,), likelihood=likelihood)
+    with pytest.raises(ValueError, match=r"likelihood was built for the shape \(1,\), the model for \(6,\)"):
+        dense_vae((6,), likelihood=likelihood)
+
+
+def test_a_model_that_knows_no_shape_yet_says_so():
+    model = kvae.VAE(Halves(2), keras.Sequential([keras.layers.Dense(6)]))
+    for call in (model.sample, lambda: model.inverse_transform(np.zeros((1, 2)))):
+        with pytest.raises(ValueError, match="doesn't know its images' shape yet: call fit, or build"):
+            call()
+
+
+def test_a_nan_in_the_validation_data_is_said_to_be_there(x):
+    bad = np.where(np.arange(100)[:, None] == 60, np.nan, x)
+    model = dense_vae()
+    model.compile()
+    with pytest.raises(ValueError, match="validation_data has NaN or infinite values in batch 2"):
+        model.fit(x, validation_data=tf.data.Dataset.from_tensor_slices(bad).batch(25), verbose=0)
 
 
 @pytest.mark.parametrize("method", ["fit", "evaluate", "transform", "reconstruct"])
@@ -333,6 +487,7 @@ def test_parts_of_another_kind_are_refused():
     [
         (lambda x: np.where(x > 0.9, np.nan, x), "x has NaN or infinite values"),
         (lambda x: x[:0], "x is empty"),
+        (lambda x: (x > 0.5).astype("uint8"), "uint8 and holds 0 and 1 alone.*give it as bool or float"),
         (lambda x: x[:, :5], r"x has the shape .*but the model takes \(n, 6\)"),
         (lambda x: tf.data.Dataset.from_tensor_slices(x), "call .batch"),
         (lambda x: tf.data.Dataset.from_tensor_slices(x).batch(8).repeat(), "endless stream"),

@@ -50,6 +50,8 @@ def batches(data, batch_size=BATCH_SIZE):
     """
     if isinstance(data, tf.data.Dataset):
         return data
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
     data = tuple(data) if isinstance(data, list) else data
     length = _length(data)
     if sum(getattr(array, "nbytes", BLOCK_BYTES + 1) for array in tf.nest.flatten(data)) <= BLOCK_BYTES:
@@ -92,7 +94,7 @@ def check(data, event_shape=None, steps=None, name="the data"):
     the next pass has another order.
 
     Raises TypeError for data of a kind or dtype that can't be read, ValueError for no data, an endless stream
-    without steps, another shape than event_shape, and NaN or infinite values.
+    without steps, another shape than event_shape, NaN or infinite values, and uint8 of 0 and 1 alone.
     """
     if isinstance(data, tf.data.Dataset):
         x = _first_of_stream(data, event_shape, steps, name)
@@ -105,10 +107,16 @@ def check(data, event_shape=None, steps=None, name="the data"):
             raise ValueError(f"{name} is empty: found an array of shape {tuple(array.shape)}")
         _check_array(array, name)
         x = array[:BATCH_SIZE]
-    return keras.ops.convert_to_numpy(scale(np.asarray(x)))
+    x = np.asarray(x)
+    if x.dtype == np.uint8 and x.max(initial=0) == 1:
+        raise ValueError(
+            f"{name} is uint8 and holds 0 and 1 alone, but uint8 means 0 to 255 and is scaled by 1/255: give it as "
+            "bool or float"
+        )
+    return keras.ops.convert_to_numpy(scale(x))
 
 
-def finite(dataset):
+def finite(dataset, name="the data"):
     """The same stream, which stops at NaN or infinite values in a floating-point x (see `clear_errors`)."""
     if not _spec(dataset).dtype.is_floating:
         return dataset
@@ -116,22 +124,22 @@ def finite(dataset):
     def checked(batch, element):
         x = unpack(element)[0]
         is_finite = tf.reduce_all(tf.math.is_finite(x))
-        with tf.control_dependencies([tf.debugging.Assert(is_finite, [NOT_FINITE, batch])]):
+        with tf.control_dependencies([tf.debugging.Assert(is_finite, [f"{name} has {NOT_FINITE}", batch])]):
             return tf.nest.map_structure(tf.identity, element)
 
     return dataset.enumerate().map(checked)
 
 
 @contextlib.contextmanager
-def clear_errors(name="the data"):
+def clear_errors():
     """Within it, what a `finite` stream found is one ValueError, not TensorFlow's page of graph nodes."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        found = re.search(rf"{NOT_FINITE}\]? \[(\d+)\]", str(error))
+        found = re.search(rf"([\w ]+ has {NOT_FINITE})\W*\[(\d+)\]", str(error))
         if not found:
             raise
-        message = f"{name} has {NOT_FINITE} in batch {found[1]} (counted from 0): {NOT_FINITE_ADVICE}"
+        message = f"{found[1]} in batch {found[2]} (counted from 0): {NOT_FINITE_ADVICE}"
         raise ValueError(message) from None
 
 
@@ -146,7 +154,10 @@ def _length(data):
     arrays = tf.nest.flatten(data)
     for array in arrays:
         if not hasattr(array, "shape") or not hasattr(array, "__getitem__"):
-            raise TypeError(f"found {type(array).__name__}, expected a tf.data.Dataset or numpy arrays")
+            raise TypeError(
+                f"found {type(array).__name__}, expected a tf.data.Dataset or numpy arrays: np.asarray makes an array "
+                "of a list, tf.data.Dataset.from_generator a stream of a generator"
+            )
     shapes = [tuple(array.shape) for array in arrays]
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(f"found arrays of shapes {shapes}, expected as many examples in each along axis 0")

@@ -48,7 +48,7 @@ class Autoencoder(PairModel):
             )
 
     def encode(self, x, training=False):
-        return self.outputs_of(self.encoder, x, training)[0]
+        return self.outputs_of(self.encoder, self._scaled(x), training)[0]
 
     def decode(self, z, training=False):
         return self.outputs_of(self.decoder, z, training)[0]

@@ -22,6 +22,8 @@ class LatentModel(keras.Model):
     """
 
     reported = ("loss",)
+    event_shape = None
+    latent_dim = None
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -47,14 +49,19 @@ class LatentModel(keras.Model):
     def call(self, x, training=False):
         return self.decode(self.encode(x))
 
-    @property
-    def event_shape(self):
-        """The shape of one x; None before the model has seen one."""
-        return self._event_shape
-
     def build(self, input_shape):
-        self._event_shape = tuple(input_shape[1:])
+        """input_shape: (None, ...), the images'. `event_shape` and `latent_dim` are None before."""
+        if self.built:
+            return
+        event_shape = tuple(input_shape[1:])
+        self.build_parts(event_shape)
+        self.event_shape = event_shape
         self.built = True
+        self(keras.KerasTensor((None, *event_shape), dtype=self.variable_dtype))  # as `export` wants it
+
+    def build_parts(self, event_shape):
+        """Make what depends on the images' shape; raise ValueError where the parts don't fit it."""
+        raise NotImplementedError
 
     # Training and evaluation
 
@@ -64,23 +71,25 @@ class LatentModel(keras.Model):
         with tf.control_dependencies([x]):
             with tf.GradientTape() as tape:
                 losses, parts = self.losses_per_example(x, training=True)
-                penalty = sum(self.losses)
-                minimised = ops.mean(_weighted(losses, sample_weight)) + penalty
-                scaled = self.optimizer.scale_loss(minimised / self.distribute_strategy.num_replicas_in_sync)
+                loss = self._minimised(losses, sample_weight) / self.distribute_strategy.num_replicas_in_sync
+                scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trainable_weights)
             self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-            return self._report(x, losses, parts, penalty, sample_weight, training=True)
+            return self._report(x, losses, parts, sample_weight)
 
     def test_step(self, data):
         x, sample_weight = self._inputs(data)
         seen = ops.cast(self.trackers["loss"].count, "int64")
         index = seen + ops.arange(ops.shape(x)[0], dtype="int64")
         losses, parts = self.losses_per_example(x, training=False, index=index)
-        return self._report(x, losses, parts, sum(self.losses), sample_weight, training=False)
+        return self._report(x, losses, parts, sample_weight)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """What `train_step` minimises, a scalar, for x as the stream gives it; y and y_pred aren't looked at."""
         losses, _ = self.losses_per_example(self._inputs(x)[0], training=training)
+        return self._minimised(losses, sample_weight)
+
+    def _minimised(self, losses, sample_weight):
         return ops.mean(_weighted(losses, sample_weight)) + sum(self.losses)
 
     def predict_step(self, data):
@@ -88,38 +97,53 @@ class LatentModel(keras.Model):
 
     def _inputs(self, data):
         x, _, sample_weight = streams.unpack(data)
+        if sample_weight is not None:
+            # Keras' trace for weights of both shapes has no rank left.
+            shape = tf.TensorShape(sample_weight.shape)
+            if shape.rank is not None and tuple(shape[1:]) not in ((), (1,)):
+                raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, (n,).")
+            sample_weight = ops.reshape(sample_weight, (-1,))
         return self._scaled(x), sample_weight
 
     def _scaled(self, x):
         return streams.scale(x, self.variable_dtype)
 
-    def _report(self, x, losses, parts, penalty, sample_weight, training):
-        self.trackers["loss"].update_state(_weighted(losses, sample_weight) + penalty)
+    def _report(self, x, losses, parts, sample_weight):
+        self.trackers["loss"].update_state(_weighted(losses, sample_weight) + sum(self.losses))
         for name, values in parts.items():
             self.trackers[name].update_state(values, sample_weight)
-        for metric in self.metrics:
-            if metric not in self.trackers.values():
-                metric.update_state(x, self(x, training=training), sample_weight=sample_weight)
+        for metric in self._compiled_metrics():
+            metric.update_state(x, self(x, training=False), sample_weight=sample_weight)
         return self.get_metrics_result()
 
     @property
     def metrics(self):
-        own = list(self.trackers.values())
-        return own + [metric for metric in super().metrics if metric not in own and metric.name != "loss"]
+        return list(self.trackers.values()) + self._compiled_metrics()
+
+    def _compiled_metrics(self):
+        own = self.trackers.values()
+        return [metric for metric in super().metrics if metric not in own and metric.name != "loss"]
 
     def fit(self, x=None, y=None, *, sample_weight=None, validation_data=None, steps_per_epoch=None, **kwargs):
-        """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`)."""
+        """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`).
+
+        y isn't read. A stream's first batch is read once more than Keras would, for the checks.
+        """
+        x, y, sample_weight = _arrays(x, y, sample_weight)
         x = self._checked(x, "x", steps_per_epoch)
         if validation_data is not None:
+            if not isinstance(validation_data, tf.data.Dataset):
+                parts = _arrays(*streams.unpack(validation_data))
+                validation_data = tuple(part for part in parts if part is not None)
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
         if self.compiled and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
-        with streams.clear_errors("x"):
+        with streams.clear_errors():
             return super().fit(
                 x,
-                _something(y, sample_weight),
+                y,
                 sample_weight=sample_weight,
                 validation_data=validation_data,
                 steps_per_epoch=steps_per_epoch,
@@ -129,12 +153,13 @@ class LatentModel(keras.Model):
     def evaluate(self, x=None, y=None, *, sample_weight=None, steps=None, **kwargs):
         """The mean over the examples of each of `reported`: `keras.Model.evaluate` after x was checked.
 
-        The noise is a fixed function of an example's position, so the numbers repeat and don't depend on batches.
+        The noise is a fixed function of an example's position: in data of one order the numbers repeat exactly, and
+        they don't depend on the batches.
         """
+        x, y, sample_weight = _arrays(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._checked(x, "x", steps)
-        with streams.clear_errors("x"):
-            y = _something(y, sample_weight)
+        with streams.clear_errors():
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **kwargs)
 
     def _checked(self, data, name, steps=None):
@@ -143,10 +168,20 @@ class LatentModel(keras.Model):
         if not self.built:
             self.build((None, *first.shape[1:]))
         self._check_values(first)
-        return streams.finite(data) if isinstance(data, tf.data.Dataset) else data
+        for metric in self._compiled_metrics():
+            if not getattr(metric, "built", True):
+                metric.build(first[:1], self(first[:1], training=False))
+        return streams.finite(data, name) if isinstance(data, tf.data.Dataset) else data
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
+
+    def check_built(self):
+        """Raise ValueError where the images' shape isn't known yet."""
+        if not self.built:
+            raise ValueError(
+                "The model doesn't know its images' shape yet: call fit, or build((None, height, width, channels))."
+            )
 
     # Codes and images
 
@@ -156,6 +191,7 @@ class LatentModel(keras.Model):
 
     def inverse_transform(self, z, batch_size=streams.BATCH_SIZE):
         """The images of codes (n, latent_dim), an array (n, ...): means where the image is random."""
+        self.check_built()
         streams.check(z, (self.latent_dim,), name="z")
         return self._over(z, self._decode_batch, batch_size)
 
@@ -165,7 +201,7 @@ class LatentModel(keras.Model):
 
     def _over(self, data, function, batch_size):
         results = []
-        with streams.clear_errors("x"):
+        with streams.clear_errors():
             for element in streams.batches(data, batch_size):
                 x = streams.unpack(element)[0]
                 # One trace for every batch size, and none of TensorFlow's warnings about retracing.
@@ -216,9 +252,12 @@ class LatentModel(keras.Model):
         return {"input_shape": (None, *self.event_shape)} if self.built else None
 
 
-def _something(y, sample_weight):
-    """Keras drops the weights of examples without a y, so they get one, which no model here reads."""
-    return sample_weight if y is None else y
+def _arrays(x, y, sample_weight):
+    """x, y and sample_weight, of which x may hold all three where they are arrays."""
+    if isinstance(x, tuple | list) and y is None and sample_weight is None:
+        x, y, sample_weight = streams.unpack(x)
+    # Keras drops the weights of examples without a y, so they get one, which no model here reads.
+    return x, sample_weight if y is None else y, sample_weight
 
 
 def _weighted(losses, sample_weight):

@@ -21,11 +21,12 @@ class LatentVariableMixin:
         """Draw z ~ q(z|x) and score it: a `Draw`, in nats.
 
         Args:
-            x: tensor (n, ...), scaled.
+            x: tensor (n, ...).
             samples: int, the draws per example.
             index: None for fresh noise, or positions (n,) of which the noise is then a fixed function.
             training: passed to the networks.
         """
+        x = self._scaled(x)
         posterior = self.posterior(x, training)
         z = self.sampling([posterior.mean, posterior.log_var], samples=samples, index=index)
         rows = ops.reshape(z, (-1, z.shape[-1]))
@@ -53,6 +54,7 @@ class LatentVariableMixin:
         Returns:
             array (count, ...).
         """
+        self.check_built()
         generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
         conditional = self.conditional(self.prior.distribution(count).sample(generator))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)

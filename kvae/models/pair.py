@@ -1,5 +1,7 @@
 """What an autoencoder and a VAE share: an encoder and a decoder that fit each other."""
 
+from collections.abc import Mapping
+
 import keras
 from keras import ops
 
@@ -27,19 +29,16 @@ class PairModel(LatentModel):
         if isinstance(shape, tuple) and shape and None not in shape[1:]:
             self.build(shape)
 
-    def build(self, input_shape):
-        if self.built:
-            return
-        x = keras.KerasTensor((None, *input_shape[1:]), dtype=self.compute_dtype)
+    def build_parts(self, event_shape):
+        x = keras.KerasTensor((None, *event_shape), dtype=self.compute_dtype)
         codes = _outputs(self.encoder, x, "encoder")
         z = keras.KerasTensor((None, *codes[0].shape[1:]), dtype=self.compute_dtype)
         self.check_networks(
             [tuple(code.shape) for code in codes],
             [tuple(output.shape) for output in _outputs(self.decoder, z, "decoder")],
-            tuple(input_shape[1:]),
+            event_shape,
         )
         self.latent_dim = codes[0].shape[-1]
-        super().build(input_shape)
 
     def check_networks(self, code_shapes, output_shapes, event_shape):
         """Raise ValueError for outputs that don't fit. Shapes have None for the batch."""
@@ -65,9 +64,15 @@ class PairModel(LatentModel):
 
 def _outputs(network, inputs, role):
     try:
-        return keras.tree.flatten(network(inputs))
+        outputs = network(inputs)
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"The {role} doesn't take inputs of shape {tuple(inputs.shape)}, which is what it would be given here: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
+    if isinstance(outputs, Mapping):
+        raise ValueError(
+            f"The {role} gives a dict with the keys {sorted(outputs)}; expected a tensor or a list of tensors, in the "
+            "order [z_mean, z_log_var] of an encoder and [mean, log_var] of a decoder with two outputs."
+        )
+    return keras.tree.flatten(outputs)

@@ -1,6 +1,7 @@
 """Principal component analysis on a stream, and the density that goes with it."""
 
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -47,18 +48,17 @@ class PCA(LatentVariableMixin, LatentModel):
 
     def __init__(self, latent_dim, seed=None, **kwargs):
         super().__init__(**{"dtype": "float64", **kwargs})
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
+        if isinstance(latent_dim, bool) or not isinstance(latent_dim, numbers.Integral) or latent_dim < 1:
             raise ValueError(f"latent_dim is {latent_dim!r}; expected an integer of at least 1.")
-        self.latent_dim = latent_dim
+        self.latent_dim = int(latent_dim)
         self.seed = seed
         self.prior = StandardNormal(dtype=self.dtype_policy)
         self.sampling = Sampling(seed=seed, dtype=self.dtype_policy)
         self.sample_seed = keras.random.SeedGenerator(seed)
         self.compile(optimizer=None)
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        features = math.prod(self.event_shape)
+    def build_parts(self, event_shape):
+        features = math.prod(event_shape)
         if not self.latent_dim < features:
             raise ValueError(f"latent_dim is {self.latent_dim}; expected fewer than the {features} features of x.")
         self.mean = self.add_weight(shape=(features,), name="mean", trainable=False)
@@ -74,17 +74,23 @@ class PCA(LatentVariableMixin, LatentModel):
         verbose: 0 for no progress bar. Raises ValueError for data that can't be used.
         """
         stream = streams.batches(super()._checked(x, "x"), batch_size)
-        with streams.clear_errors("x"):
+        with streams.clear_errors():
             count, mean, covariance = _moments(stream, math.prod(self.event_shape), verbose)
         if count <= self.latent_dim:
             raise ValueError(f"x has {count} examples; {self.latent_dim} axes need more than that.")
         total = np.trace(covariance)
         variances, axes = _leading_eigenpairs(covariance, self.latent_dim)
+        noise_variance = (total - variances.sum()) / (len(mean) - self.latent_dim)
+        if noise_variance <= np.finfo("float64").eps * total:
+            raise ValueError(
+                f"x has no variance left beside {self.latent_dim} axes (of {total:.3g} in all), so that it has no "
+                "density: give more varied examples, or a smaller latent_dim."
+            )
         largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
         self.mean.assign(mean)
         self.components.assign(axes * np.sign(largest)[:, None])
         self.explained_variance.assign(variances)
-        self.noise_variance.assign((total - variances.sum()) / (len(mean) - self.latent_dim))
+        self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
         return self
 
@@ -94,7 +100,7 @@ class PCA(LatentVariableMixin, LatentModel):
         return super()._checked(data, name, steps)
 
     def _centred(self, x):
-        return ops.reshape(x, (-1, self.mean.shape[0])) - self.mean
+        return ops.reshape(self._scaled(x), (-1, self.mean.shape[0])) - self.mean
 
     def encode(self, x):
         """The scores (x - mean) components^T: (n, ...) to (n, latent_dim)."""

@@ -7,7 +7,7 @@ from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models.latent_variable import LatentVariableMixin
 from kvae.models.pair import PairModel
-from kvae.objectives import ELBO
+from kvae.objectives import ELBO, Objective
 from kvae.priors import Prior, StandardNormal
 
 
@@ -36,7 +36,7 @@ class VAE(LatentVariableMixin, PairModel):
     def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
-        self.prior = StandardNormal() if prior is None else prior
+        self.prior = StandardNormal(dtype=self.variable_dtype) if prior is None else prior
         if not isinstance(self.prior, Prior):
             raise TypeError(f"prior is {prior!r}; expected a kvae prior such as kvae.StandardNormal().")
         self.seed = seed
@@ -47,8 +47,8 @@ class VAE(LatentVariableMixin, PairModel):
     def compile(self, optimizer="adam", loss=None, **kwargs):
         """As `keras.Model.compile`. loss: an objective; None is ELBO()."""
         loss = ELBO() if loss is None else loss
-        if not callable(loss):
-            raise TypeError(f"loss is {loss!r}; a VAE's is an objective such as kvae.ELBO(beta=1.0).")
+        if not isinstance(loss, Objective):
+            raise TypeError(f"loss is {loss!r}; a VAE's is a kvae.Objective such as kvae.ELBO(beta=1.0).")
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def check_networks(self, code_shapes, output_shapes, event_shape):
@@ -59,16 +59,22 @@ class VAE(LatentVariableMixin, PairModel):
             )
         self.likelihood.check_outputs(output_shapes, event_shape)
 
-    def build(self, input_shape):
-        super().build(input_shape)
+    def build_parts(self, event_shape):
+        super().build_parts(event_shape)
         if not self.likelihood.built:
-            self.likelihood.build((None, *self.event_shape))
+            self.likelihood.build((None, *event_shape))
         if not self.prior.built:
             self.prior.build((None, self.latent_dim))
+        for name, found, expected in (
+            ("likelihood", self.likelihood.event_shape, event_shape),
+            ("prior", (self.prior.latent_dim,), (self.latent_dim,)),
+        ):
+            if found != expected:
+                raise ValueError(f"The {name} was built for the shape {found}, the model for {expected}: make another.")
 
     def posterior(self, x, training=False):
-        """q(z|x) = N(z_mean, exp(z_log_var)) for x (n, ...), scaled."""
-        return Normal(*self.outputs_of(self.encoder, x, training))
+        """q(z|x) = N(z_mean, exp(z_log_var)) for x (n, ...)."""
+        return Normal(*self.outputs_of(self.encoder, self._scaled(x), training))
 
     def conditional(self, z, training=False):
         """p(x|z) for z (n, latent_dim)."""
