@@ -1,21 +1,15 @@
+"""What a VAE says of data: numbers, codes, samples, and what it refuses."""
+
 import keras
 import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from small_models import dense_vae, trained
 
 import kvae
 from kvae.networks import conv_decoder, conv_encoder, dense_decoder, dense_encoder
 from kvae.noise import indexed_normal
-
-
-def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, **arguments):
-    return kvae.VAE(
-        dense_encoder(shape, latent_dim, hidden=(8,)),
-        dense_decoder(shape, latent_dim, hidden=(8,), outputs=outputs),
-        seed=seed,
-        **arguments,
-    )
 
 
 @pytest.fixture
@@ -122,223 +116,6 @@ def test_draws_are_scored_as_their_definitions_say(x):
     np.testing.assert_allclose(draw.log_likelihood, likelihood, rtol=1e-4, atol=1e-3)
 
 
-def trained(x, seed=0, fit=None, **compile_arguments):
-    keras.utils.set_random_seed(seed)
-    model = dense_vae(seed=seed)
-    model.compile(keras.optimizers.Adam(1e-2), **compile_arguments)
-    history = model.fit(x, **{"epochs": 2, "batch_size": 25, "verbose": 0, **(fit or {})})
-    return model, history.history
-
-
-def same_weights(a, b):
-    return all(np.array_equal(v, w) for v, w in zip(a.get_weights(), b.get_weights(), strict=True))
-
-
-def test_the_seed_decides_the_weights_to_the_bit(x):
-    first, again, other = trained(x)[0], trained(x)[0], trained(x, seed=1)[0]
-    assert same_weights(first, again)
-    assert not same_weights(first, other)
-
-
-def test_validation_leaves_training_as_it_was(x):
-    assert same_weights(trained(x)[0], trained(x, fit={"validation_data": x[:30]})[0])
-
-
-def test_several_steps_per_execution_train_the_same(x):
-    model, history = trained(x, steps_per_execution=4)
-    expected, expected_history = trained(x)
-    for v, w in zip(model.get_weights(), expected.get_weights(), strict=True):
-        np.testing.assert_allclose(v, w, atol=1e-6)
-    np.testing.assert_allclose(history["loss"], expected_history["loss"], rtol=1e-5)
-
-
-def test_the_reported_loss_is_the_mean_of_its_examples_whatever_the_last_batch(x):
-    _, history = trained(x, fit={"batch_size": 30, "epochs": 1})
-    np.testing.assert_allclose(history["elbo"][0], -history["reconstruction_loss"][0] - history["kl_loss"][0])
-    np.testing.assert_allclose(history["loss"][0], -history["elbo"][0])
-
-
-def test_the_step_that_finds_a_streams_end_changes_nothing(x):
-    known = tf.data.Dataset.from_tensor_slices(x).batch(25)
-    unknown = known.filter(lambda batch: True)
-    assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
-    model, _ = trained(unknown, fit={"batch_size": None, "epochs": 3})
-    expected, _ = trained(known, fit={"batch_size": None, "epochs": 3})
-    assert int(model.optimizer.iterations) == 12
-    assert same_weights(model, expected)
-    np.testing.assert_array_equal(model.sampling.seed_generator.state, expected.sampling.seed_generator.state)
-
-
-def step_of(x, optimizer, model=None, **fit):
-    """How far the weights move in one pass over x in its order, from the same start."""
-    keras.utils.set_random_seed(0)
-    model = dense_vae() if model is None else model()
-    before = model.get_weights()
-    model.compile(optimizer)
-    model.fit(x, **{"batch_size": 25, "shuffle": False, "verbose": 0, **fit})
-    return [after - start for start, after in zip(before, model.get_weights(), strict=True)]
-
-
-def norm(step):
-    return np.sqrt(sum(np.square(part).sum() for part in step))
-
-
-def test_gradients_are_accumulated_and_clipped(x):
-    accumulated = step_of(x, keras.optimizers.SGD(1e-6, gradient_accumulation_steps=4))
-    one_by_one = step_of(x, keras.optimizers.SGD(2.5e-7))
-    assert norm([f - e for f, e in zip(accumulated, one_by_one, strict=True)]) < 0.03 * norm(one_by_one)
-    clipped = step_of(x, keras.optimizers.SGD(1e-3, global_clipnorm=0.01), batch_size=100)
-    assert norm(clipped) == pytest.approx(1e-5, rel=0.05)
-
-
-def test_averaged_weights_are_behind_the_last_ones(x):
-    last = step_of(x, keras.optimizers.SGD(1e-6))
-    averaged = step_of(x, keras.optimizers.SGD(1e-6, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=4))
-    assert norm(averaged) < 0.5 * norm(last)
-
-
-def test_half_precision_takes_the_step_of_single_precision(x):
-    expected = step_of(x, keras.optimizers.SGD(1e-4), batch_size=100)
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
-        optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1e-4), initial_scale=64.0)
-        found = step_of(x, optimizer, batch_size=100)
-    finally:
-        keras.config.set_dtype_policy(previous)
-    assert norm([f - e for f, e in zip(found, expected, strict=True)]) < 0.05 * norm(expected)
-
-
-def test_regularisation_moves_the_weights(x):
-    def model():
-        inputs = keras.Input((6,))
-        mean = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(strength))(inputs)
-        encoder = keras.Model(inputs, [mean, keras.layers.Dense(2)(inputs)])
-        return kvae.VAE(encoder, dense_decoder((6,), 2), seed=0)
-
-    steps = {}
-    for strength in (0.0, 3.0):
-        steps[strength] = step_of(x, keras.optimizers.SGD(1e-4), model, batch_size=100)
-    keras.utils.set_random_seed(0)
-    kernel = model().encoder.layers[1].get_weights()[0]
-    np.testing.assert_allclose(steps[3.0][0] - steps[0.0][0], -1e-4 * 2 * 3.0 * kernel, atol=1e-7)
-
-
-def test_dropout_is_active_in_training_alone(x):
-    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dropout(0.9, seed=0), dense_encoder((6,), 2)])
-    model = kvae.VAE(encoder, dense_decoder((6,), 2), kvae.GaussianLikelihood(0.01), seed=0)
-    model.compile(keras.optimizers.SGD(0.0))
-    losses = model.fit(x, epochs=2, batch_size=100, shuffle=False, verbose=0).history["kl_loss"]
-    still = [model.evaluate(x, return_dict=True, verbose=0)["kl_loss"] for _ in range(2)]
-    assert abs(losses[0] - losses[1]) > 1e-4 and still[0] == still[1]
-
-
-def test_beta_follows_its_schedule_in_training(x):
-    model = dense_vae()
-    model.compile(
-        keras.optimizers.SGD(0.0), kvae.ELBO(keras.optimizers.schedules.PolynomialDecay(0.0, 8, end_learning_rate=1.0))
-    )
-    for step in range(10):
-        logs = model.fit(x, batch_size=100, verbose=0).history
-        beta = (logs["loss"][0] - logs["reconstruction_loss"][0]) / logs["kl_loss"][0]
-        assert beta == pytest.approx(min(step / 8, 1), abs=1e-4)
-
-
-def test_compiled_by_xla_it_trains_to_the_same_loss(x):
-    _, plain = trained(x, fit={"epochs": 20})
-    _, compiled = trained(x, fit={"epochs": 20}, jit_compile=True)
-    np.testing.assert_allclose(compiled["loss"][-1], plain["loss"][-1], atol=0.3)
-
-
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision_keeps_the_probabilities_in_float32(x, policy):
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        model, history = trained(x, fit={"epochs": 3})
-        assert model.encoder(x)[0].dtype == policy.removeprefix("mixed_")
-        assert model.draw(x).log_likelihood.dtype == model.transform(x).dtype == "float32"
-        assert np.all(np.isfinite(history["loss"])) and history["loss"][-1] < history["loss"][0]
-        assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
-    finally:
-        keras.config.set_dtype_policy(previous)
-
-
-def test_sample_weights_weigh(x):
-    weights = np.r_[np.ones(60), np.zeros(40)].astype("float32")
-    model = dense_vae()
-    model.compile()
-    weighted = model.evaluate(x, sample_weight=weights, return_dict=True, verbose=0)
-    alone = model.evaluate(x[:60], return_dict=True, verbose=0)
-    assert weighted["elbo"] == pytest.approx(alone["elbo"], rel=1e-5)
-    assert weighted["loss"] == pytest.approx(0.6 * alone["loss"], rel=1e-5)
-    poisoned = np.r_[x[:60], 1e3 + x[60:]]
-    heavy, _ = trained((poisoned), fit={"sample_weight": weights, "shuffle": False, "batch_size": 20})
-    light, _ = trained((x), fit={"sample_weight": weights, "shuffle": False, "batch_size": 20})
-    assert same_weights(heavy, light)
-
-
-def test_the_layers_own_losses_are_part_of_the_loss(x):
-    inputs = keras.Input((6,))
-    mean = keras.layers.Dense(2, kernel_regularizer=keras.regularizers.L2(0.1))(inputs)
-    encoder = keras.Model(inputs, [mean, keras.layers.Dense(2)(inputs)])
-    model = kvae.VAE(encoder, dense_decoder((6,), 2), seed=0)
-    model.compile()
-    numbers = model.evaluate(x, return_dict=True, verbose=0)
-    penalty = 0.1 * np.sum(np.square(encoder.layers[1].kernel))
-    assert numbers["loss"] == pytest.approx(-numbers["elbo"] + penalty, rel=1e-6)
-
-
-def test_compiled_metrics_compare_x_with_its_reconstruction(x):
-    model = dense_vae()
-    model.compile(metrics=["mse"])
-    expected = np.mean(np.square(x - model.reconstruct(x)))
-    assert model.evaluate(x, return_dict=True, verbose=0)["mse"] == pytest.approx(expected, rel=1e-5)
-    assert "mse" in model.fit(x, verbose=0).history
-
-
-def test_a_compiled_metric_trains_with_xla_and_leaves_training_as_it_was(x):
-    def model():
-        keras.utils.set_random_seed(0)
-        encoder = keras.Sequential(
-            [keras.Input((6,)), keras.layers.BatchNormalization(), keras.layers.Dropout(0.2), dense_encoder((6,), 2)]
-        )
-        return kvae.Autoencoder(keras.Model(encoder.inputs, encoder.outputs[0]), dense_decoder((6,), 2))
-
-    results = []
-    for metrics in (None, ["mse"]):
-        results.append(model())
-        results[-1].compile(metrics=metrics)
-        results[-1].fit(x, shuffle=False, verbose=0)
-    assert same_weights(*results)
-    compiled = dense_vae()
-    compiled.compile(metrics=["mse"], jit_compile=True)
-    assert "mse" in compiled.fit(x, verbose=0).history
-
-
-def dense_vae_compiled():
-    model = dense_vae()
-    model.compile()
-    return model
-
-
-def test_weights_may_stand_in_a_column_and_nothing_else(x):
-    weights = np.linspace(0, 1, 100, dtype="float32")
-    model = dense_vae_compiled()
-    expected = model.evaluate(x, sample_weight=weights, return_dict=True, verbose=0)
-    stream = tf.data.Dataset.from_tensor_slices((x, x, weights[:, None])).batch(25)
-    assert model.evaluate(stream, return_dict=True, verbose=0) == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match=r"sample_weight has the shape \(None, 6\); expected one weight an example"):
-        dense_vae_compiled().evaluate(tf.data.Dataset.from_tensor_slices((x, x, x)).batch(25), verbose=0)
-
-
-def test_a_tuple_of_arrays_is_x_y_and_weights(x):
-    weights = np.linspace(0, 1, 100, dtype="float32")
-    first, _ = trained(x, fit={"sample_weight": weights})
-    second, _ = trained((x, np.zeros(100), weights), fit={"validation_data": (x, None)})
-    assert same_weights(first, second)
-
-
 def test_tensor_methods_scale_uint8_too(rng):
     x = rng.integers(0, 256, size=(20, 6)).astype("uint8")
     model, pca = dense_vae(), kvae.PCA(2).fit(x, verbose=0)
@@ -356,33 +133,6 @@ def test_a_trained_model_is_exported(x, tmp_path):
     model.export(tmp_path / "exported", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "exported"))
     np.testing.assert_allclose(exported.serve(x), model.reconstruct(x), atol=1e-6)
-
-
-def test_two_replicas_take_the_step_of_one(x):
-    """What noise each replica draws is left out of it: the variance of z is held at nearly nothing."""
-
-    def weights_after_a_step():
-        keras.utils.set_random_seed(0)
-        model = dense_vae()
-        model.encoder.layers[-1].set_weights([np.zeros((8, 2)), np.full(2, -50.0)])
-        model.encoder.layers[-1].trainable = False
-        model.compile(keras.optimizers.SGD(1e-3))
-        model.fit(tf.data.Dataset.from_tensor_slices(x).batch(100), verbose=0)
-        return model.get_weights()
-
-    expected = weights_after_a_step()
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        found = weights_after_a_step()
-    for v, w in zip(found, expected, strict=True):
-        np.testing.assert_allclose(v, w, atol=1e-6)
-
-
-@pytest.mark.parametrize("variance", [0.1, "shared", "pixel", "decoder"])
-def test_every_variance_trains(x, variance):
-    model = dense_vae(likelihood=kvae.GaussianLikelihood(variance), outputs=2 if variance == "decoder" else 1)
-    model.compile(keras.optimizers.Adam(1e-2))
-    history = model.fit(x, epochs=15, verbose=0).history["elbo"]
-    assert history[-1] > history[0]
 
 
 def test_images_train_through_convolutions(rng):

@@ -32,6 +32,14 @@ def unpack(element):
     return x, y, sample_weight
 
 
+def together(x, y, sample_weight):
+    """(x, y, sample_weight) for Keras' `fit`, where x may be a tuple of arrays that holds all three."""
+    if isinstance(x, tuple | list) and y is None and sample_weight is None:
+        x, y, sample_weight = unpack(x)
+    # Keras drops the weights of examples without a y, so they get one, which no model here reads.
+    return x, sample_weight if y is None else y, sample_weight
+
+
 def scale(x, dtype="float32"):
     """x as a float tensor: uint8 is 0..255 and becomes x (1/255), bool becomes 0 or 1, all else is only cast."""
     x = keras.ops.convert_to_tensor(x)

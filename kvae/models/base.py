@@ -129,11 +129,11 @@ class LatentModel(keras.Model):
 
         y isn't read. A stream's first batch is read once more than Keras would, for the checks.
         """
-        x, y, sample_weight = _arrays(x, y, sample_weight)
+        x, y, sample_weight = streams.together(x, y, sample_weight)
         x = self._checked(x, "x", steps_per_epoch)
         if validation_data is not None:
             if not isinstance(validation_data, tf.data.Dataset):
-                parts = _arrays(*streams.unpack(validation_data))
+                parts = streams.together(*streams.unpack(validation_data))
                 validation_data = tuple(part for part in parts if part is not None)
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
         if isinstance(x, tf.data.Dataset):
@@ -156,7 +156,7 @@ class LatentModel(keras.Model):
         The noise is a fixed function of an example's position: in data of one order the numbers repeat exactly, and
         they don't depend on the batches.
         """
-        x, y, sample_weight = _arrays(x, y, sample_weight)
+        x, y, sample_weight = streams.together(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._checked(x, "x", steps)
         with streams.clear_errors():
@@ -250,14 +250,6 @@ class LatentModel(keras.Model):
 
     def get_build_config(self):
         return {"input_shape": (None, *self.event_shape)} if self.built else None
-
-
-def _arrays(x, y, sample_weight):
-    """x, y and sample_weight, of which x may hold all three where they are arrays."""
-    if isinstance(x, tuple | list) and y is None and sample_weight is None:
-        x, y, sample_weight = streams.unpack(x)
-    # Keras drops the weights of examples without a y, so they get one, which no model here reads.
-    return x, sample_weight if y is None else y, sample_weight
 
 
 def _weighted(losses, sample_weight):
