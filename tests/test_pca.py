@@ -69,6 +69,14 @@ def test_many_features_take_the_iterative_solver_to_the_same_axes(x, monkeypatch
     np.testing.assert_allclose(iterative.explained_variance, dense.explained_variance)
 
 
+def test_rows_that_sum_to_zero_do_not_stop_the_iterative_solver(rng, monkeypatch):
+    x = rng.integers(-3, 4, size=(512, 11)) * np.arange(1.0, 12.0)
+    x = np.c_[x, -x.sum(axis=1)]  # exact: a start from ones would be mapped to nothing
+    dense = kvae.PCA(3).fit(x, verbose=0)
+    monkeypatch.setattr(module, "_DENSE_FEATURES", 0)
+    np.testing.assert_allclose(kvae.PCA(3).fit(x, verbose=0).components, dense.components, atol=1e-8)
+
+
 def test_samples_have_the_datas_moments(x):
     pca = kvae.PCA(4, seed=0).fit(x, verbose=0)
     samples = pca.sample(100_000, noise=True)

@@ -153,7 +153,7 @@ def _moments(stream, features, verbose):
     for element in stream:
         x = ops.convert_to_numpy(streams.scale(streams.unpack(element)[0], "float64")).reshape(-1, features)
         shift = x.mean(axis=0) if shift is None else shift
-        x -= shift
+        x = x - shift
         count, total = count + len(x), total + x.sum(axis=0)
         products = scipy.linalg.blas.dsyrk(1.0, x.T, beta=1.0, c=products, lower=1, overwrite_c=1)
         bar.add(1)
@@ -171,6 +171,7 @@ def _leading_eigenpairs(lower, count):
         product = scipy.sparse.linalg.LinearOperator(
             lower.shape, lambda v: scipy.linalg.blas.dsymv(1.0, lower, v, lower=1), dtype=lower.dtype
         )
-        values, vectors = scipy.sparse.linalg.eigsh(product, count, v0=np.ones(size))
+        start = np.random.default_rng(0).normal(size=size)
+        values, vectors = scipy.sparse.linalg.eigsh(product, count, v0=start)
     order = np.argsort(values)[::-1]
     return values[order], vectors[:, order].T
