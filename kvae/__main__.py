@@ -34,6 +34,7 @@ def arguments(argv=None):
 def main(argv=None):
     options = arguments(argv)
     matplotlib.use("Agg")
+    options.output.mkdir(parents=True, exist_ok=True)  # now rather than after the training
     sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
     train, validation, test = kvae.data.load(
         options.data, options.batch_size, seed=options.seed, data_dir=options.data_dir, **sprites
@@ -57,7 +58,6 @@ def main(argv=None):
 
     results = kvae.evaluation.compare(models, test)
     print(_table(results, seconds))
-    options.output.mkdir(parents=True, exist_ok=True)
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras")
     (options.output / "results.json").write_text(json.dumps(results, indent=2))
