@@ -91,11 +91,8 @@ class GaussianLikelihood(Likelihood):
     def __init__(self, variance="shared", initial_variance=0.05, min_variance=1 / (12 * 255**2), **kwargs):
         super().__init__(**kwargs)
         fixed = isinstance(variance, numbers.Real) and not isinstance(variance, bool)
-        if not (fixed and math.isfinite(variance) and variance > 0) and variance not in (
-            "shared",
-            "pixel",
-            "decoder",
-        ):
+        known = math.isfinite(variance) and variance > 0 if fixed else variance in ("shared", "pixel", "decoder")
+        if not known:
             raise ValueError(f"variance is {variance!r}; expected 'shared', 'pixel', 'decoder' or a positive number.")
         if not 0 < min_variance < initial_variance:
             raise ValueError(

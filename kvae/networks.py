@@ -109,6 +109,6 @@ def _filters(shape, filters):
     if not 1 <= len(filters) <= possible:
         raise ValueError(
             f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {len(filters)} is asked for; pad or "
-            "resize the images, give 1 or more filters but fewer, or use kvae.networks.dense_encoder."
+            "resize the images, give fewer filters (at least 1), or use kvae.networks.dense_encoder."
         )
     return tuple(filters)

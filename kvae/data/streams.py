@@ -32,7 +32,7 @@ def unpack(element):
     return x, y, sample_weight
 
 
-def together(x, y, sample_weight):
+def fit_arguments(x, y, sample_weight):
     """(x, y, sample_weight) for Keras' `fit`, where x may be a tuple of arrays that holds all three."""
     if isinstance(x, tuple | list) and y is None and sample_weight is None:
         x, y, sample_weight = unpack(x)

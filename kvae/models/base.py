@@ -129,11 +129,11 @@ class LatentModel(keras.Model):
 
         y isn't read. A stream's first batch is read once more than Keras would, for the checks.
         """
-        x, y, sample_weight = streams.together(x, y, sample_weight)
+        x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         x = self._checked(x, "x", steps_per_epoch)
         if validation_data is not None:
             if not isinstance(validation_data, tf.data.Dataset):
-                parts = streams.together(*streams.unpack(validation_data))
+                parts = streams.fit_arguments(*streams.unpack(validation_data))
                 validation_data = tuple(part for part in parts if part is not None)
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
         if isinstance(x, tf.data.Dataset):
@@ -156,7 +156,7 @@ class LatentModel(keras.Model):
         The noise is a fixed function of an example's position: in data of one order the numbers repeat exactly, and
         they don't depend on the batches.
         """
-        x, y, sample_weight = streams.together(x, y, sample_weight)
+        x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._checked(x, "x", steps)
         with streams.clear_errors():
