@@ -24,7 +24,7 @@ class Blocks:
     def __init__(self, directory, split_name, name, split, fingerprints):
         self.column, self.row_bytes = split["columns"][name], manifest.row_bytes(split["columns"][name])
         self.rows, self.block_rows, self.shard_rows = split["rows"], split["block_rows"], split["shard_rows"]
-        self.fingerprints = tf.constant(fingerprints)
+        self.fingerprints = fingerprints
         self.paths = [
             manifest.shard_path(directory, split_name, name, number) for number in range(len(self.column["shards"]))
         ]
@@ -35,20 +35,9 @@ class Blocks:
         numbers: int64 (k,), counted through the split; its last block, which may be smaller, comes last. What isn't
         as it was written fails an assertion that `clear_errors` makes an OSError.
         """
-        content, error = tf.numpy_function(self._read, [numbers], [tf.uint8, tf.string])
+        content, error = tf.numpy_function(self._checked, [numbers], [tf.uint8, tf.string])
         with tf.control_dependencies([tf.debugging.Assert(error == "", [error])]):
-            content = tf.ensure_shape(content, [None])
-        size = self.block_rows * self.row_bytes
-        full = tf.size(content, tf.int64) // size
-        found = tf.fingerprint(tf.reshape(content[: full * size], [full, size]))
-        last = tf.fingerprint(content[None, full * size :])
-        found = tf.concat([found, last], 0)[: tf.size(numbers)]
-        same = tf.reduce_all(found == tf.gather(self.fingerprints, numbers), axis=1)
-        altered = tf.cond(
-            tf.reduce_all(same), lambda: "", lambda: tf.numpy_function(self._altered, [numbers, same], tf.string)
-        )
-        with tf.control_dependencies([tf.debugging.Assert(altered == "", [altered])]):
-            return self._typed(tf.identity(content))
+            return self._typed(tf.ensure_shape(content, [None]))
 
     def _typed(self, content):
         dtype = tf.as_dtype(np.dtype(self.column["dtype"]))
@@ -58,23 +47,33 @@ class Blocks:
             content = tf.bitcast(tf.reshape(content, [-1, dtype.size] if dtype.size > 1 else [-1]), dtype)
         return tf.reshape(content, [-1, *self.column["shape"]])
 
+    def _checked(self, numbers):
+        """The blocks' bytes in one array, and what is wrong with them or nothing."""
+        try:
+            content = self._read(numbers)
+        except OSError as error:
+            return np.empty(0, np.uint8), f"OSError: {error}"
+        size = self.block_rows * self.row_bytes
+        full = len(content) // size
+        found = tf.fingerprint(content[: full * size].reshape(full, size)).numpy()
+        if full < len(numbers):
+            found = np.concatenate([found, tf.fingerprint(content[None, full * size :]).numpy()])
+        same = (found == self.fingerprints[numbers]).all(axis=1)
+        return content, "" if same.all() else self._altered(numbers[np.argmin(same)])
+
     def _read(self, numbers):
-        """The blocks' bytes in one array, and what went wrong or nothing."""
         places = [self._place(number) for number in numbers.tolist()]
         content = _aligned(sum(rows for *_, rows in places) * self.row_bytes)
         filled = 0
-        try:
-            for first in range(0, len(places), AHEAD):
-                with contextlib.ExitStack() as stack:
-                    files = [self._open(stack, *place) for place in places[first : first + AHEAD]]
-                    for file, start, size in files:
-                        file.seek(start)
-                        if file.readinto(content[filled : filled + size]) != size:
-                            raise OSError(f"{file.name} is cut: found {file.tell()} bytes, expected {start + size}")
-                        filled += size
-        except OSError as error:
-            return content[:0], f"OSError: {error}"
-        return content, ""
+        for first in range(0, len(places), AHEAD):
+            with contextlib.ExitStack() as stack:
+                files = [self._open(stack, *place) for place in places[first : first + AHEAD]]
+                for file, start, size in files:
+                    file.seek(start)
+                    if file.readinto(content[filled : filled + size]) != size:
+                        raise OSError(f"{file.name} is cut: found {file.tell()} bytes, expected {start + size}")
+                    filled += size
+        return content
 
     def _open(self, stack, path, first, rows):
         """The shard's file, the block's place in it and its bytes, for which the disk is asked."""
@@ -84,8 +83,8 @@ class Blocks:
             os.posix_fadvise(file.fileno(), start, size, os.POSIX_FADV_WILLNEED)
         return file, start, size
 
-    def _altered(self, numbers, same):
-        path, first, rows = self._place(int(numbers[np.argmin(same)]))
+    def _altered(self, number):
+        path, first, rows = self._place(int(number))
         altered = f"rows {first} to {first + rows - 1}, counted from 0, haven't their fingerprint"
         return f"OSError: {path} is altered: {altered}; {manifest.ADVICE}"
 

@@ -43,7 +43,9 @@ class Stream(tf.data.Dataset):
             self._traced[skip, share] = tf.function(
                 lambda epoch: self.order(epoch, skip=skip, share=share), input_signature=signature
             )
-        batches = epochs.flat_map(self._traced[skip, share])
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
+        batches = epochs.flat_map(self._traced[skip, share]).with_options(options)
         return batches.apply(tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)))
 
     def through(self, function):
