@@ -1,5 +1,6 @@
 """Streams of images: any tensorflow-datasets set, and `sprites`, which needs no download."""
 
+from kvae.data.binarizing import binarize
 from kvae.data.loading import load
 from kvae.data.manifest import verify
 from kvae.data.packing import pack
@@ -12,6 +13,7 @@ __all__ = [
     "Sprites",
     "SpritesConfig",
     "Stream",
+    "binarize",
     "from_folder",
     "from_hdf5",
     "from_npy",

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.download import downloader
 
-from kvae.data import manifest, packed, records, streams
+from kvae.data import manifest, packed, records, splits, streams
 from kvae.data.sprites import SpritesConfig
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
@@ -51,7 +51,7 @@ def load(name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, s
     builder = _builder(name, data_dir, config)
     _check_features(builder, labels)
     _prepare(builder)
-    parts = _parts(builder.info.splits, validation)
+    parts = _parts(builder, validation)
     scale = 255 if _stores_masks(builder) else 1
     train = _read(builder, parts["train"], labels, scale, batch_size, shuffle, seed)
     rest = [parts[part] and _read(builder, parts[part], labels, scale, batch_size) for part in ("validation", "test")]
@@ -137,20 +137,13 @@ def _offline(builder):
     return False
 
 
-def _parts(splits, validation):
-    """What tfds is asked to read as train, validation and test; None for what isn't there."""
-    if "train" not in splits:
-        raise ValueError(f'the set has no split "train": found {sorted(splits)}')
-    end = splits["train"].num_examples
-    share = round(end * validation)
-    parts = {"train": "train"}
-    for part in ("test", "validation"):
-        parts[part] = part if part in splits else None
-        if parts[part] is None and share:
-            parts[part] = f"train[{end - share}:{end}]"
-            end -= share
-            parts["train"] = f"train[:{end}]"
-    return parts
+def _parts(builder, validation):
+    """What tfds is asked to read as train, validation and test; None for what there isn't."""
+    rows = {name: split.num_examples for name, split in builder.info.splits.items()}
+    return {
+        name: part and (part[0] if part[1:] == (0, rows[part[0]]) else f"{part[0]}[{part[1]}:{part[2]}]")
+        for name, part in splits.parts(rows, validation).items()
+    }
 
 
 def _stores_masks(builder):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kvae.data import manifest
 from kvae.data.blocks import Blocks
+from kvae.data.splits import parts
 from kvae.data.stream import Stream
 
 POOL_BLOCKS = 16  # at least, about 4 MB
@@ -32,33 +33,16 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
     splits = content["splits"]
     seed = secrets.randbits(62) if seed is None else seed
     streams = []
-    for name, part in _parts(splits, validation).items():
+    rows = {name: split["rows"] for name, split in splits.items()}
+    for name, part in parts(rows, validation).items():
         if part is None:
             streams.append(None)
             continue
-        split, *rows = part
+        split, start, stop = part
         read = _reader(directory, split, splits[split], labels, fingerprints[split])
         pool = shuffle if name == "train" else 0
-        streams.append(_stream(read, *rows, splits[split]["block_rows"], int(batch_size), pool, seed))
+        streams.append(_stream(read, start, stop, splits[split]["block_rows"], int(batch_size), pool, seed))
     return tuple(streams)
-
-
-def _parts(splits, validation):
-    """{part: (split, first row, last row + 1) or None}: what is missing is taken from the end of "train"."""
-    if "train" not in splits:
-        raise ValueError(f'the packed data have no split "train": found {sorted(splits)}')
-    end = splits["train"]["rows"]
-    share = round(end * validation)
-    parts = {}
-    for part in ("test", "validation"):
-        if part in splits:
-            parts[part] = part, 0, splits[part]["rows"]
-        elif share:
-            parts[part] = "train", end - share, end
-            end -= share
-        else:
-            parts[part] = None
-    return {"train": ("train", 0, end), "validation": parts["validation"], "test": parts["test"]}
 
 
 def _reader(directory, name, split, labels, fingerprints):

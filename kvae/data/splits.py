@@ -1,0 +1,26 @@
+"""Which rows of a set are for training, validation and test."""
+
+
+def parts(rows, validation):
+    """{"train", "validation", "test": (split, first row, last row + 1), or None for what there isn't}.
+
+    What is missing is taken from the end of "train": the test rows last, as many as for validation.
+
+    Args:
+        rows: {split: int}.
+        validation: the share of "train".
+
+    Raises:
+        ValueError: where there is no "train".
+    """
+    if "train" not in rows:
+        raise ValueError(f'there is no split "train": found {sorted(rows)}')
+    end = rows["train"]
+    share = round(end * validation)
+    found = {}
+    for part in ("test", "validation"):
+        found[part] = (part, 0, rows[part]) if part in rows else None
+        if found[part] is None and share:
+            found[part] = "train", end - share, end
+            end -= share
+    return {"train": ("train", 0, end), "validation": found["validation"], "test": found["test"]}
