@@ -1,31 +1,55 @@
 """Autoencoders and variational autoencoders in Keras, for data that does not fit in memory."""
 
-from kvae import data, distributions, evaluation, networks, optimizers, plots
+from kvae import data, distributions, evaluation, flows, networks, optimizers, plots, posteriors, schedules
 from kvae.layers import Sampling
-from kvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, Likelihood
-from kvae.models import PCA, VAE, Autoencoder
-from kvae.objectives import ELBO, Draw, Objective
-from kvae.priors import Prior, StandardNormal
+from kvae.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLikelihood,
+    Likelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
+)
+from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, HierarchicalVAE
+from kvae.objectives import ELBO, IWAE, Draw, Objective
+from kvae.priors import FlowPrior, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "IWAE",
     "PCA",
     "VAE",
+    "VQVAE",
     "Autoencoder",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ConditionalVAE",
+    "ContinuousBernoulliLikelihood",
+    "DiscretizedLogisticLikelihood",
     "Draw",
+    "FlowPrior",
     "GaussianLikelihood",
+    "HierarchicalVAE",
     "Likelihood",
+    "MixtureOfGaussians",
+    "NegativeBinomialLikelihood",
     "Objective",
+    "PoissonLikelihood",
     "Prior",
     "Sampling",
     "StandardNormal",
+    "VampPrior",
     "data",
     "distributions",
     "evaluation",
+    "flows",
     "networks",
     "optimizers",
     "plots",
+    "posteriors",
+    "schedules",
 ]

@@ -13,16 +13,16 @@ _INITIALIZER = "he_normal"
 _HALVING = {"strides": 2, "padding": "same", "kernel_initializer": _INITIALIZER}
 
 
-def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu"):
+def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu", posterior=None):
     """x (n, *shape) through dense layers of `hidden` units to [z_mean, z_log_var], each (n, latent_dim).
 
-    With hidden=() both are linear in x.
+    With hidden=() both are linear in x. posterior: one of kvae.posteriors that reads more than these two.
     """
     x = layers.Input(tuple(shape), name="x")
     h = layers.Flatten()(x)
     for units in hidden:
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
-    return _encoder(x, h, latent_dim)
+    return _encoder(x, h, latent_dim, posterior)
 
 
 def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outputs=1):
@@ -38,7 +38,7 @@ def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outpu
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
 
-def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu"):
+def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu", posterior=None):
     """Images (n, height, width, channels), halved once per entry of `filters`, to [z_mean, z_log_var].
 
     Args:
@@ -47,6 +47,7 @@ def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu"):
         filters: channels after each halving; by default 32, then 64s, until a side is odd or at most 4.
         units: of the dense layer before the code.
         activation: of all layers but the last.
+        posterior: one of kvae.posteriors that reads more than [z_mean, z_log_var].
 
     Raises:
         ValueError: for a shape that isn't an image's or can't be halved so often.
@@ -57,7 +58,7 @@ def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu"):
     for channels in filters:
         h = layers.Conv2D(channels, 4, activation=activation, **_HALVING)(h)
     h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(layers.Flatten()(h))
-    return _encoder(x, h, latent_dim)
+    return _encoder(x, h, latent_dim, posterior)
 
 
 def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", outputs=1):
@@ -78,10 +79,10 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
 
-def _encoder(x, h, latent_dim):
+def _encoder(x, h, latent_dim, posterior):
     latent_dim = _positive("latent_dim", latent_dim)
-    heads = [layers.Dense(latent_dim, name="z_mean")(h), layers.Dense(latent_dim, name="z_log_var")(h)]
-    return Model(x, heads, name="encoder")
+    heads = posterior.outputs(latent_dim) if posterior else {"z_mean": latent_dim, "z_log_var": latent_dim}
+    return Model(x, [layers.Dense(units, name=name)(h) for name, units in heads.items()], name="encoder")
 
 
 def _positive(name, value):

@@ -3,10 +3,13 @@
 import abc
 import math
 import numbers
+import warnings
 from typing import Any, NamedTuple
 
 import keras
 from keras import ops
+
+from kvae.schedules import WarmUp
 
 
 class Draw(NamedTuple):
@@ -45,13 +48,45 @@ class Draw(NamedTuple):
         """E_q[log p(x|z)] - KL(q(z|x) || p(z)), (n,): a lower bound of log p(x), whatever is minimised."""
         return -self.reconstruction_loss - self.kl_loss
 
+    @property
+    def log_weights(self):
+        """log w = log p(x|z) + log p(z) - log q(z|x), (n, samples), whose mean is the ELBO."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+    @property
+    def normalized_weights(self):
+        """w_k / sum_j w_j, (n, samples)."""
+        log_weights = self.log_weights
+        return ops.exp(log_weights - ops.logsumexp(log_weights, axis=1, keepdims=True))
+
+    @property
+    def importance_weighted_bound(self):
+        """log 1/k sum_k w_k, (n,), between the ELBO and log p(x) in expectation (Burda et al. 2016, theorem 1)."""
+        log_weights = self.log_weights
+        count = ops.cast(ops.shape(log_weights)[1], log_weights.dtype)
+        return ops.logsumexp(log_weights, axis=1) - ops.log(count)
+
 
 class Objective(abc.ABC):
-    """A loss (n,) from a `Draw` and the number of the optimizer's step."""
+    """A loss (n,) from a `Draw` and the number of the optimizer's step.
+
+    samples: how many z an example the draw must have. doubly_reparameterized: how it's asked of `model.draw`.
+    """
+
+    samples = 1
+    doubly_reparameterized = False
 
     @abc.abstractmethod
     def __call__(self, draw, step=0):
         """The loss of each example, (n,), in nats."""
+
+    def begin(self, steps):
+        """Called by `fit` before the first step. steps: the number of the run's last one, None where not known."""
+        return None
+
+    def check_posterior(self, family):
+        """Raise ValueError where this objective can't be used with a `kvae.posteriors.Posterior`."""
+        return None
 
     @abc.abstractmethod
     def get_config(self):
@@ -70,8 +105,8 @@ class ELBO(Objective):
     here for each example rather than for the batch's mean, so that the loss of an example depends on it alone.
 
     Args:
-        beta: number >= 0, or a Keras schedule of the optimizer's step. A linear warm-up over 1,000 steps is
-            `keras.optimizers.schedules.PolynomialDecay(0.0, 1_000, end_learning_rate=1.0)`.
+        beta: number >= 0, or a Keras schedule of the optimizer's step, such as `kvae.schedules.LinearWarmUp(1_000)`.
+            `fit` warns before the first step where the run ends too early for the schedule to.
         free_bits: nats a latent; a latent's KL below it costs this much and has no gradient.
 
     Raises:
@@ -91,9 +126,80 @@ class ELBO(Objective):
             kl = ops.maximum(kl, self.free_bits)
         return draw.reconstruction_loss + ops.cast(beta, kl.dtype) * ops.sum(kl, axis=1)
 
+    def begin(self, steps):
+        if not callable(self.beta):
+            return
+        if isinstance(self.beta, WarmUp):
+            self.beta.begin(steps)
+        if steps is not None:
+            reached, end = float(self.beta(steps)), getattr(self.beta, "end", 1.0)
+            if not math.isclose(reached, end, rel_tol=1e-3):
+                warnings.warn(
+                    f"The KL's weight will be {reached:.3g} when this run ends after step {steps:,}, not {end:g}: the "
+                    "loss is then no bound of log p(x). Train longer, or give the warm-up as a share of the run.",
+                    stacklevel=2,
+                )
+
     def get_config(self):
         beta = keras.saving.serialize_keras_object(self.beta) if callable(self.beta) else self.beta
         return {"beta": beta, "free_bits": self.free_bits}
+
+
+@keras.saving.register_keras_serializable("kvae")
+class IWAE(Objective):
+    """-log 1/k sum_k p(x|z_k) p(z_k) / q(z_k|x), the negative k-sample importance-weighted bound of log p(x).
+
+    Burda, Grosse and Salakhutdinov (2016), equation 8. Its plain gradient tells the encoder the less the larger k is
+    (Rainforth et al. 2018); the doubly reparameterized one has the same expectation for the encoder, and a variance
+    that goes to zero as q(z|x) approaches p(z|x) (Tucker et al. 2019, "Doubly reparameterized gradient estimators",
+    equation 8). With k = 1 the bound is the ELBO, and that gradient the one of Roeder et al. (2017).
+
+    Args:
+        samples: int, k.
+        gradient: "plain" or "doubly_reparameterized".
+
+    Raises:
+        ValueError: for a number below 1, or another gradient.
+    """
+
+    def __init__(self, samples=50, gradient="plain"):
+        if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
+            raise ValueError(f"samples is {samples!r}; expected an integer of at least 1.")
+        if gradient not in ("plain", "doubly_reparameterized"):
+            raise ValueError(f"gradient is {gradient!r}; expected 'plain' or 'doubly_reparameterized'.")
+        self.samples = int(samples)
+        self.gradient = gradient
+        self.doubly_reparameterized = gradient == "doubly_reparameterized"
+
+    def __call__(self, draw, step=0):
+        return -draw.importance_weighted_bound
+
+    def check_posterior(self, family):
+        if self.doubly_reparameterized and not family.scores_any_z:
+            raise ValueError(
+                "The doubly reparameterized gradient goes through log q(z|x) as a function of z, which this "
+                f"{type(family).__name__} has not: use gradient='plain', or another posterior."
+            )
+
+    def get_config(self):
+        return {"samples": self.samples, "gradient": self.gradient}
+
+
+class Beginning(keras.callbacks.Callback):
+    """Tells the model's objective, before the first step, which will be the last."""
+
+    def __init__(self, initial_epoch=0):
+        super().__init__()
+        self.initial_epoch = initial_epoch
+
+    def on_train_begin(self, logs=None):
+        optimizer, steps = self.model.optimizer, self.params["steps"]
+        if steps is not None:
+            steps *= self.params["epochs"] - self.initial_epoch
+            steps = int(ops.convert_to_numpy(optimizer.iterations)) + steps // (
+                optimizer.gradient_accumulation_steps or 1
+            )
+        self.model.loss.begin(steps)
 
 
 def _non_negative(name, value, alternative=""):

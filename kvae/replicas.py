@@ -42,12 +42,14 @@ def part(value):
 def nonempty(function, *arrays):
     """function(*arrays), where a replica without examples takes one of zeros and leaves it out of the result.
 
-    arrays: each (n, ...), as what the function gives is. TensorFlow's fused convolutions fail where n is 0.
+    arrays: each (n, ...), or structures of such, as what the function gives is. TensorFlow's fused convolutions fail
+    where n is 0.
     """
     if _context() is None:
         return function(*arrays)
-    rows = tf.shape(arrays[0])[0]
-    filled = [tf.pad(a, [[0, tf.cast(rows == 0, tf.int32)]] + [[0, 0]] * (len(a.shape) - 1)) for a in arrays]
+    rows = tf.shape(tf.nest.flatten(arrays)[0])[0]
+    missing = tf.cast(rows == 0, tf.int32)
+    filled = tf.nest.map_structure(lambda a: tf.pad(a, [[0, missing]] + [[0, 0]] * (len(a.shape) - 1)), arrays)
     return tf.nest.map_structure(lambda values: values[:rows], function(*filled))
 
 

@@ -27,3 +27,13 @@ def strategy():
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def float64():
+    """Models made within compute in float64."""
+    for dtype in ("float64", "float32"):
+        keras.config.set_floatx(dtype)  # of a network's inputs
+        keras.config.set_dtype_policy(dtype)
+        if dtype == "float64":
+            yield

@@ -7,10 +7,11 @@ import kvae
 from kvae.networks import dense_decoder, dense_encoder
 
 
-def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, **arguments):
+def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, posterior=None, activation="relu", **arguments):
     return kvae.VAE(
-        dense_encoder(shape, latent_dim, hidden=(8,)),
-        dense_decoder(shape, latent_dim, hidden=(8,), outputs=outputs),
+        dense_encoder(shape, latent_dim, hidden=(8,), activation=activation, posterior=posterior),
+        dense_decoder(shape, latent_dim, hidden=(8,), activation=activation, outputs=outputs),
+        posterior=posterior,
         seed=seed,
         **arguments,
     )

@@ -45,6 +45,6 @@ def test_data_for_validation_are_drawn_once(stream):
 
 def test_only_grey_images_are_drawn_from(stream):
     for data in (GREYS, binarize(stream)):
-        with pytest.raises(TypeError, match="expected a kvae.data.Stream of uint8 images"):
+        with pytest.raises(TypeError, match=r"expected a kvae\.data\.Stream of uint8 images"):
             binarize(data)
     assert kvae.data.image_shape(binarize(stream)) == (3, 1, 1)

@@ -24,6 +24,13 @@ def test_codes_on_disk_are_those_in_memory(rng, tmp_path, labels):
         np.testing.assert_array_equal(np.concatenate([batch[1] for batch in found]), y)
 
 
+def test_labels_never_take_the_place_of_codes(rng, tmp_path):
+    model = dense_vae_compiled()
+    model.build((None, 6))
+    with pytest.raises(ValueError, match='labels named "code", as the codes beside them are: rename them'):
+        model.transform((rng.random((50, 6)), {"code": np.arange(50)}), directory=tmp_path)
+
+
 def test_codes_are_not_written_over(rng, tmp_path):
     x = rng.random((50, 6)).astype("float32")
     model = dense_vae_compiled()

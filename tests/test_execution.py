@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_models import dense_vae
 
 import kvae
@@ -53,6 +54,32 @@ def test_fit_chooses_unless_it_was_told(rng):
     model = compiled(dense_vae(), steps_per_execution=3)
     model.fit(x, batch_size=10, verbose=0)
     assert model.steps_per_execution == 3
+
+
+def test_groups_take_as_many_steps_as_were_asked_for(rng):
+    x = rng.random((400, 6)).astype("float32")
+    stream = tf.data.Dataset.from_tensor_slices(x).batch(4).repeat()
+    model = compiled(dense_vae())
+    model.fit(stream, steps_per_epoch=30, epochs=2, verbose=0, validation_data=stream, validation_steps=10)
+    assert int(model.optimizer.iterations) == 60 and model.steps_per_execution == 10
+    assert int(model.means.examples) == 40
+    model.evaluate(stream, steps=7, verbose=0)
+    assert int(model.means.examples) == 28
+    assert len(model.predict(stream, steps=3, verbose=0)) == 12
+
+
+def test_networks_that_do_not_tell_their_shapes_train(rng):
+    inputs = keras.Input((None, None, 1))
+    h = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, padding="same")(inputs))
+    encoder = keras.Model(inputs, [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)])
+    model = compiled(kvae.VAE(encoder, kvae.networks.dense_decoder((8, 8, 1), 2)))
+    model.fit(rng.random((10, 8, 8, 1)).astype("float32"), verbose=0)
+    assert int(model.optimizer.iterations) == 1
+
+
+def test_fit_wants_compile(rng):
+    with pytest.raises(ValueError, match="compile"):
+        dense_vae().fit(rng.random((10, 6)).astype("float32"), verbose=0)
 
 
 def test_a_loaded_model_chooses_as_the_saved_one_did(rng, tmp_path):

@@ -9,15 +9,23 @@ ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
     ["noise", "replicas"],
     ["distributions"],
-    ["layers"],
-    ["networks", "priors", "likelihoods", "objectives", "optimizers"],
+    ["layers", "quantising", "schedules", "flows"],
+    ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
     ["data"],
     ["models"],
     ["evaluation", "plots", "callbacks"],
     ["__init__", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-TENSORFLOW = {"models/base.py", "models/training.py", "optimizers.py", "replicas.py", "callbacks.py"}
+TENSORFLOW = {
+    "evaluation/draws.py",
+    "evaluation/annealing.py",
+    "models/base.py",
+    "models/training.py",
+    "optimizers.py",
+    "replicas.py",
+    "callbacks.py",
+}
 FILES = sorted(ROOT.rglob("*.py"))
 
 

@@ -7,6 +7,8 @@ import scipy.stats
 import tensorflow as tf
 
 import kvae
+from kvae.likelihoods import get
+from kvae.networks import dense_decoder, dense_encoder
 
 SHAPES = [(784,), (28, 28, 1), (32, 32, 3), (50, 21)]
 
@@ -90,3 +92,75 @@ def test_gaussian_warns_of_pixels_that_were_not_scaled(rng):
         warnings.simplefilter("error")
         kvae.GaussianLikelihood().check_data(rng.normal(size=50))
         kvae.GaussianLikelihood().check_data(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "likelihood, x, message",
+    [
+        ("continuous_bernoulli", [-0.1, 1.0], r"ContinuousBernoulliLikelihood expects values in \[0, 1\]"),
+        ("discretized_logistic", [0.0, 0.1234], "hold the value 0.1234.*expects 256 levels k / 255.*uint8"),
+        ("discretized_logistic", [0.0, 17.0], "hold the value 17.*divide whole numbers by 255"),
+        (kvae.CategoricalLikelihood(4), [0.0, 0.5], "expects 4 levels k / 3"),
+        ("categorical", [1.0, 1.0], "not one-hot along their last axis"),
+        ("categorical", [0.5, 0.5], "not one-hot along their last axis"),
+        ("poisson", [0.0, 3 / 255], r"PoissonLikelihood expects counts 0, 1, 2, .* as int32 or float32: uint8 means"),
+        ("negative_binomial", [-1.0, 3], r"hold the value -1; NegativeBinomialLikelihood expects counts"),
+    ],
+)
+def test_values_without_a_probability_are_refused(likelihood, x, message):
+    with pytest.raises(ValueError, match=message):
+        get(likelihood).check_data(np.array([x], "float32"))
+
+
+def test_continuous_bernoulli_warns_of_binary_images():
+    with pytest.warns(UserWarning, match=r"grows without bound.*BernoulliLikelihood"):
+        get("continuous_bernoulli").check_data(np.array([0.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "likelihood, shape, message",
+    [
+        (
+            "discretized_logistic",
+            (2, 3, 4),
+            r"1 output\(s\) of shape \(2, 3, 4\).*shape \(2, 3, 90\) for images \(2, 3, 4\)",
+        ),
+        (
+            "discretized_logistic",
+            (6,),
+            r"DiscretizedLogisticLikelihood expects channels as the last axis.*x\[..., None\]",
+        ),
+        (kvae.CategoricalLikelihood(3), (2, 3, 4), r"shape \(2, 3, 12\) for images"),
+        ("categorical", (6, 1), r"expects at least 2 classes.*CategoricalLikelihood\(levels="),
+        (kvae.NegativeBinomialLikelihood("decoder"), (6,), r"reads \[raw_mean, log_dispersion\].*outputs=2"),
+    ],
+)
+def test_decoders_of_another_shape_are_refused(likelihood, shape, message):
+    with pytest.raises(ValueError, match=message):
+        kvae.VAE(dense_encoder(shape, 2, hidden=()), dense_decoder(shape, 2, hidden=()), likelihood)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: kvae.DiscretizedLogisticLikelihood(0), "components is 0; expected an integer of at least 1"),
+        (lambda: kvae.DiscretizedLogisticLikelihood(levels=1), "levels is 1; expected an integer of at least 2"),
+        (lambda: kvae.CategoricalLikelihood(True), "levels is True; expected an integer of at least 2"),
+        (lambda: kvae.NegativeBinomialLikelihood("gene"), "dispersion is 'gene'; expected 'feature'"),
+        (lambda: kvae.NegativeBinomialLikelihood(0), "dispersion is 0; expected"),
+        (
+            lambda: kvae.NegativeBinomialLikelihood(initial_dispersion=-1),
+            "initial_dispersion is -1; expected a positive",
+        ),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_where_a_dispersion_starts_and_how_many_are_learned():
+    for dispersion, parameters in [(0.2, 0), ("shared", 1), ("feature", 24)]:
+        likelihood = built(kvae.NegativeBinomialLikelihood(dispersion, initial_dispersion=0.2), (2, 3, 4))
+        assert likelihood.count_params() == parameters
+        np.testing.assert_allclose(np.exp(likelihood.log_dispersion), 0.2, rtol=1e-5)

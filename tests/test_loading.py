@@ -133,7 +133,8 @@ def test_masks_become_white_and_missing_splits_come_from_train(data_dir):
         ("tiny_words", {}, ValueError, 'no image feature "image".*text'),
         ("sprites", {"shuffle": True}, TypeError, "number of images"),
         ("tiny_unreachable", {}, OSError, r"the server said no.*tiny_unreachable/1\.0\.0"),
-        ("no_such_set", {}, ValueError, "no set named"),
+        ("sprites", {"batch_size": 0}, ValueError, "batch_size is 0, expected an integer of at least 1"),
+        ("packd", {}, ValueError, "found no folder 'packd' that `pack` wrote, and tensorflow-datasets .* no set named"),
     ],
 )
 def test_load_refuses(name, options, error, message, data_dir):

@@ -172,7 +172,7 @@ def test_the_randomized_solver_never_holds_a_covariance(rng):
     pca = kvae.PCA(3, seed=0).fit(x, verbose=0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 40e6 < 8 * 6400**2 / 8
+    assert peak < 8 * 6400**2 / 16  # 20 MB; the other solver takes 334 MB here, this one 13
     singular = scipy.linalg.svdvals(x.reshape(64, -1) / 255 - x.reshape(64, -1).mean(axis=0) / 255)
     np.testing.assert_allclose(pca.explained_variance, singular[:3] ** 2 / 64, rtol=1e-3)
 

@@ -12,13 +12,14 @@ from small_models import dense_vae
 
 import kvae
 from kvae import networks
-from kvae.data.distributed import DistributedStream
+from kvae.data import shards
+from kvae.data.distributed import DistributedRun
 
 
 def trained(strategy, model, data, **fit):
     with strategy.scope() if strategy else contextlib.nullcontext():
         model = model()
-        model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"])
+        model.compile(kvae.optimizers.Adam(1e-2), metrics=["mse"])
     return model, model.fit(data, epochs=2, verbose=0, **fit).history
 
 
@@ -30,13 +31,16 @@ def same(found, expected):
         np.testing.assert_allclose(found[1][name], numbers, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "batch_size"), [("stream", 25), ("dataset", 20)])
-def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, batch_size):
+@pytest.mark.parametrize(("kind", "batch_size"), [("stream", 25), ("dataset", 20), ("packed", 20)])
+def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, batch_size, tmp_path):
     """With weighted examples and a layer's own loss; the last batch is one example, which leaves a replica none."""
     x = images(101)
     weights = np.linspace(0, 2, 101)
+    shards.write({"train": [{"image": x}]}, tmp_path, block_bytes=7 * 24)
 
     def data():
+        if kind == "packed":
+            return kvae.data.load(tmp_path, batch_size, validation=0, shuffle=30)[0]
         plain = tf.data.Dataset.from_tensor_slices((x, x, weights)).batch(batch_size)
         return shuffled(x, batch_size) if kind == "stream" else plain
 
@@ -86,7 +90,7 @@ def test_replicas_draw_other_noise_and_the_first_that_of_one(strategy):
 def test_replicas_read_each_epoch_in_its_order_and_together_all_of_it(strategy):
     x = images(53)
     stream = shuffled(x, 20)
-    read = DistributedStream(stream, strategy)
+    read = DistributedRun(stream, strategy)
     for epoch in range(2):
         batches = [strategy.experimental_local_results(batch) for batch in itertools.islice(read, stream.steps)]
         assert [[len(part[0]) for part in parts] for parts in batches] == [[10, 10], [10, 10], [7, 6]]

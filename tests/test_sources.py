@@ -1,5 +1,6 @@
 """Streams from files hold what the files hold, row by row, in the order that they say."""
 
+import functools
 import re
 import sys
 
@@ -98,7 +99,7 @@ def test_a_folder_of_images(folder, arrays):
     x, y = (np.concatenate(part) for part in zip(*stream, strict=True))
     np.testing.assert_array_equal(x, in_order)
     assert x.dtype == np.uint8 and y.tolist() == [0] * 6 + [1] * 6 and stream.cardinality() == 3
-    shuffled = kvae.data.from_folder(folder, 5, shuffle=True)
+    shuffled = kvae.data.from_folder(folder, 5, shuffle=100)
     first, second = (np.concatenate(list(shuffled.epoch(i))) for i in range(2))
     assert not np.array_equal(first, second)
     for one in first, second:
@@ -120,6 +121,54 @@ def test_images_of_several_shapes_are_refused_by_name(folder):
         list(kvae.data.from_folder(folder, 5))
     assert "\n" not in str(found.value)
     assert len(list(kvae.data.from_folder(folder, 5, size=(5, 4)))) == 3
+
+
+def cut(path, size=100):
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def rows_of_other_lengths(path):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"x": pa.array([[1, 2]] * 4 + [[1, 2, 3]] * 4)})
+    pytest.importorskip("pyarrow.parquet").write_table(table, path, row_group_size=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("a.png", cut, OSError, r"b\.png can't be decoded: it is missing, cut or altered"),
+        ("a.jpg", cut, OSError, r"b\.jpg can't be decoded"),
+        ("a.png", lambda path: path.unlink(), OSError, r"b\.png can't be decoded: it is missing"),
+        ("x.npy", lambda path: cut(path, 1000), ValueError, r"x\.npy can't be read as a \.npy file, it is cut"),
+        ("x.hdf5", lambda path: cut(path, 1000), OSError, "truncated file"),
+        (
+            "x.parquet",
+            rows_of_other_lengths,
+            ValueError,
+            r"column 'x' has rows of shape \(3,\), expected \(2,\) as",
+        ),
+    ],
+)
+def test_what_happens_to_a_file_later_is_said_in_a_sentence(name, change, error, message, tmp_path, rng):
+    path = tmp_path / name
+    if path.suffix in (".png", ".jpg"):
+        for letter in "abc":
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{letter}{path.suffix}")
+        stream, path = kvae.data.from_folder(tmp_path, 2), tmp_path / f"b{path.suffix}"
+    elif path.suffix == ".npy":
+        np.save(path, rng.random((100, 6)))
+        stream = kvae.data.from_npy(path, 10)
+    elif path.suffix == ".hdf5":
+        with h5py.File(path, "w") as file:
+            file["x"] = rng.random((100, 6))
+        stream = kvae.data.from_hdf5(path, "x", 10)
+    else:
+        change(path)
+        stream = kvae.data.from_parquet(path, "x", 2)
+    change(path)
+    with pytest.raises(error, match=message) as found, streams.clear_errors():
+        list(stream)
+    assert "\n" not in str(found.value)
 
 
 def test_images_in_a_parquet_column(tmp_path, folder, arrays):
@@ -145,6 +194,13 @@ def refused(tmp_path):
     yield kvae.data.from_hdf5, ["x.hdf5", "x"], KeyError, r"no dataset 'x': found \['data/x'\]"
     yield kvae.data.from_folder, ["none"], OSError, "none is not a folder"
     yield kvae.data.from_folder, ["."], ValueError, "holds no images"
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    yield kvae.data.from_folder, ["images"], OSError, r"images/a\.png can't be decoded"
+    for function, name in (kvae.data.from_npy, "x.npy"), (kvae.data.from_folder, "images"):
+        yield functools.partial(function, shuffle=True), [name], TypeError, "shuffle is True, expected the number"
+        yield functools.partial(function, shuffle=-1), [name], ValueError, "shuffle is -1, expected the number"
+        yield functools.partial(function, batch_size=0), [name], ValueError, "batch_size is 0, expected an integer"
 
 
 def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
@@ -160,15 +216,20 @@ def test_what_cannot_be_read_is_said_in_a_sentence(tmp_path):
 def test_bad_parquet_columns(tmp_path, monkeypatch):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "x.parquet"
-    parquet.write_table(pa.table({"ragged": [[1], [2, 3]], "gaps": [1, None], "words": ["a", "b"]}), path)
+    columns = {"ragged": [[1], [2, 3]], "gaps": [1, None], "inner": [[1, None], [2, 3]], "words": ["a", "b"]}
+    parquet.write_table(pa.table(columns), path)
     for column, error, message in [
-        ("x", KeyError, "no column 'x': found ['ragged', 'gaps', 'words']"),
+        ("x", KeyError, "no column 'x': found ['ragged', 'gaps', 'inner', 'words']"),
         ("ragged", ValueError, "lists of several lengths: from 1 to 2"),
         ("gaps", ValueError, "1 missing values"),
+        ("inner", ValueError, "1 missing values"),
         ("words", ValueError, "has the type string"),
     ]:
         with pytest.raises(error, match=re.escape(message)):
             kvae.data.from_parquet(path, column)
+    parquet.write_table(pa.table(columns).slice(0, 0), path)
+    with pytest.raises(ValueError, match="holds no rows"):
+        kvae.data.from_parquet(path, "gaps")
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(ImportError, match=r"keras-vae\[parquet\]"):
         kvae.data.from_parquet(path, "x")

@@ -2,10 +2,12 @@ import itertools
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from small_models import dense_vae, same_weights
 
 from kvae.data import Stream
+from kvae.data.stream import drawn
 
 ROWS, BATCH = 20, 6
 IMAGES = np.random.default_rng(0).random((ROWS, 6)).astype("float32")
@@ -66,24 +68,62 @@ def test_fit_reads_pixels_epoch_by_epoch_too():
     """No map that looks for NaN stands between these and Keras."""
     pixels = shuffled().map(lambda x: tf.cast(x * 255, tf.uint8))
     once = fitted({"x": pixels, "epochs": 3})
-    assert pixels.next_epoch == 3
     assert same_weights(once, fitted(*({"x": pixels.epoch(n)} for n in range(3))))
 
 
-def test_fit_reads_epoch_by_epoch_and_goes_on_where_the_stream_stands():
+def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
     stream = shuffled()
     once = fitted({"x": stream, "epochs": 3, "validation_data": stream})
-    assert stream.next_epoch == 3
-    by_hand = fitted(*({"x": shuffled().epoch(n)} for n in range(3)))
-    assert same_weights(once, by_hand)
-    stream = shuffled()
+    assert same_weights(once, fitted(*({"x": shuffled().epoch(n)} for n in range(3))))
     assert same_weights(once, fitted({"x": stream, "epochs": 1}, {"x": stream, "epochs": 2}))
-    later = fitted({"x": shuffled()}, {"x": shuffled(), "initial_epoch": 1, "epochs": 3})
-    assert same_weights(once, later)
+    assert same_weights(once, fitted({"x": stream}, {"x": stream, "initial_epoch": 1, "epochs": 3}))
+    assert stream.next_epoch == 0
+
+
+class Interrupts(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
+    stream = shuffled()
+    once = fitted({"x": stream, "epochs": 3})
+    keras.utils.set_random_seed(0)
+    model = dense_vae()
+    model.compile(keras.optimizers.Adam(1e-2))
+    backup = keras.callbacks.BackupAndRestore(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(stream, epochs=3, verbose=0, callbacks=[backup, Interrupts()])
+    model.fit(stream, epochs=3, verbose=0, callbacks=[backup])
+    assert same_weights(once, model) and int(model.optimizer.iterations) == 3 * stream.steps
+
+
+def test_stretches_of_the_stream_go_on_behind_each_other():
+    once = fitted({"x": shuffled().endless(0).take(9)})
+    assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}))
+    first = {"x": shuffled(), "steps_per_epoch": 3, "epochs": 2}
+    assert same_weights(once, fitted(first, {**first, "initial_epoch": 2, "epochs": 3}))
+    assert rows(shuffled().endless(9).take(4)) == [*rows(shuffled().epoch(2, skip=1)), rows(shuffled().epoch(3))[0]]
 
 
 def test_what_reads_without_training_leaves_the_stream_where_it_stands():
     stream, model = shuffled(), fitted({"x": IMAGES})
     np.testing.assert_array_equal(model.transform(stream), model.transform(np.concatenate(list(stream.epoch(0)))))
     assert model.evaluate(stream, verbose=0) == model.evaluate(stream, verbose=0)
+    np.testing.assert_array_equal(model.predict(stream, verbose=0), model.reconstruct(stream))
     assert stream.next_epoch == 0
+
+
+def test_what_is_made_of_a_stream_stands_where_it_stands():
+    stream, model = shuffled(), fitted({"x": IMAGES})
+    stream.next_epoch = 2
+    np.testing.assert_array_equal(model.transform(stream), model.transform(np.concatenate(list(stream.epoch(2)))))
+    assert rows(stream.map(lambda x: x)) == rows(stream.epoch(2))
+
+
+def test_a_seed_that_each_worker_would_draw_is_refused(monkeypatch):
+    assert drawn(None) != drawn(None) and drawn(3) == 3
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    with pytest.raises(ValueError, match="seed is None, of which each worker would draw its own order"):
+        drawn(None)

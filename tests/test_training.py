@@ -7,7 +7,7 @@ import tensorflow as tf
 from small_models import dense_vae, dense_vae_compiled, norm, same_weights, step_of, trained
 
 import kvae
-from kvae.models.training import Means
+from kvae.models.means import Means
 from kvae.networks import dense_decoder, dense_encoder
 
 

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from replicated import images, in_files, regularised, shuffled
@@ -51,7 +50,7 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
     codes, errors = run(tmp_path, "resumed")
     assert codes == [0, 0], errors
     model = regularised()
-    model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"])
+    model.compile(kvae.optimizers.Adam(1e-2), metrics=["mse"])
     history = model.fit(shuffled(images()), epochs=EPOCHS, validation_data=shuffled(images(61), 30), verbose=0).history
     for worker in range(2):
         found = np.load(tmp_path / f"resumed{worker}.npz")

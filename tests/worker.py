@@ -52,7 +52,7 @@ def main(folder, phase):
         callbacks.append(Death())
     with strategy.scope():
         model = regularised()
-        model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"])
+        model.compile(kvae.optimizers.Adam(1e-2), metrics=["mse"])
     history = model.fit(
         shuffled(images()), epochs=EPOCHS, validation_data=shuffled(images(61), 30), verbose=0, callbacks=callbacks
     ).history

@@ -1,6 +1,7 @@
 """A column of packed data read in a graph, any blocks of rows at a time, each checked against its fingerprint."""
 
 import contextlib
+import functools
 import os
 
 import numpy as np
@@ -25,9 +26,7 @@ class Blocks:
         self.column, self.row_bytes = split["columns"][name], manifest.row_bytes(split["columns"][name])
         self.rows, self.block_rows, self.shard_rows = split["rows"], split["block_rows"], split["shard_rows"]
         self.fingerprints = fingerprints
-        self.paths = [
-            manifest.shard_path(directory, split_name, name, number) for number in range(len(self.column["shards"]))
-        ]
+        self.path = functools.partial(manifest.shard_path, directory, split_name, name)
 
     def read(self, numbers):
         """The rows of some blocks, a tensor (rows, *shape), in the order of their numbers.
@@ -92,7 +91,7 @@ class Blocks:
         """The path of a block's shard, the block's first row in it, its rows."""
         row = number * self.block_rows
         shard, first = divmod(row, self.shard_rows)
-        return self.paths[shard], first, min(self.block_rows, self.rows - row)
+        return self.path(shard), first, min(self.block_rows, self.rows - row)
 
 
 def _aligned(size):

@@ -3,15 +3,12 @@
 import contextlib
 import functools
 import hashlib
-import math
 import re
 
 import numpy as np
 import tensorflow as tf
 
 from kvae.data import manifest
-
-ALIGNMENT = 64  # bytes: TensorFlow takes an aligned slice out of a file without a copy
 
 
 def layout(batch, shard_bytes, block_bytes):
@@ -26,8 +23,6 @@ def layout(batch, shard_bytes, block_bytes):
         columns[column] = {"dtype": dtype.str, "shape": shape, "header_bytes": start, "shards": []}
     size = max(manifest.row_bytes(column) for column in columns.values())
     block = max(1, block_bytes // size)
-    aligned = ALIGNMENT // math.gcd(ALIGNMENT, size)
-    block -= block % aligned if block > aligned else 0
     shard = max(1, shard_bytes // (size * block)) * block
     return {"rows": 0, "block_rows": block, "shard_rows": shard, "complete": False, "columns": columns}
 
@@ -70,13 +65,14 @@ def _length(batch, columns):
 class Column:
     """Takes a column's blocks: compares them with the shards that are there, and writes the rest as new ones.
 
-    split: what the manifest says of its split, to which the new shards are added. A context, whose end by an
-    exception takes the unfinished shard away.
+    split: what the manifest says of its split, to which new shards are added once they are on the disk; to a complete
+    one none is. A context, whose end by an exception takes the unfinished shard away.
     """
 
     def __init__(self, directory, split_name, name, split):
         self.directory, self.path = directory, functools.partial(manifest.shard_path, directory, split_name, name)
         self.column, self.shard_rows, self.number = split["columns"][name], split["shard_rows"], 0
+        self.complete = split["complete"]
         self.rows, self.fingerprints = 0, []
         self.written = self.file = None
         self.unfinished = contextlib.ExitStack()
@@ -104,17 +100,23 @@ class Column:
         return self.rows == self.shard_rows and self._finish()
 
     def end(self):
-        """Finish the last shard."""
+        """Finish the last shard, and take those away that a killed pack left and no manifest speaks of."""
         if self.rows:
             self._finish()
         if self.number < len(self.column["shards"]):
             raise other(self.directory, f"rows in {self.path(self.number).name}", "none, as this stream has ended")
+        number = self.number
+        while self.path(number).exists():
+            self.path(number).unlink()
+            number += 1
 
     def _begin(self):
         if self.number < len(self.column["shards"]):
             with open(self.path(self.number), "rb") as file:
                 file.seek(self._end_of_rows(self.column["shards"][self.number]["rows"]))
                 self.written = [fingerprint.tobytes() for fingerprint in np.load(file)]
+        elif self.complete:
+            raise other(self.directory, f"no {self.path(self.number).name}", "this stream's further rows")
         else:
             self.file = self.unfinished.enter_context(manifest.atomic(self.path(self.number)))
             self.file.seek(self._end_of_rows(0))
@@ -125,8 +127,9 @@ class Column:
     def _finish(self):
         new = self.file is not None
         if new:
-            self.column["shards"].append(self._write_frame())
+            shard = self._write_frame()
             self.unfinished.close()
+            self.column["shards"].append(shard)
         elif len(self.fingerprints) != len(self.written):
             found = f"{len(self.written)} blocks in {self.path(self.number).name}"
             raise other(self.directory, found, f"this stream's {len(self.fingerprints)}")

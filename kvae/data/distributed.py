@@ -1,56 +1,53 @@
 """A stream that the replicas of a `tf.distribute` strategy read together."""
 
-import copy
-
 import tensorflow as tf
 
-from kvae.data.stream import Stream
+from kvae.data.stream import Run, Stream
 
 
-class DistributedStream(Stream, tf.distribute.DistributedDataset):
+class DistributedRun(Run, tf.distribute.DistributedDataset):
     """A `Stream` as a strategy's replicas read it: of each batch every worker its share, every replica its part.
 
     No worker reads another's share, all have as many batches (of no rows, where there are too few), and the epochs
-    come in the stream's order. An epoch is `steps` batches; more can't be asked for.
+    come in the stream's order.
 
     Args:
         stream: the `Stream`.
         strategy: the `tf.distribute.Strategy`.
-        epoch: None to go from epoch to epoch, as training does, or the one that is read each time.
+        steps: int, the batches of an epoch of `fit`; None takes the stream's.
+        once: whether each iterator reads the stream's next epoch, as evaluation does.
     """
 
-    def __init__(self, stream, strategy, epoch=None):
-        super().__init__(stream.order, stream.steps, stream.seed)
-        self.strategy = strategy
-        self.only_epoch = epoch
+    def __init__(self, stream, strategy, steps=None, once=False):
+        super().__init__(stream, steps)
+        self.strategy, self.once = strategy, once
+        self.next_epoch = stream.next_epoch if once else 0
 
     def __iter__(self):
-        number = self.next_epoch if self.only_epoch is None else self.only_epoch
-        self.next_epoch += 1
-
         def parts(context):
             workers, replicas = context.num_input_pipelines, context.num_replicas_in_sync
-            batches = self.epoch(number, share=(context.input_pipeline_id, workers))
+            batches = self.batches(share=(context.input_pipeline_id, workers))
             split = batches.flat_map(lambda *batch: _split(batch, replicas // workers))
             # With an end in sight TensorFlow would ask all workers at each step whether they have reached it.
             return split.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-        return iter(self.strategy.distribute_datasets_from_function(parts))
+        iterator = iter(self.strategy.distribute_datasets_from_function(parts))
+        self.next_epoch += not self.once
+        return iterator
 
 
-def distributed(data, strategy, once=False):
+def distributed(data, strategy, steps=None, once=False):
     """The data as Keras should get them under the strategy, of whose workers each takes its part of every batch.
 
-    data: a `Stream`, of which with `once` only the next epoch is read, and otherwise a copy that counts its epochs on
-    its own; a plain dataset, whose own choice of a sharding policy stands; or arrays.
+    data: a `Stream`, which becomes a `Run` of so many `steps` an epoch, or, with `once`, is read for its next epoch
+        alone; a plain dataset, whose own choice of a sharding policy stands; or arrays.
     """
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
     if isinstance(data, Stream):
-        epoch = data.next_epoch if once else None
-        if alone:
-            return data.epoch(epoch) if once else copy.copy(data)
-        return DistributedStream(data, strategy, epoch)
+        if not alone:
+            return DistributedRun(data, strategy, steps, once)
+        return data.epoch(data.next_epoch) if once else Run(data, steps)
     if alone or not isinstance(data, tf.data.Dataset):
         return data
     policies = tf.data.experimental.AutoShardPolicy

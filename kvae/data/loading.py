@@ -40,8 +40,8 @@ def load(name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, s
     Raises ValueError for sets without images of one shape, unknown labels or a share outside [0, 0.5), TypeError
     for keywords it doesn't take, OSError where the set can't be prepared or files aren't as they were written.
     """
-    if shuffle is True:
-        raise TypeError("shuffle is True, expected the number of images in the shuffling buffer")
+    streams.check_batch_size(batch_size)
+    streams.check_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
     if manifest.is_packed(name):
@@ -70,7 +70,10 @@ def _builder(name, data_dir, config):
         with _quiet():
             return tfds.builder(name, data_dir=data_dir, **config)
     except tfds.core.DatasetNotFoundError:
-        raise ValueError(f"tensorflow-datasets {tfds.__version__} has no set named {name!r}") from None
+        raise ValueError(
+            f"found no folder {name!r} that `pack` wrote, and tensorflow-datasets {tfds.__version__} has no set named "
+            f"{name!r}: give the path of packed data, or the name of a set"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -91,14 +94,10 @@ def _check_features(builder, labels):
         raise ValueError(f'{builder.name} has no image feature "image": found {sorted(features)}')
     if None in features["image"].shape:
         raise ValueError(f"{builder.name}'s images differ in shape: found {features['image'].shape}")
-    missing = [label for label in _names(labels) if label not in features]
+    missing = [label for label in packed.label_names(labels) if label not in features]
     if missing:
         found = sorted(set(features) - {"image"})
         raise ValueError(f"{builder.name} has no feature {missing}: labels can be of {found}")
-
-
-def _names(labels):
-    return [labels] if isinstance(labels, str) else list(labels or ())
 
 
 def _prepare(builder):
@@ -165,4 +164,4 @@ def _read(builder, part, labels, scale, batch_size, shuffle=0, seed=None):
         return image, {name: batch[name] for name in labels}
 
     with _quiet():
-        return records.read(builder, part, ["image", *_names(labels)], batch_size, element, shuffle, seed)
+        return records.read(builder, part, ["image", *packed.label_names(labels)], batch_size, element, shuffle, seed)

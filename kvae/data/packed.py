@@ -1,7 +1,6 @@
 """What `pack` wrote, as Streams: blocks of rows in an order drawn for each epoch, shuffled again in pools."""
 
 import os
-import secrets
 
 import numpy as np
 import tensorflow as tf
@@ -9,7 +8,7 @@ import tensorflow as tf
 from kvae.data import manifest
 from kvae.data.blocks import Blocks
 from kvae.data.splits import parts
-from kvae.data.stream import Stream
+from kvae.data.stream import Stream, drawn, share_size
 
 POOL_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
@@ -28,10 +27,8 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
     if not content["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
     fingerprints = manifest.check(directory, content)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
     splits = content["splits"]
-    seed = secrets.randbits(62) if seed is None else seed
+    seed = drawn(seed)
     streams = []
     rows = {name: split["rows"] for name, split in splits.items()}
     for name, part in parts(rows, validation).items():
@@ -45,10 +42,14 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
     return tuple(streams)
 
 
+def label_names(labels):
+    return [labels] if isinstance(labels, str) else list(labels or ())
+
+
 def _reader(directory, name, split, labels, fingerprints):
     """Function of blocks' numbers, int64 (k,), to their x, (x, y) or (x, {name: y}), as labels asks for."""
     x, *others = split["columns"]
-    names = [labels] if isinstance(labels, str) else list(labels or ())
+    names = label_names(labels)
     missing = [label for label in names if label not in split["columns"]]
     if missing:
         raise ValueError(f"{directory} has no column {missing} in {name}: labels can be of {others}")
@@ -74,9 +75,7 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle, seed):
 
     def order(epoch, skip, share):
         worker, workers = share
-        if batch_size % workers:
-            raise ValueError(f"batch_size is {batch_size}, expected a multiple of {workers}, the shares of each batch")
-        size = batch_size // workers
+        size = share_size(batch_size, share)
         first, last = (start + full * size * i + rest * i // workers for i in (worker, worker + 1))
         own_steps = -(-(last - first) // size)
         pools = -(-(last - first) // max(shuffle, POOL_BLOCKS * block_rows))

@@ -38,6 +38,11 @@ def _splits(dataset):
     if isinstance(dataset, Mapping) and "image" not in dataset:
         splits = dict(dataset)
     elif isinstance(dataset, tuple) and all(part is None or isinstance(part, tf.data.Dataset) for part in dataset):
+        if len(dataset) != len(SPLITS):
+            raise ValueError(
+                f"found a tuple of {len(dataset)} streams, expected (train, validation, test) as `load` gives, with "
+                'None for what there isn\'t, or a mapping such as {"train": train, "test": test}'
+            )
         splits = dict(zip(SPLITS, dataset, strict=True))
     else:
         splits = {"train": dataset}
@@ -56,7 +61,10 @@ def _columns(data, name):
             raise ValueError(f'{name} has sample weights: give them as a column, (x, {{"label": y, "weight": w}})')
         x, y = (*element, None)[:2]
         found = {"image": streams.unpack(element)[0], **(x if isinstance(x, Mapping) else {})}
-        found.update(y if isinstance(y, Mapping) else {} if y is None else {"label": y})
+        labels = y if isinstance(y, Mapping) else {} if y is None else {"label": y}
+        if twice := sorted(found.keys() & labels.keys()):
+            raise ValueError(f"{name} has labels named {twice}, as a column beside them is: rename them with map")
+        found.update(labels)
         if found["image"].dtype in (tf.float64, tf.bfloat16):
             found["image"] = tf.cast(found["image"], "float32")
         for column, values in found.items():

@@ -1,13 +1,12 @@
 """A split of a tensorflow-datasets set as a Stream: shuffled as it is stored, parsed and decoded by the batch."""
 
 import math
-import secrets
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from kvae.data.stream import Stream
+from kvae.data.stream import Stream, drawn, share_size
 
 FILES = 16  # files read in turn where the order is shuffled
 BLOCK = 16  # examples of one file read in its turn
@@ -30,7 +29,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
         raise ValueError(f"{builder.name} is stored as {builder.info.file_format.value}, expected tfrecord")
     split, files = builder.info.splits[part], _files(builder, part)
     full, rest = divmod(split.num_examples, batch_size)
-    seed = secrets.randbits(62) if seed is None else seed
+    seed = drawn(seed)
     decode = _decoder(builder, names, math.gcd(batch_size, UNROLLED))
 
     def serialized(files, epoch):
@@ -52,9 +51,8 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
     def order(epoch, skip, share):
         worker, workers = share
-        if batch_size % workers:
-            raise ValueError(f"batch_size is {batch_size}, expected a multiple of {workers}, the shares of each batch")
-        examples = [full * batch_size // workers + len(range(i, rest, workers)) for i in range(workers)]
+        size = share_size(batch_size, share)
+        examples = [full * size + len(range(i, rest, workers)) for i in range(workers)]
         apart = full and workers <= len(files)
         start = sum(examples[:worker])
         chosen = list(_stretch(files, start, start + examples[worker])) if apart else files
@@ -62,7 +60,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
         if not apart:
             batches = batches.batch(batch_size).map(lambda batch: batch[worker::workers])
         else:
-            batches = batches.batch(batch_size // workers)
+            batches = batches.batch(size)
             if worker >= rest > 0:  # fewer rows than shares are left for the last batch, which is empty then
                 batches = batches.concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
         batches = batches.skip(skip)

@@ -3,10 +3,12 @@
 import contextlib
 import importlib.metadata
 import itertools
+import math
 import operator
 import os
 import pathlib
 import sys
+import time
 
 import keras
 import numpy as np
@@ -15,6 +17,7 @@ from kvae.data import columns, manifest
 
 SHARD_BYTES = 2**28
 BLOCK_BYTES = 2**18
+PAUSE = 10  # times what a save took, until the next
 
 
 def write(
@@ -30,10 +33,41 @@ def write(
     with _alone(directory):
         content = _begun(directory, splits)
         content.update(source=source, licence=licence)
-        for name, batches in splits.items():
-            if not content["splits"].get(name, {}).get("complete"):
-                _write_split(name, _shown(name, batches, progress), directory, content, shard_bytes, block_bytes)
-        manifest.save(directory, {**content, "complete": True})
+        with _Saved(directory, content) as saved:
+            for name, batches in splits.items():
+                _write_split(name, _shown(name, batches, progress), saved, shard_bytes, block_bytes)
+            content["complete"] = True
+            saved.save()
+
+
+class _Saved:
+    """The manifest, which is saved so seldom that its saves take a tenth of the time, and where an exception ends it.
+
+    A killed pack writes anew what it wrote since the last save.
+    """
+
+    def __init__(self, directory, content):
+        self.directory, self.content = directory, content
+        self.changed, self.next = False, -math.inf
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.changed:
+            self.save()
+
+    def change(self):
+        """Save, unless that was just done."""
+        self.changed = True
+        if time.monotonic() >= self.next:
+            self.save()
+
+    def save(self):
+        start = time.monotonic()
+        manifest.save(self.directory, self.content)
+        end = time.monotonic()
+        self.changed, self.next = False, end + PAUSE * (end - start)
 
 
 def _shown(name, batches, progress):
@@ -89,12 +123,13 @@ def _begun(directory, splits):
     return content
 
 
-def _write_split(name, batches, directory, content, shard_bytes, block_bytes):
-    first = next(batches, None)
+def _write_split(name, batches, saved, shard_bytes, block_bytes):
+    """Write one split, or compare it where it is there."""
+    directory, first = saved.directory, next(batches, None)
     if first is None:
         raise ValueError(f"{name} is empty: its stream ended before the first batch")
     layout = columns.layout(first, shard_bytes, block_bytes)
-    split = content["splits"].setdefault(name, layout)
+    split = saved.content["splits"].setdefault(name, layout)
     if columns.described(split) != columns.described(layout):
         raise columns.other(directory, f"{columns.described(split)} in {name}", columns.described(layout))
     with contextlib.ExitStack() as stack:
@@ -104,9 +139,10 @@ def _write_split(name, batches, directory, content, shard_bytes, block_bytes):
         for block in columns.blocks(itertools.chain([first], batches), split):
             finished = [writers[column].add(values) for column, values in block.items()]
             if any(finished):
-                manifest.save(directory, content)
+                saved.change()
         for writer in writers.values():
             writer.end()
-    rows = sum(shard["rows"] for shard in next(iter(split["columns"].values()))["shards"])
-    split.update(rows=rows, complete=True)
-    manifest.save(directory, content)
+    if not split["complete"]:
+        rows = sum(shard["rows"] for shard in next(iter(split["columns"].values()))["shards"])
+        split.update(rows=rows, complete=True)
+        saved.change()

@@ -1,32 +1,36 @@
 """Streams from what users have: a folder of images, and rows of .npy, HDF5 and Parquet files."""
 
 import importlib
+import os
 import pathlib
-import secrets
 
 import numpy as np
 import tensorflow as tf
 
-from kvae.data.records import decoded
-from kvae.data.stream import Stream
+from kvae.data import streams
+from kvae.data.decoding import Decoder
+from kvae.data.stream import Stream, drawn, share_size
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16  # that make up a shuffling pool, so that neighbours in the file don't stay neighbours
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
-def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False, shuffle=False, seed=0):
+def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False, shuffle=0, seed=0):
     """A Stream of the images in a folder and the folders in it, batches (n, height, width, channels) of uint8.
 
     size: (height, width) to which all are resized; None where they have one size. channels: 1, 3 or 4, to which all
         are converted; None where they have as many.
     labels: True for (x, y), where y (int64) numbers the folders directly in `path` by their names' order.
-    shuffle: True for another order of all images in each epoch; False for that of their paths.
+    shuffle: images in the shuffling pool; as it holds names alone, any number means all of them, in another order in
+        each epoch. 0 keeps that of their paths.
     seed: of that order; None draws one.
 
-    Raises OSError where there is no such folder, ValueError where it holds no image and, within `clear_errors`, once
-    an image is read whose shape is not the first one's.
+    Raises OSError where there is no such folder, ValueError where it holds no image and, within `clear_errors`,
+    OSError once a file is read that can't be decoded and ValueError for an image whose shape is not the first one's.
     """
+    streams.check_batch_size(batch_size)
+    streams.check_shuffle(shuffle)
     path = pathlib.Path(path)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder")
@@ -38,21 +42,17 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     names = np.array([str(file) for file in files])
     folders = [file.relative_to(path).parts[0] for file in files]
     numbers = np.unique(folders, return_inverse=True)[1].astype(np.int64)
-    decode, spec = _decoder(tf.io.read_file(names[0]), size, channels)
-
-    def read(names, numbers):
-        images = decoded(names, lambda name: decode(tf.io.read_file(name), name), spec)
-        return (images, numbers) if labels else images
+    decode = Decoder(tf.constant(names[0]), tf.io.read_file, os.fsdecode, size, channels)
 
     def order(epoch, skip, share):
         rows = tf.range(len(names), dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
         chosen = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).skip(skip)
         chosen = chosen.map(lambda rows: _shared(rows, batch_size, share))
-        images = chosen.map(lambda rows: read(tf.gather(names, rows), tf.gather(numbers, rows)), tf.data.AUTOTUNE)
-        return images.prefetch(2)
+        columns = (names, numbers) if labels else (names,)
+        return decode(chosen.map(lambda rows: tuple(tf.gather(column, rows) for column in columns))).prefetch(2)
 
-    seed = secrets.randbits(62) if seed is None else seed
+    seed = drawn(seed)
     return Stream(tf.autograph.experimental.do_not_convert(order), -(-len(names) // batch_size), seed)
 
 
@@ -67,17 +67,14 @@ def from_npy(path, batch_size=128, *, labels=None, shuffle=0, seed=0):
     can be made of.
     """
     paths = [path] if labels is None else [path, labels]
-    for file in paths:
-        try:
-            np.load(file, mmap_mode="r")
-        except (ValueError, EOFError) as error:
-            raise ValueError(f"{file} can't be read as a .npy file: {error}") from None
-    arrays = [np.load(file, mmap_mode="r") for file in paths]
-
-    def read(rows):
-        return [np.load(file, mmap_mode="r")[rows] for file in paths]
-
-    return _from_arrays(read, arrays, paths, batch_size, shuffle, seed)
+    return _from_arrays(
+        lambda rows: [_mapped(file)[rows] for file in paths],
+        [_mapped(file) for file in paths],
+        paths,
+        batch_size,
+        shuffle,
+        seed,
+    )
 
 
 def from_hdf5(path, dataset, batch_size=128, *, labels=None, shuffle=0, seed=0):
@@ -112,7 +109,7 @@ def from_parquet(path, column, batch_size=128, *, labels=None, size=None, channe
     labels: a column of numbers, for (x, y). shuffle, seed: as for `from_npy`, of whole row groups.
 
     Raises OSError where there is no such file, KeyError for a column that it doesn't hold, ValueError for columns of
-    other kinds and, within `clear_errors`, for images of several shapes; ImportError without pyarrow.
+    other kinds or without rows and, within `clear_errors`, for images of several shapes; ImportError without pyarrow.
     """
     parquet = _imported("pyarrow.parquet", "parquet")
     columns = [column] if labels is None else [column, labels]
@@ -120,22 +117,23 @@ def from_parquet(path, column, batch_size=128, *, labels=None, size=None, channe
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"{path} holds no column {missing[0]!r}: found {file.schema_arrow.names}")
-    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    sizes = {i: file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)}
+    groups = [i for i, rows in sizes.items() if rows]
+    if not groups:
+        raise ValueError(f"{path} holds no rows, expected at least one")
+    names = [f"{path}'s column {name!r}" for name in columns]
 
-    def read(groups):
-        table = parquet.ParquetFile(path).read_row_groups(list(groups), columns=columns)
-        return [_column(table[name].combine_chunks(), f"{path}'s column {name!r}") for name in columns]
+    def read(numbers):
+        table = parquet.ParquetFile(path).read_row_groups([groups[i] for i in numbers], columns=columns)
+        return [_column(table[column].combine_chunks(), name) for column, name in zip(columns, names, strict=True)]
 
     first = read([0])
+    stream = _stream(read, [sizes[i] for i in groups], first, names, batch_size, shuffle, seed)
     if first[0].dtype != object:
-        return _stream(read, sizes, first, batch_size, shuffle, seed)
-    decode, spec = _decoder(tf.constant(first[0][0]), size, channels)
-
-    def images(x, *y):
-        x = decoded(x, lambda image: decode(image, f"an image of {path}"), spec)
-        return (x, *y) if y else x
-
-    return _stream(read, sizes, first, batch_size, shuffle, seed).map(images, tf.data.AUTOTUNE)
+        return stream
+    decode = Decoder(first[0][0], tf.identity, lambda file: f"an image of {len(file)} bytes in {path}", size, channels)
+    files = stream if labels else stream.map(lambda file: (file,))
+    return files.through(decode)
 
 
 def _imported(module, extra):
@@ -145,45 +143,40 @@ def _imported(module, extra):
         raise ImportError(f"{module} is missing: install it with pip install 'keras-vae[{extra}]'") from None
 
 
+def _mapped(path):
+    try:
+        return np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} can't be read as a .npy file, it is cut or of another kind: {error}") from None
+
+
 def _column(array, name):
     """An array of pyarrow as numpy: numbers (n, ...), or bytes as objects (n,)."""
     shape = [len(array)]
-    if array.null_count:
-        raise ValueError(f"{name} has {array.null_count} missing values")
+    _check_complete(array, name)
     if hasattr(array.type, "names") and "bytes" in array.type.names:
         array = array.field("bytes")
+        _check_complete(array, name)
     while hasattr(array.type, "value_type"):
         lengths = np.unique(array.value_lengths()) if hasattr(array, "value_lengths") else [array.type.list_size]
         if len(lengths) > 1:
             raise ValueError(f"{name} has lists of several lengths: from {lengths[0]} to {lengths[-1]}")
         shape.append(int(lengths[0]))
         array = array.flatten()
+        _check_complete(array, name)
     values = array.to_numpy(zero_copy_only=False)
     if values.dtype == object and not isinstance(values[0], bytes):
         raise ValueError(f"{name} has the type {array.type}, expected numbers, lists of numbers or encoded images")
     return values.reshape(shape)
 
 
-def _decoder(first, size, channels):
-    """(the function from an image file's bytes and what to call it to an image, its TensorSpec)."""
-    shape = tf.io.decode_image(first, channels=channels or 0, expand_animations=False).shape
-    spec = tf.TensorSpec((*(size or shape[:2]), shape[2]), tf.uint8)
-
-    def decode(file, name):
-        image = tf.io.decode_image(file, channels=channels or 0, expand_animations=False)
-        if size:
-            image = tf.image.resize(image, size, antialias=True)
-            image = tf.cast(tf.round(tf.clip_by_value(image, 0, 255)), tf.uint8)
-        found = tf.strings.reduce_join(tf.strings.as_string(tf.shape(image)), separator=", ")
-        words = f"), expected {tuple(spec.shape)} as the first has: give size=(height, width) or channels"
-        words = tf.strings.join(["ValueError: ", name, " has the shape (", found, words])
-        with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(tf.shape(image) == spec.shape), [words])]):
-            return tf.ensure_shape(image, spec.shape)
-
-    return decode, spec
+def _check_complete(array, name):
+    if array.null_count:
+        raise ValueError(f"{name} has {array.null_count} missing values: fill them, or leave those rows out")
 
 
 def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
+    streams.check_shuffle(shuffle)
     for array, name in zip(arrays, names, strict=True):
         if not array.shape or array.dtype.kind not in "buif":
             raise ValueError(
@@ -203,29 +196,42 @@ def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
         parts = [read(slice(starts[i], starts[i] + rows)) for i in blocks]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    return _stream(
-        read_blocks, [min(rows, lengths[0] - i) for i in starts], read(slice(0, 1)), batch_size, shuffle, seed
-    )
+    sizes = [min(rows, lengths[0] - start) for start in starts]
+    return _stream(read_blocks, sizes, read(slice(0, 1)), names, batch_size, shuffle, seed)
 
 
-def _stream(read, sizes, example, batch_size, shuffle, seed):
+def _stream(read, sizes, example, names, batch_size, shuffle, seed):
     """The Stream of the rows that read([block, ...]) gives as a list of arrays like those of `example`.
 
-    sizes: the rows of each block.
+    sizes: the rows of each block. names: what errors call the arrays.
     """
-    seed = secrets.randbits(62) if seed is None else seed
+    streams.check_batch_size(batch_size)
+    streams.check_shuffle(shuffle)
+    seed = drawn(seed)
     together = max(1, shuffle // max(sizes))
 
     def rows(number, blocks, epoch):
         types = [tf.string if a.dtype == object else tf.as_dtype(a.dtype.newbyteorder("=")) for a in example]
-        arrays = tf.numpy_function(lambda blocks: [native(a) for a in read(blocks)], [blocks], types)
-        for array, a in zip(arrays, example, strict=True):
-            array.set_shape((None, *a.shape[1:]))
+        *arrays, words = tf.numpy_function(found, [blocks], [*types, tf.string])
+        with tf.control_dependencies([tf.debugging.Assert(words == "", [words])]):
+            arrays = [tf.ensure_shape(array, (None, *a.shape[1:])) for array, a in zip(arrays, example, strict=True)]
         if shuffle:
             seeds = tf.random.experimental.stateless_fold_in(tf.stack([seed, epoch]), number)
             index = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(arrays[0])[0]), seeds)
             arrays = [tf.gather(array, index) for array in arrays]
         return tuple(arrays) if len(arrays) > 1 else arrays[0]
+
+    def found(blocks):
+        """The blocks' rows, and what is wrong with them or nothing."""
+        try:
+            arrays = read(blocks)
+            for array, a, name in zip(arrays, example, names, strict=True):
+                if array.shape[1:] != a.shape[1:]:
+                    raise ValueError(f"{name} has rows of shape {array.shape[1:]}, expected {a.shape[1:]} as its first")
+            return *map(native, arrays), ""
+        except (OSError, ValueError) as error:
+            kind = "OSError" if isinstance(error, OSError) else "ValueError"
+            return *(native(a[:0]) for a in example), f"{kind}: {' '.join(str(error).split())}"
 
     def native(array):
         return array if array.dtype == object else array.astype(array.dtype.newbyteorder("="), copy=False)
@@ -243,6 +249,5 @@ def _stream(read, sizes, example, batch_size, shuffle, seed):
 
 def _shared(batch, batch_size, share):
     """Share (i, n) of a batch: every n-th row."""
-    if batch_size % share[1]:
-        raise ValueError(f"batch_size is {batch_size}, expected a multiple of {share[1]}, the shares of each batch")
+    share_size(batch_size, share)
     return batch[share[0] :: share[1]]

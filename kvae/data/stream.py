@@ -1,15 +1,32 @@
 """A stream whose order is a function of the epoch, so that a run can go on in the middle of one."""
 
+import os
+import secrets
+
 import tensorflow as tf
+
+
+def drawn(seed):
+    """The seed of an order, drawn where it is None. Raises ValueError where several workers would draw theirs."""
+    if seed is None and "TF_CONFIG" in os.environ:
+        raise ValueError("seed is None, of which each worker would draw its own order: give all of them the same int")
+    return secrets.randbits(62) if seed is None else seed
+
+
+def share_size(batch_size, share):
+    """The rows of a batch in one of the shares (i, n). Raises ValueError unless n divides batch_size."""
+    if batch_size % share[1]:
+        raise ValueError(f"batch_size is {batch_size}, expected a multiple of {share[1]}, the shares of each batch")
+    return batch_size // share[1]
 
 
 class Stream(tf.data.Dataset):
     """A `tf.data.Dataset` of batches, of which `epoch(n)` gives epoch n's: the same ones whenever it is asked.
 
-    Iterated, it gives epoch 0, then 1, 2, ...: `next_epoch` says and sets which comes next. A model's `fit` reads on
-    from there; `evaluate`, `transform` and the like read that epoch and leave it the next. `map` gives another
-    Stream. Any other transformation of `tf.data` gives a plain dataset, of an epoch drawn from `seed`, another each
-    time that it is iterated.
+    Iterated, it gives epoch 0, then 1, 2, ...: `next_epoch` says and sets which comes next; a model's `evaluate`,
+    `transform` and the like read that epoch and leave it the next. `fit` counts epochs of its own, see
+    `TrainedModel.fit`. `map` gives another Stream. Any other transformation of `tf.data` gives a plain dataset, of
+    an epoch drawn from `seed`, another each time that it is iterated.
 
     Args:
         order: function (epoch, skip, share) to a `tf.data.Dataset` of batches: epoch an int64 scalar tensor; skip an
@@ -26,7 +43,8 @@ class Stream(tf.data.Dataset):
         self.next_epoch = 0
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-        self._plain = self._batches(epochs, skip=0, share=(0, 1))
+        batches = self._batches(epochs, skip=0, share=(0, 1))
+        self._plain = batches.apply(tf.data.experimental.assert_cardinality(self.steps))
         super().__init__(self._plain._variant_tensor)
 
     def epoch(self, number, *, skip=0, share=(0, 1)):
@@ -34,10 +52,20 @@ class Stream(tf.data.Dataset):
 
         share: (i, n) for the i-th of n workers' share of each batch.
         """
-        return self._batches(tf.data.Dataset.from_tensors(tf.constant(number, "int64")), skip, share)
+        epochs = tf.data.Dataset.from_tensors(tf.constant(number, "int64"))
+        batches = self._batches(epochs, skip, share)
+        return batches.apply(tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)))
+
+    def endless(self, start, *, share=(0, 1)):
+        """All batches from number `start` on, counted through the epochs, as one plain dataset without end."""
+        epoch, skip = divmod(start, self.steps)
+        batches = self._batches(tf.data.Dataset.counter(epoch + bool(skip)), 0, share)
+        if skip:
+            batches = self.epoch(epoch, skip=skip, share=share).concatenate(batches)
+        return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     def _batches(self, epochs, skip, share):
-        """The batches of the one epoch in `epochs`. The order is traced once, which takes a tenth of a second or so."""
+        """The batches of all the `epochs`. The order is traced once, which takes a tenth of a second or so."""
         if (skip, share) not in self._traced:
             signature = [tf.TensorSpec((), tf.int64)]
             self._traced[skip, share] = tf.function(
@@ -45,8 +73,7 @@ class Stream(tf.data.Dataset):
             )
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
-        batches = epochs.flat_map(self._traced[skip, share]).with_options(options)
-        return batches.apply(tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)))
+        return epochs.flat_map(self._traced[skip, share]).with_options(options)
 
     def through(self, function):
         """The Stream whose epochs are this one's through `function`, from a dataset to one of as many batches."""
@@ -54,7 +81,9 @@ class Stream(tf.data.Dataset):
         def order(epoch, skip, share):
             return function(self.order(epoch, skip=skip, share=share))
 
-        return Stream(order, self.steps, self.seed)
+        stream = Stream(order, self.steps, self.seed)
+        stream.next_epoch = self.next_epoch
+        return stream
 
     def map(self, *args, **kwargs):
         """As `tf.data.Dataset.map`, over the batches."""
@@ -71,3 +100,41 @@ class Stream(tf.data.Dataset):
 
     def _inputs(self):
         return [self._plain]
+
+
+class Run(tf.data.Dataset):
+    """A `Stream` as `fit` reads it: of an iterator each, epoch after epoch from `next_epoch` on.
+
+    Where `fit`'s epochs are other than the stream's, they are stretches of the stream's batches, of one iterator.
+
+    Args:
+        stream: the `Stream`.
+        steps: int, the batches of an epoch of `fit`; None takes the stream's.
+    """
+
+    def __init__(self, stream, steps=None):
+        self.stream, self.next_epoch = stream, 0
+        self.steps = steps or stream.steps
+        super().__init__(stream._variant_tensor)
+
+    def batches(self, share=(0, 1)):
+        """What the next iterator reads, a plain dataset."""
+        if self.steps == self.stream.steps:
+            return self.stream.epoch(self.next_epoch, share=share)
+        return self.stream.endless(self.next_epoch * self.steps, share=share)
+
+    def __iter__(self):
+        batches = self.batches()
+        self.next_epoch += 1
+        return iter(batches)
+
+    def cardinality(self):
+        same = self.steps == self.stream.steps
+        return tf.constant(self.steps if same else tf.data.INFINITE_CARDINALITY, tf.int64)
+
+    @property
+    def element_spec(self):
+        return self.stream.element_spec
+
+    def _inputs(self):
+        return [self.stream]

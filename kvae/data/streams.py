@@ -62,8 +62,7 @@ def batches(data, batch_size=BATCH_SIZE):
         return data.epoch(data.next_epoch)
     if isinstance(data, tf.data.Dataset):
         return data
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
+    check_batch_size(batch_size)
     data = tuple(data) if isinstance(data, list) else data
     length = _length(data)
     if sum(getattr(array, "nbytes", BLOCK_BYTES + 1) for array in tf.nest.flatten(data)) <= BLOCK_BYTES:
@@ -77,6 +76,20 @@ def batches(data, batch_size=BATCH_SIZE):
     signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
     stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
     return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))
+
+
+def check_batch_size(batch_size):
+    """Raise ValueError unless it is an integer of at least 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
+
+
+def check_shuffle(shuffle):
+    """Raise TypeError or ValueError unless it is a number of examples, or 0."""
+    if isinstance(shuffle, bool) or not isinstance(shuffle, int | np.integer):
+        raise TypeError(f"shuffle is {shuffle!r}, expected the number of images in the shuffling pool, or 0")
+    if shuffle < 0:
+        raise ValueError(f"shuffle is {shuffle}, expected the number of images in the shuffling pool, or 0")
 
 
 def image_shape(data):

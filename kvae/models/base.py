@@ -43,7 +43,11 @@ class LatentModel(TrainedModel):
         self.build_parts(event_shape)
         self.event_shape = event_shape
         self.built = True
-        self(keras.KerasTensor((None, *event_shape), dtype=self.variable_dtype))  # as `export` wants it
+        self(self.symbol(event_shape, self.variable_dtype))  # as `export` wants it
+
+    def symbol(self, shape, dtype=None):
+        """What a network that takes x or z (n, *shape) is called on before there are any."""
+        return keras.KerasTensor((None, *shape), dtype=dtype or self.compute_dtype)
 
     def build_parts(self, event_shape):
         """Make what depends on the images' shape; raise ValueError where the parts don't fit it."""
@@ -62,7 +66,7 @@ class LatentModel(TrainedModel):
         """Codes: the posteriors' means where the code is random. A stream or an array to an array (n, latent_dim).
 
         directory: a new folder that the codes are written to instead, their labels beside them, a batch in memory at
-        a time; `kvae.data.load(directory)` streams them.
+        a time; `kvae.data.load(directory)` streams them. Raises ValueError for labels named "code".
         """
         codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
         if directory is None:
@@ -85,9 +89,9 @@ class LatentModel(TrainedModel):
         """(function of x, element) of each batch."""
         with streams.clear_errors():
             for element in streams.batches(data, batch_size):
-                x = streams.unpack(element)[0]
+                x = self._read(element)
                 # One trace for every batch size, and none of TensorFlow's warnings about retracing.
-                signature = tf.TensorSpec((None, *x.shape[1:]), x.dtype)
+                signature = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), x)
                 yield function.get_concrete_function(signature)(x).numpy(), element
 
     @functools.cached_property
@@ -135,4 +139,6 @@ class LatentModel(TrainedModel):
 
 def _labels(element):
     y = streams.unpack(element)[1]
+    if isinstance(y, Mapping) and "code" in y:
+        raise ValueError('x has labels named "code", as the codes beside them are: rename them with map')
     return y if isinstance(y, Mapping) else {} if y is None else {"label": y}

@@ -8,19 +8,25 @@ _MOST_STEPS = 20
 _MULTIPLY_ADDS = 4e9  # about a tenth of a second of one core
 
 
-def steps_per_execution(model, batch_size, callbacks):
+def steps_per_execution(model, batch_size, callbacks, counts=()):
     """The steps of one call: as many as take a tenth of a second or so, at most 20, and 1 where each must be seen.
 
     A step costs Python about a millisecond, which is nothing to a large network and half the time of a small one. It
     is 1 for eager models, where a callback looks at every batch, and for gradients that are accumulated or summed
-    over replicas, which Keras doesn't take in groups.
+    over replicas, which Keras doesn't take in groups. counts: numbers of steps that were asked for, or None: all of
+    them are divided, since Keras takes whole groups.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
     accumulates = getattr(model.optimizer, "gradient_accumulation_steps", None)
     if model.run_eagerly or replicas > 1 or accumulates or any(map(_sees_batches, callbacks)):
         return 1
     cost = 3 * batch_size * multiply_adds(model)  # forward once, backward twice
-    return max(1, min(_MOST_STEPS, round(_MULTIPLY_ADDS / max(cost, 1))))
+    return divisor(max(1, min(_MOST_STEPS, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
+
+
+def divisor(most, counts):
+    """The largest number up to `most` that divides all counts; None and 0 among them are divided by any."""
+    return next(steps for steps in range(most, 0, -1) if not any((count or 0) % steps for count in counts))
 
 
 def multiply_adds(layer):
@@ -35,7 +41,7 @@ def _own_multiply_adds(layer):
         return 0
     try:
         places = [math.prod(tensor.shape[1:-1]) for tensor in (layer.input, layer.output)]
-    except (AttributeError, ValueError):  # a layer that wasn't called on symbols doesn't tell its shapes
+    except (AttributeError, ValueError, TypeError):  # a layer that wasn't called on symbols doesn't tell its shapes
         places = [1]
     # A convolution's kernel goes over its output, a transposed one's over its input: the smaller, as a rule.
     transposed = isinstance(layer, keras.layers.Conv2DTranspose)

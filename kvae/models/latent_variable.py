@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kvae.layers import WeightedPath
 from kvae.objectives import Draw
 
 
@@ -17,7 +18,15 @@ class LatentVariableMixin:
         """p(x|z), a distribution of n rows over x."""
         raise NotImplementedError
 
-    def draw(self, x, samples=1, *, index=None, training=False):
+    def log_conditional(self, x, z, training=False):
+        """log p(x|z), (n,), in nats."""
+        return self.conditional(z, training).log_prob(x)
+
+    def prior_distribution(self, count=1, training=False):
+        """p(z) as a distribution of `count` equal rows."""
+        return self.prior.distribution(count, lambda x: self.posterior(x, training))
+
+    def draw(self, x, samples=1, *, index=None, training=False, prior=None, doubly_reparameterized=False):
         """Draw z ~ q(z|x) and score it: a `Draw`, in nats.
 
         Args:
@@ -25,23 +34,38 @@ class LatentVariableMixin:
             samples: int, the draws per example.
             index: None for fresh noise, or positions (n,) of which the noise is then a fixed function.
             training: passed to the networks.
+            prior: `prior_distribution()` where it's at hand already: a VampPrior's costs a pass of the encoder.
+            doubly_reparameterized: bool, whether the posterior's parameters get the gradient of Tucker et al. (2019)
+                from the importance-weighted bound: through z alone, once more weighted; the numbers are the same.
         """
         x = self._scaled(x)
         posterior = self.posterior(x, training)
-        z = self.sampling([posterior.mean, posterior.log_var], samples=samples, index=index)
-        rows = ops.reshape(z, (-1, z.shape[-1]))
-        x = ops.repeat(x, samples, axis=0) if samples > 1 else x
+        prior = self.prior_distribution(training=training) if prior is None else prior
+        batch = ops.shape(keras.tree.flatten(x)[0])[0]
+        eps = self.sampling.noise((batch, samples, self.latent_dim), index)
+        repeated = posterior
+        if samples > 1:
+            x = keras.tree.map_structure(lambda part: ops.repeat(part, samples, axis=0), x)
+            repeated = posterior.repeat(samples)
+        z, log_posterior = repeated.rsample_and_log_prob(ops.reshape(eps, (-1, self.latent_dim)))
+        if doubly_reparameterized:
+            path = WeightedPath()
+            z = path(z)
+            log_posterior = repeated.stop_gradient().log_prob(z)
 
         def by_sample(values):
             return ops.reshape(values, (-1, samples))
 
-        return Draw(
-            z=z,
-            log_likelihood=by_sample(self.conditional(rows, training).log_prob(x)),
-            log_prior=by_sample(self.prior.log_prob(rows)),
-            log_posterior=by_sample(posterior.repeat(samples).log_prob(rows)),
+        draw = Draw(
+            z=ops.reshape(z, (-1, samples, self.latent_dim)),
+            log_likelihood=by_sample(self.log_conditional(x, z, training)),
+            log_prior=by_sample(prior.log_prob(z)),
+            log_posterior=by_sample(log_posterior),
             kl=self.prior.kl_divergence(posterior),
         )
+        if doubly_reparameterized:
+            path.weights = ops.stop_gradient(draw.normalized_weights)
+        return draw
 
     def sample(self, count=1, *, noise=False, seed=None):
         """Images from the model: z ~ p(z), and then the mean of p(x|z), or x ~ p(x|z) where noise is True.
@@ -56,5 +80,5 @@ class LatentVariableMixin:
         """
         self.check_built()
         generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
-        conditional = self.conditional(self.prior.distribution(count).sample(generator))
+        conditional = self.conditional(self.prior_distribution(count).sample(generator))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)

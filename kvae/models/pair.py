@@ -26,16 +26,16 @@ class PairModel(LatentModel):
 
     def _build_if_shape_is_known(self):
         shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
+        shape = shape[0] if isinstance(shape, list) else shape
         if isinstance(shape, tuple) and shape and None not in shape[1:]:
             self.build(shape)
 
     def build_parts(self, event_shape):
-        x = keras.KerasTensor((None, *event_shape), dtype=self.compute_dtype)
-        codes = _outputs(self.encoder, x, "encoder")
-        z = keras.KerasTensor((None, *codes[0].shape[1:]), dtype=self.compute_dtype)
+        codes = outputs_or_error(self.encoder, self.symbol(event_shape), "encoder")
+        z = self.symbol(codes[0].shape[1:])
         self.check_networks(
             [tuple(code.shape) for code in codes],
-            [tuple(output.shape) for output in _outputs(self.decoder, z, "decoder")],
+            [tuple(output.shape) for output in outputs_or_error(self.decoder, z, "decoder")],
             event_shape,
         )
         self.latent_dim = codes[0].shape[-1]
@@ -62,12 +62,14 @@ class PairModel(LatentModel):
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
-def _outputs(network, inputs, role):
+def outputs_or_error(network, inputs, role):
+    """The list of a network's symbolic outputs; ValueError where it doesn't take these inputs, or gives a dict."""
     try:
         outputs = network(inputs)
     except (ValueError, TypeError) as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in keras.tree.flatten(inputs))
         raise ValueError(
-            f"The {role} doesn't take inputs of shape {tuple(inputs.shape)}, which is what it would be given here: "
+            f"The {role} doesn't take inputs of shape {shapes}, which is what it would be given here: "
             f"{str(error).strip().splitlines()[0]}"
         ) from error
     if isinstance(outputs, Mapping):
@@ -76,3 +78,9 @@ def _outputs(network, inputs, role):
             "order [z_mean, z_log_var] of an encoder and [mean, log_var] of a decoder with two outputs."
         )
     return keras.tree.flatten(outputs)
+
+
+def check_built_for(name, found, expected):
+    """Raise ValueError where a part that another model may have built doesn't fit this one."""
+    if found != expected:
+        raise ValueError(f"The {name} was built for the shape {found}, the model for {expected}: make another.")

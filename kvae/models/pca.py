@@ -40,8 +40,9 @@ class PCA(LatentVariableMixin, LatentModel):
         seed: int or None (random), of the samples, and of the randomized solver's start.
         solver: "covariance" is exact, in one pass, float64, and 8 features^2 bytes (134 MB at 4,096 features, 3.2 GB
             at 20,000). "randomized" (block Krylov iteration) takes 8 features (latent_dim + 10) bytes a pass; its
-            variances are those that the data have along its axes, and their sum falls short of the exact one by less
-            than `tolerance` of it, far less on images; by 1e-3 or 2e-3 where the last axes lie in noise as large
+            variances are those that the data have along its axes, and their sum falls short of the exact one: far
+            less than `tolerance` of it on images; up to two or three times as much, without a warning, where the
+            last axes lie in noise that is small beside the first ones; by 1e-3 or 2e-3 where that noise is as large
             along many others, of which it warns. "auto" is "covariance" up to 4,096 features, and where its matrix
             would be smaller than the randomized solver's basis.
         tolerance: of the randomized solver, which ends with the pass that raises the explained variance by less than

@@ -7,8 +7,10 @@ from keras import ops
 from kvae import optimizers, replicas
 from kvae.data import streams
 from kvae.data.distributed import distributed
-from kvae.data.stream import Stream
+from kvae.data.stream import Run
 from kvae.models import execution
+from kvae.models.means import Means, weighted
+from kvae.objectives import Beginning
 
 _BATCH_SIZE = 32  # Keras', of arrays
 
@@ -21,6 +23,7 @@ class TrainedModel(keras.Model):
 
     reported = ("loss",)
     event_shape = None
+    chooses_steps = False
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -54,7 +57,7 @@ class TrainedModel(keras.Model):
     def train_step(self, data):
         x, sample_weight = self._inputs(data)
         # The step that finds the end of a stream must not advance the optimizer and the seeds; in a group it doesn't.
-        with tf.control_dependencies([x] if self.steps_per_execution == 1 else []):
+        with tf.control_dependencies(tf.nest.flatten(x) if self.steps_per_execution == 1 else []):
             with tf.GradientTape() as tape:
                 losses, parts = replicas.nonempty(lambda x: self.losses_per_example(x, training=True), x)
                 loss = self._minimised(losses, sample_weight)
@@ -65,17 +68,17 @@ class TrainedModel(keras.Model):
 
     def test_step(self, data):
         x, sample_weight = self._inputs(data)
-        index = replicas.positions(self.means.examples, ops.shape(x)[0])
+        index = replicas.positions(self.means.examples, ops.shape(_images(x))[0])
         losses, parts = replicas.nonempty(lambda x, index: self.losses_per_example(x, index=index), x, index)
         return self._report(x, losses, parts, sample_weight)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """What `train_step` minimises, a scalar, for x as the stream gives it; y and y_pred aren't looked at."""
-        losses, _ = self.losses_per_example(self._inputs(x)[0], training=training)
+        """What `train_step` minimises, a scalar, for x (and y) as the stream gives them; y_pred isn't looked at."""
+        losses, _ = self.losses_per_example(self._inputs(x if y is None else (x, y))[0], training=training)
         return self._minimised(losses, sample_weight)
 
     def _minimised(self, losses, sample_weight):
-        return replicas.mean(_weighted(losses, sample_weight)) + replicas.part(sum(self.losses))
+        return replicas.mean(weighted(losses, sample_weight)) + replicas.part(sum(self.losses))
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built all. Under a strategy Keras would read a batch, and fail where it doesn't divide."""
@@ -84,22 +87,27 @@ class TrainedModel(keras.Model):
         return self(self._inputs(data)[0], training=False)
 
     def _inputs(self, data):
-        x, _, sample_weight = streams.unpack(data)
+        sample_weight = streams.unpack(data)[2]
         if sample_weight is not None:
             # Keras' trace for weights of both shapes has no rank left.
             shape = tf.TensorShape(sample_weight.shape)
             if shape.rank is not None and tuple(shape[1:]) not in ((), (1,)):
                 raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, (n,).")
             sample_weight = ops.reshape(sample_weight, (-1,))
-        return self._scaled(x), sample_weight
+        return self._scaled(self._read(data)), sample_weight
+
+    def _read(self, element):
+        """What the model takes of a stream's element: x, (n, ...), here the images alone."""
+        return streams.unpack(element)[0]
 
     def _scaled(self, x):
         return streams.scale(x, self.variable_dtype)
 
     def _report(self, x, losses, parts, sample_weight):
-        self.means.update_state(_weighted(losses, sample_weight) + sum(self.losses), parts, sample_weight)
+        self.means.update_state(weighted(losses, sample_weight) + sum(self.losses), parts, sample_weight)
         for metric in self._compiled_metrics():
-            metric.update_state(x, replicas.nonempty(lambda x: self(x, training=False), x), sample_weight=sample_weight)
+            reconstructed = replicas.nonempty(lambda x: self(x, training=False), x)
+            metric.update_state(_images(x), reconstructed, sample_weight=sample_weight)
         return replicas.logs(self.get_metrics_result())
 
     @property
@@ -113,6 +121,9 @@ class TrainedModel(keras.Model):
         """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`).
 
         y isn't read. A stream's first batch is read once more than Keras would, for the checks.
+
+        Of a `Stream` epoch k reads epoch k, or, with steps_per_epoch, its batches from k * steps_per_epoch on. A fit
+        that isn't the model's first and isn't given an initial_epoch goes on behind the steps that it has taken.
 
         A model made under a `tf.distribute` strategy trains on all its replicas, with the weights that one would have:
         batches are those of all replicas together. Clipping by norm is each replica's own; steps_per_execution,
@@ -128,11 +139,12 @@ class TrainedModel(keras.Model):
                 validation_data = tuple(part for part in parts if part is not None)
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
             validation_data = distributed(validation_data, self.distribute_strategy, once=True)
-        x = distributed(x, self.distribute_strategy)
-        if isinstance(x, Stream):
-            order = _EpochOrder(given, x, kwargs.get("initial_epoch", 0))
-            kwargs["callbacks"] = [order, *_listed(kwargs.get("callbacks"))]
-            steps_per_epoch = steps_per_epoch or x.steps  # else Keras starts two iterators an epoch
+        x = distributed(x, self.distribute_strategy, steps_per_epoch)
+        counts = [steps_per_epoch, kwargs.get("validation_steps")]
+        if isinstance(x, Run):
+            kwargs["callbacks"] = [_EpochOrder(x, kwargs.get("initial_epoch", 0)), *_listed(kwargs.get("callbacks"))]
+            counts[0] = x.steps if x.steps != x.stream.steps else None
+            steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
         if isinstance(x, tf.data.Dataset):
             kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
         if self.compiled and not self.optimizer.built:
@@ -140,7 +152,9 @@ class TrainedModel(keras.Model):
                 self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
         if self.chooses_steps:
             rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or _BATCH_SIZE
-            self._group_steps(execution.steps_per_execution(self, rows, _listed(kwargs.get("callbacks"))))
+            self._group_steps(execution.steps_per_execution(self, rows, _listed(kwargs.get("callbacks")), counts))
+        if hasattr(self.loss, "begin"):
+            kwargs["callbacks"] = [Beginning(kwargs.get("initial_epoch", 0)), *_listed(kwargs.get("callbacks"))]
         with streams.clear_errors():
             return super().fit(
                 x,
@@ -166,8 +180,20 @@ class TrainedModel(keras.Model):
         x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
+            self._group_for(steps)
         with streams.clear_errors():
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **kwargs)
+
+    def predict(self, x, *, steps=None, **kwargs):
+        """Reconstructions, as `reconstruct` gives them: `keras.Model.predict` after x was checked."""
+        x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
+        self._group_for(steps)
+        with streams.clear_errors():
+            return super().predict(x, steps=steps, **kwargs)
+
+    def _group_for(self, steps):
+        if self.chooses_steps:
+            self._group_steps(execution.divisor(self.steps_per_execution, [steps]))
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work."""
@@ -183,42 +209,15 @@ class TrainedModel(keras.Model):
             self._check_values(first)
             for metric in self._compiled_metrics():
                 if not getattr(metric, "built", True):
-                    metric.build(first[:1], self(first[:1], training=False))
+                    metric.build(first[:1], first[:1])
         return first
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
 
 
-class Means(keras.metrics.Metric):
-    """The means over examples of a model's numbers, all at once. float64: a float32 sum over millions drifts.
-
-    names: of the numbers, the loss first, whose weights are in it already; the others' means are weighted ones.
-    """
-
-    def __init__(self, names, **kwargs):
-        super().__init__(**{"name": "means", "dtype": "float64", **kwargs})
-        self.names = tuple(names)
-        self.totals = self.add_variable((len(self.names),), "zeros", self.dtype, name="totals")
-        self.examples = self.add_variable((), "zeros", self.dtype, name="examples")
-        self.weights_seen = self.add_variable((), "zeros", self.dtype, name="weights_seen")
-
-    def update_state(self, losses, parts, sample_weight=None):
-        values = ops.stack([losses, *(_weighted(parts[name], sample_weight) for name in self.names[1:])])
-        count = ops.cast(ops.shape(losses)[0], self.dtype)
-        self.totals.assign_add(ops.sum(ops.cast(values, self.dtype), axis=1))
-        self.examples.assign_add(count)
-        weight = count if sample_weight is None else ops.sum(ops.cast(sample_weight, self.dtype))
-        self.weights_seen.assign_add(weight)
-
-    def result(self):
-        counts = [self.examples.value] + [self.weights_seen.value] * (len(self.names) - 1)
-        means = ops.divide_no_nan(self.totals, ops.stack(counts))
-        return dict(zip(self.names, ops.unstack(means, len(self.names)), strict=True))
-
-
-def _weighted(losses, sample_weight):
-    return losses if sample_weight is None else losses * ops.cast(sample_weight, losses.dtype)
+def _images(x):
+    return tf.nest.flatten(x)[0]
 
 
 def _listed(callbacks):
@@ -228,16 +227,18 @@ def _listed(callbacks):
 
 
 class _EpochOrder(keras.callbacks.Callback):
-    """Epoch by epoch, the order of the stream that `fit` reads: that of `given`, which goes on after the last."""
+    """Says with which epoch the run begins, which is known when its first one does: a callback may let it go on."""
 
-    def __init__(self, given, read, initial_epoch):
+    def __init__(self, run, initial_epoch):
         super().__init__()
-        self.given, self.read = given, read
-        self.offset = max(0, given.next_epoch - initial_epoch)
+        self.run, self.initial_epoch = run, initial_epoch
         self.begun = False
 
+    def on_train_begin(self, logs=None):
+        self.steps_taken = int(ops.convert_to_numpy(self.model.optimizer.iterations))
+
     def on_epoch_begin(self, epoch, logs=None):
-        if not self.begun:  # only here is it known where a callback lets a run go on; later epochs follow on their own
-            self.read.next_epoch = self.offset + epoch
+        if not self.begun:
+            again = epoch == self.initial_epoch == 0
+            self.run.next_epoch = -(-self.steps_taken // self.run.steps) if again else epoch
             self.begun = True
-        self.given.next_epoch = self.offset + epoch + 1

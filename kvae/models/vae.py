@@ -3,17 +3,17 @@
 import keras
 
 from kvae import likelihoods
-from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models.latent_variable import LatentVariableMixin
-from kvae.models.pair import PairModel
+from kvae.models.pair import PairModel, check_built_for
 from kvae.objectives import ELBO, Objective
+from kvae.posteriors import DiagonalNormal, Posterior
 from kvae.priors import Prior, StandardNormal
 
 
 @keras.saving.register_keras_serializable("kvae")
 class VAE(LatentVariableMixin, PairModel):
-    """x comes from an unobserved z: prior p(z), decoder p(x|z), and an encoder q(z|x) = N(z_mean, exp(z_log_var)).
+    """x comes from an unobserved z: prior p(z), decoder p(x|z), and an encoder that says q(z|x) of it.
 
     p(x) = integral of p(x|z) p(z) dz can't be computed; what is maximised over both networks is its lower bound
     E_q[log p(x|z)] - KL(q(z|x) || p(z)) (Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014). Reports, in
@@ -21,10 +21,13 @@ class VAE(LatentVariableMixin, PairModel):
     with beta 1 and without free bits.
 
     Args:
-        encoder: a Keras model from x (n, ...) to [z_mean, z_log_var], each (n, latent_dim).
+        encoder: a Keras model from x (n, ...) to what the posterior reads: [z_mean, z_log_var], each (n, latent_dim),
+            and more for some.
         decoder: a Keras model from z (n, latent_dim) to what the likelihood reads.
         likelihood: p(x|z), such as `GaussianLikelihood()`; "gaussian" or "bernoulli" for their defaults.
-        prior: p(z); None is the standard normal.
+        prior: p(z), such as `VampPrior(500)`; None is the standard normal.
+        posterior: q(z|x), such as `kvae.posteriors.FullNormal()`; None is a normal of diagonal covariance. The layer
+            stays with the model as `posterior_family`.
         seed: int or None (random), of the sampling noise.
 
     Raises:
@@ -33,12 +36,16 @@ class VAE(LatentVariableMixin, PairModel):
 
     reported = ("loss", "reconstruction_loss", "kl_loss", "elbo")
 
-    def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
+    def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, posterior=None, seed=None, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
         self.prior = StandardNormal(dtype=self.variable_dtype) if prior is None else prior
         if not isinstance(self.prior, Prior):
             raise TypeError(f"prior is {prior!r}; expected a kvae prior such as kvae.StandardNormal().")
+        self.posterior_family = DiagonalNormal(dtype=self.variable_dtype) if posterior is None else posterior
+        if not isinstance(self.posterior_family, Posterior):
+            raise TypeError(f"posterior is {posterior!r}; expected one of kvae.posteriors, such as FullNormal().")
+        self.prior.check_posterior(self.posterior_family)
         self.seed = seed
         self.sampling = Sampling(seed=seed, dtype=self.variable_dtype)
         self.sample_seed = keras.random.SeedGenerator(seed)
@@ -49,32 +56,33 @@ class VAE(LatentVariableMixin, PairModel):
         loss = ELBO() if loss is None else loss
         if not isinstance(loss, Objective):
             raise TypeError(f"loss is {loss!r}; a VAE's is a kvae.Objective such as kvae.ELBO(beta=1.0).")
+        loss.check_posterior(self.posterior_family)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def check_networks(self, code_shapes, output_shapes, event_shape):
-        if len(code_shapes) != 2 or code_shapes[0] != code_shapes[1] or len(code_shapes[0]) != 2:
-            raise ValueError(
-                f"The encoder gives outputs of shapes {code_shapes}; a VAE expects two, [z_mean, z_log_var], each "
-                "of shape (n, latent_dim)."
-            )
+        self.posterior_family.check_outputs(code_shapes)
         self.likelihood.check_outputs(output_shapes, event_shape)
+        if not self.posterior_family.built:
+            self.posterior_family.build(code_shapes)
 
     def build_parts(self, event_shape):
         super().build_parts(event_shape)
+        check_built_for("posterior", (self.posterior_family.latent_dim,), (self.latent_dim,))
+        self.build_densities(event_shape, self.latent_dim)
+
+    def build_densities(self, event_shape, prior_dim):
+        """Build the likelihood and the prior, over z (n, prior_dim); raise ValueError where they don't fit."""
         if not self.likelihood.built:
             self.likelihood.build((None, *event_shape))
         if not self.prior.built:
-            self.prior.build((None, self.latent_dim))
-        for name, found, expected in (
-            ("likelihood", self.likelihood.event_shape, event_shape),
-            ("prior", (self.prior.latent_dim,), (self.latent_dim,)),
-        ):
-            if found != expected:
-                raise ValueError(f"The {name} was built for the shape {found}, the model for {expected}: make another.")
+            self.prior.build((None, prior_dim), event_shape)
+        check_built_for("likelihood", self.likelihood.event_shape, event_shape)
+        check_built_for("prior", (self.prior.latent_dim,), (prior_dim,))
+        check_built_for("prior", self.prior.event_shape or event_shape, event_shape)
 
     def posterior(self, x, training=False):
-        """q(z|x) = N(z_mean, exp(z_log_var)) for x (n, ...)."""
-        return Normal(*self.outputs_of(self.encoder, self._scaled(x), training))
+        """q(z|x) for x (n, ...)."""
+        return self.posterior_family.distribution(self.outputs_of(self.encoder, self._scaled(x), training))
 
     def conditional(self, z, training=False):
         """p(x|z) for z (n, latent_dim)."""
@@ -87,15 +95,17 @@ class VAE(LatentVariableMixin, PairModel):
         return self.conditional(z).mean
 
     def losses_per_example(self, x, training=False, index=None):
-        draw = self.draw(x, index=index, training=training)
-        parts = {name: getattr(draw, name) for name in self.reported[1:]}
-        return self.loss(draw, self.optimizer.iterations), parts
+        loss = self.loss
+        draw = self.draw(
+            x, loss.samples, index=index, training=training, doubly_reparameterized=loss.doubly_reparameterized
+        )
+        return loss(draw, self.optimizer.iterations), {name: getattr(draw, name) for name in self.reported[1:]}
 
     def _check_values(self, x):
         self.likelihood.check_data(x)
 
     def get_config(self):
-        parts = {"likelihood": self.likelihood, "prior": self.prior}
+        parts = {"likelihood": self.likelihood, "prior": self.prior, "posterior": self.posterior_family}
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},

@@ -94,7 +94,7 @@ def prior_of_codes(model):
     if not hasattr(model, "conditional"):
         return None
     z = ops.ones((1, model.latent_dim), dtype=model.variable_dtype)
-    prior = model.prior.distribution(1)
+    prior = model.prior_distribution()
     if not hasattr(prior, "log_var") or not np.allclose(model.decode(z), model.conditional(z).mean):
         return None
     return ops.convert_to_numpy(prior.mean)[0], np.exp(0.5 * ops.convert_to_numpy(prior.log_var)[0])

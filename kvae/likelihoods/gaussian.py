@@ -1,6 +1,5 @@
-"""p(x|z): what the decoder's output says of an image. A likelihood reads that output and may have weights."""
+"""The Gaussian likelihood."""
 
-import abc
 import math
 import numbers
 import warnings
@@ -9,63 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae.distributions import Bernoulli, Distribution, Normal
-
-
-class Likelihood(keras.layers.Layer, abc.ABC):
-    """p(x|z) from a decoder's output: a tensor, or two where `parameters` has two names."""
-
-    parameters = ("mean",)
-
-    def build(self, input_shape):
-        """input_shape: the images', (None, ...)."""
-        self.event_shape = tuple(input_shape[1:])
-        super().build(input_shape)
-
-    @abc.abstractmethod
-    def distribution(self, outputs) -> Distribution:
-        """p(x|z), given the list of the decoder's outputs, each (n, ...)."""
-
-    def check_outputs(self, shapes, event_shape):
-        """Raise ValueError unless the decoder's output shapes are what this likelihood reads."""
-        expected = [tuple(event_shape)] * len(self.parameters)
-        found = [tuple(shape[1:]) for shape in shapes]
-        if found != expected:
-            raise ValueError(
-                f"The decoder gives {len(found)} output(s) of shape {_listing(found)}; {type(self).__name__} reads "
-                f"[{', '.join(self.parameters)}], each of the images' shape {tuple(event_shape)}."
-                + (" A second output: outputs=2 in kvae.networks." if len(found) < len(expected) else "")
-            )
-
-    def check_data(self, x):
-        """Raise ValueError for values (numpy, scaled) that have no density here; warn of those that fit badly."""
-        return None
-
-
-@keras.saving.register_keras_serializable("kvae")
-class BernoulliLikelihood(Likelihood):
-    """Pixels in {0, 1} with probabilities sigmoid(logits), the logits being the decoder's output."""
-
-    parameters = ("logits",)
-
-    def distribution(self, outputs):
-        return Bernoulli(outputs[0])
-
-    def check_data(self, x):
-        low, high = float(np.min(x)), float(np.max(x))
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"The images' values reach from {low:g} to {high:g}; BernoulliLikelihood expects values in [0, 1]: "
-                "divide by 255 (uint8 images are scaled by themselves), or use kvae.GaussianLikelihood."
-            )
-        grey = float(np.mean((x > 0) & (x < 1)))
-        if grey > 0.01:
-            warnings.warn(
-                f"{grey:.0%} of the pixels are grey (neither 0 nor 1), and a Bernoulli likelihood has no density "
-                "for them: its value is then no log p(x|z). Binarise the images, or use a likelihood for "
-                "continuous values such as kvae.GaussianLikelihood.",
-                stacklevel=2,
-            )
+from kvae.distributions import Normal
+from kvae.likelihoods.base import GAIN, Likelihood
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -83,10 +27,6 @@ class GaussianLikelihood(Likelihood):
     Raises:
         ValueError: for a variance that is none of these.
     """
-
-    # A learned log-variance is this many times its weight: an optimizer whose steps have the learning rate's size,
-    # such as Adam, then crosses a factor e in a hundred steps at 1e-3, not in a thousand.
-    _GAIN = 10.0
 
     def __init__(self, variance="shared", initial_variance=0.05, min_variance=1 / (12 * 255**2), **kwargs):
         super().__init__(**kwargs)
@@ -111,7 +51,7 @@ class GaussianLikelihood(Likelihood):
             self.raw_log_var = self.add_weight(
                 name="raw_log_var",
                 shape=input_shape[1:] if self.variance == "pixel" else (),
-                initializer=keras.initializers.Constant(start / self._GAIN),
+                initializer=keras.initializers.Constant(start / GAIN),
             )
         super().build(input_shape)
 
@@ -121,7 +61,7 @@ class GaussianLikelihood(Likelihood):
         if self.variance == "decoder":
             raise ValueError("The variance is the decoder's: ask model.conditional(z) for it.")
         if self.variance in ("shared", "pixel"):
-            return self._floored(ops.convert_to_tensor(self.raw_log_var) * self._GAIN)
+            return self._floored(ops.convert_to_tensor(self.raw_log_var) * GAIN)
         return ops.convert_to_tensor(math.log(self.variance), dtype=self.variable_dtype)
 
     def _floored(self, excess):
@@ -149,20 +89,3 @@ class GaussianLikelihood(Likelihood):
             "initial_variance": self.initial_variance,
             "min_variance": self.min_variance,
         }
-
-
-def get(identifier):
-    """A likelihood from itself, or from "bernoulli" or "gaussian"."""
-    aliases = {"bernoulli": BernoulliLikelihood, "gaussian": GaussianLikelihood}
-    if isinstance(identifier, str) and identifier in aliases:
-        return aliases[identifier]()
-    if isinstance(identifier, Likelihood):
-        return identifier
-    raise TypeError(
-        f"likelihood is {identifier!r}; expected a kvae likelihood such as kvae.GaussianLikelihood(), or one of "
-        f"{', '.join(map(repr, aliases))}."
-    )
-
-
-def _listing(shapes):
-    return ", ".join(map(str, shapes)) if shapes else "none"

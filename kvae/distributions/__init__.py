@@ -1,0 +1,31 @@
+"""Distributions as values: parameters in; log-densities, means, samples and divergences out. No weights, no state.
+
+Axis 0 is the batch and everything else the event, in every method.
+"""
+
+from kvae.distributions.base import Distribution, Reparameterized, sum_event
+from kvae.distributions.bernoulli import Bernoulli
+from kvae.distributions.chain import Chain
+from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
+from kvae.distributions.counts import NegativeBinomial, Poisson
+from kvae.distributions.discrete import CategoricalLevels, DiscretizedLogisticMixture, OneHotCategorical
+from kvae.distributions.mixture import Mixture
+from kvae.distributions.multivariate_normal import MultivariateNormal
+from kvae.distributions.normal import Normal
+
+__all__ = [
+    "Bernoulli",
+    "CategoricalLevels",
+    "Chain",
+    "ContinuousBernoulli",
+    "DiscretizedLogisticMixture",
+    "Distribution",
+    "Mixture",
+    "MultivariateNormal",
+    "NegativeBinomial",
+    "Normal",
+    "OneHotCategorical",
+    "Poisson",
+    "Reparameterized",
+    "sum_event",
+]

@@ -1,0 +1,31 @@
+"""Numbers about a trained model, from a stream."""
+
+from kvae.evaluation.aggregate import ActiveUnits, AggregatePosterior, active_units, aggregate_posterior
+from kvae.evaluation.annealing import Bracket, annealed_importance_sampling, bidirectional
+from kvae.evaluation.calibration import Calibration, simulation_based_calibration
+from kvae.evaluation.comparison import compare, squared_error
+from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
+from kvae.evaluation.importance import LogLikelihood, log_likelihood
+from kvae.evaluation.reporting import Report, report
+
+__all__ = [
+    "ActiveUnits",
+    "AggregatePosterior",
+    "Bracket",
+    "Calibration",
+    "Decomposition",
+    "LogLikelihood",
+    "RateDistortion",
+    "Report",
+    "active_units",
+    "aggregate_posterior",
+    "annealed_importance_sampling",
+    "bidirectional",
+    "compare",
+    "elbo_decomposition",
+    "log_likelihood",
+    "rate_distortion",
+    "report",
+    "simulation_based_calibration",
+    "squared_error",
+]

@@ -1,0 +1,153 @@
+"""The aggregate posterior q(z) = E_x[q(z|x)], and which latents say something of x."""
+
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+from kvae.data import streams
+from kvae.distributions import Normal
+
+_ROWS = 250
+
+
+class ActiveUnits(NamedTuple):
+    """variances: of each latent's posterior mean over the data, (latent_dim,). active: those above the threshold."""
+
+    variances: np.ndarray
+    active: np.ndarray
+
+
+def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
+    """The latents whose posterior mean varies with x: Var_x(E_q[z]) > threshold (Burda et al. 2016, section 5.3).
+
+    data: a stream of batches or an array. Returns an `ActiveUnits`.
+    """
+    count, mean, squares = 0, 0.0, 0.0
+    for element in streams.batches(model._checked(data, "data"), batch_size):
+        codes = ops.convert_to_numpy(model.encode(model._scaled(streams.unpack(element)[0]))).astype("float64")
+        before, count = mean, count + len(codes)
+        mean = before + np.sum(codes - before, axis=0) / count
+        squares = squares + np.sum((codes - before) * (codes - mean), axis=0)
+    return ActiveUnits(squares / count, squares / count > threshold)
+
+
+class AggregatePosterior(NamedTuple):
+    """KL(q(z|x) || p(z)) split, in nats, at z drawn from the posteriors of some examples.
+
+    The means over the examples are the divergences. mutual_information: log q(z|x) - log q(z), (m,), the mean at most
+    log(examples). aggregate_kl: log q(z) - log p(z), (m,). total_correlation: log q(z) - sum_j log q(z_j), (m,).
+    latents: {"kl", "mutual_information", "aggregate_kl": (latent_dim,)}, of each latent alone. The last two are None
+    unless the posterior is a `Normal`, of independent latents; so are the latents' KLs unless the prior is, too.
+    examples: those of the data.
+    """
+
+    mutual_information: np.ndarray
+    aggregate_kl: np.ndarray
+    total_correlation: np.ndarray | None
+    latents: dict | None
+    examples: int
+
+
+def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=streams.BATCH_SIZE):
+    """How E_x[KL(q(z|x) || p(z))] is mutual information of x and z, and how much KL(q(z) || p(z)).
+
+    Hoffman and Johnson (2016), "ELBO surgery"; the total correlation: Chen et al. (2018), "Isolating sources of
+    disentanglement". q(z) is the mixture of the data's own N posteriors: exactly so where N <= components, else by a
+    uniform subset of M of them, z's own counted as what it is, one of N, and the others for the rest (their appendix
+    C.2): 1/N q(z|x) + (N - 1) / (N (M - 1)) sum over others q(z|x'), which is unbiased.
+
+    Args:
+        model: a VAE or PCA.
+        data: a stream of batches or an array.
+        components: int, M.
+        seed: int, of the subset and the noise.
+        batch_size: of arrays.
+
+    Returns:
+        an `AggregatePosterior`.
+
+    Raises:
+        ValueError: for a posterior that can't score another's z, as a planar flow can't, and for a single example.
+    """
+    if not scores_any_z(model):
+        raise ValueError(
+            f"q(z) is a mixture of the data's posteriors, and this {type(model.posterior_family).__name__} scores only "
+            "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal()."
+        )
+    rng = np.random.default_rng(seed)
+    x, examples = _subset(streams.batches(model._checked(data, "data"), batch_size), components, rng)
+    if len(x) < 2:
+        raise ValueError("data is a single example; the aggregate posterior is a mixture of at least 2.")
+    posteriors = [model.posterior(model._scaled(x[start : start + _ROWS])) for start in range(0, len(x), _ROWS)]
+    prior, numbers = model.prior_distribution(), np.arange(len(x))
+    z, own, log_prior, log_aggregate = [], [], [], []
+    for part, posterior in enumerate(posteriors):
+        eps = rng.normal(size=posterior.mean.shape)
+        drawn = posterior.reparameterize(ops.cast(eps, posterior.mean.dtype))
+        pairs = np.concatenate([_float64(other.pairwise_log_prob(drawn)) for other in posteriors], axis=1)
+        rows = numbers[part * _ROWS :][: len(pairs)]
+        z.append(_float64(drawn))
+        own.append(pairs[np.arange(len(pairs)), rows])
+        log_prior.append(_float64(prior.log_prob(drawn)))
+        log_aggregate.append(_log_mixture(pairs, rows, examples))
+    z, own, log_prior, log_aggregate = map(np.concatenate, (z, own, log_prior, log_aggregate))
+    total_correlation = latents = None
+    if isinstance(posteriors[0], Normal):
+        log_marginals, latents = _latents(z, posteriors, prior, examples)
+        total_correlation = log_aggregate - log_marginals
+    return AggregatePosterior(own - log_aggregate, log_aggregate - log_prior, total_correlation, latents, examples)
+
+
+def scores_any_z(model):
+    """Whether the model's posteriors have a density in closed form at z that they didn't draw."""
+    return getattr(getattr(model, "posterior_family", None), "scores_any_z", True)
+
+
+def _subset(stream, most, rng):
+    """(a uniform subset of at most so many x, the number of all), in one pass (Vitter 1985, algorithm R)."""
+    kept, seen = [], 0
+    for element in stream:
+        for x in ops.convert_to_numpy(streams.unpack(element)[0]):
+            place = seen if seen < most else rng.integers(seen + 1)
+            if place < most:
+                kept[place : place + 1] = [x]
+            seen += 1
+    return np.stack(kept), seen
+
+
+def _log_mixture(log_densities, rows, examples):
+    """log q(z_i) of log q(z_i|x_j), (m, M), the z_i being those of the examples `rows` (m,) among the M."""
+    count = log_densities.shape[1]
+    log_weights = np.full(log_densities.shape, np.log((examples - 1) / (examples * (count - 1))))
+    log_weights[np.arange(len(rows)), rows] = -np.log(examples)
+    terms = log_densities + log_weights
+    largest = np.max(terms, axis=1, keepdims=True)
+    return np.log(np.sum(np.exp(terms - largest), axis=1)) + largest[:, 0]
+
+
+def _latents(z, posteriors, prior, examples):
+    """(sum_j log q(z_j), {name: (latent_dim,)}), each latent taken alone."""
+    means = np.concatenate([_float64(posterior.mean) for posterior in posteriors])
+    log_vars = np.concatenate([_float64(posterior.log_var) for posterior in posteriors])
+    numbers, own = np.arange(len(z)), _log_normal(z, means, log_vars)
+    log_aggregate = np.empty_like(z)
+    for latent in range(z.shape[1]):
+        for start in range(0, len(z), _ROWS):
+            part = slice(start, start + _ROWS)
+            pairs = _log_normal(z[part, latent, None], means[:, latent], log_vars[:, latent])
+            log_aggregate[part, latent] = _log_mixture(pairs, numbers[part], examples)
+    latents = {"mutual_information": np.mean(own - log_aggregate, axis=0), "kl": None, "aggregate_kl": None}
+    if isinstance(prior, Normal):
+        log_prior = _log_normal(z, _float64(prior.mean), _float64(prior.log_var))
+        latents["kl"] = np.mean(own - log_prior, axis=0)
+        latents["aggregate_kl"] = np.mean(log_aggregate - log_prior, axis=0)
+    return np.sum(log_aggregate, axis=1), latents
+
+
+def _log_normal(z, mean, log_var):
+    return -0.5 * ((z - mean) ** 2 * np.exp(-log_var) + log_var + np.log(2 * np.pi))
+
+
+def _float64(values):
+    return ops.convert_to_numpy(values).astype("float64")

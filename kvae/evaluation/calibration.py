@@ -1,0 +1,52 @@
+"""Whether a posterior is the one that it stands in for, on data that the model makes itself."""
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import scipy.stats
+from keras import ops
+
+_ROWS = 500
+
+
+class Calibration(NamedTuple):
+    """ranks: (runs, latent_dim), of the z that made x among draws of q(z|x): from 0 to draws. p_values: (latent_dim,),
+    of a chi-squared test that they are uniform."""
+
+    ranks: np.ndarray
+    p_values: np.ndarray
+
+    @property
+    def calibrated(self):
+        """Whether no latent's ranks differ from uniform ones: False in one of 100 cases by chance."""
+        return bool(np.min(self.p_values) > 0.01 / len(self.p_values))
+
+
+def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
+    """Draw z ~ p(z) and x ~ p(x|z); where q(z|x) is p(z|x), z's rank among draws of q(z|x) is uniform.
+
+    Talts et al. (2018), "Validating Bayesian inference algorithms with simulation-based calibration", algorithm 1.
+    Too many ranks at both ends mean a q(z|x) that is too narrow, too many in the middle one that is too wide.
+
+    Args:
+        model: a VAE or PCA.
+        runs: int, the z.
+        draws: int, of each q(z|x).
+        bins: int, of the test; a divisor of draws + 1.
+        seed: int.
+
+    Returns:
+        a `Calibration`.
+    """
+    if (draws + 1) % bins:
+        raise ValueError(f"bins is {bins} and draws {draws}; expected bins to divide draws + 1.")
+    generator, ranks = keras.random.SeedGenerator(seed), []
+    for start in range(0, runs, _ROWS):
+        z = model.prior_distribution(min(_ROWS, runs - start)).sample(generator)
+        posterior = model.posterior(model.conditional(z).sample(generator))
+        drawn = ops.reshape(posterior.repeat(draws).sample(generator), (len(z), draws, -1))
+        ranks.append(ops.convert_to_numpy(ops.sum(drawn < z[:, None], axis=1)))
+    ranks = np.concatenate(ranks)
+    counts = [np.bincount(column * bins // (draws + 1), minlength=bins) for column in ranks.T]
+    return Calibration(ranks, np.array([scipy.stats.chisquare(count).pvalue for count in counts]))

@@ -1,0 +1,91 @@
+"""Many z ~ q(z|x) for each x of a stream, scored, in memory that grows with neither number."""
+
+import math
+import sys
+
+import keras
+import tensorflow as tf
+
+from kvae.data import streams
+
+BLOCK = 1_000  # the draws of an example that are asked for at once
+_VALUES, _ROWS = 2**18, 4_096  # of x that are scored at once: about what a core's caches hold
+_DRAWN = 2**18  # z that are drawn, in blocks, at once
+
+
+def scorer(model, rows=None):
+    """A compiled function (x, positions, block, size, seed) to log p(x|z), log p(z), log q(z|x): numpy (3, n, size).
+
+    x: (n, ...). positions: (n,), of which the noise is a function. size: the draws of this block. rows: how many z
+    are decoded at once; None for a number that suits the size of x.
+    """
+    rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
+    dtype = model.variable_dtype
+    number = tf.TensorSpec((), "int64")
+
+    def noise(position, block, size, seed):
+        shape, key = (size, model.latent_dim), [seed, position * 2**24 + block]
+        return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
+
+    @tf.function(
+        input_signature=[tf.TensorSpec((None, *model.event_shape), dtype), tf.TensorSpec((None,), "int64")]
+        + 3 * [number],
+        autograph=False,
+    )
+    def scores(x, positions, block, size, seed):
+        posterior, prior = model.posterior(x), model.prior_distribution()
+        eps = tf.map_fn(lambda position: noise(position, block, size, seed), positions, fn_output_signature=dtype)
+        eps = tf.reshape(eps, (-1, model.latent_dim))
+        total = tf.shape(eps, "int64")[0]
+
+        def score(start, parts):
+            example = tf.range(start, tf.minimum(start + rows, total)) // size
+            z, log_posterior = posterior.take(example).rsample_and_log_prob(eps[start : start + rows])
+            log_likelihood = model.conditional(z).log_prob(tf.gather(x, example))
+            values = tf.stack([log_likelihood, prior.log_prob(z), log_posterior], axis=1)
+            return start + rows, parts.write(tf.cast(start // rows, "int32"), values)
+
+        parts = tf.TensorArray(dtype, tf.cast(-(-total // rows), "int32"), infer_shape=False, element_shape=(None, 3))
+        start = tf.zeros((), "int64")
+        _, parts = tf.while_loop(lambda start, _: start < total, score, (start, parts), parallel_iterations=1)
+        return tf.reshape(tf.transpose(parts.concat()), (3, -1, size))
+
+    compiled = scores.get_concrete_function()  # called itself, it doesn't count as one more tracing of many
+    return lambda x, positions, *numbers: compiled(
+        model._scaled(x), positions, *(tf.constant(n, "int64") for n in numbers)
+    ).numpy()
+
+
+def blocks(samples):
+    """(number, size) of the blocks that so many draws of an example are made in."""
+    return [(number, min(BLOCK, samples - start)) for number, start in enumerate(range(0, samples, BLOCK))]
+
+
+def examples_at_once(samples):
+    """How many examples' draws are held at once."""
+    return max(1, _DRAWN // samples)
+
+
+def parts(model, data, most, batch_size, verbose, skip=0, skipped=None):
+    """x and positions (n,) int64 of at most so many examples at a time, the first `skip` given to `skipped` instead.
+
+    data: as the models take them. With a progress bar, by examples, where verbose is True, or "auto" on a terminal.
+    """
+    stream = streams.batches(model._checked(data, "data"), batch_size)
+    batches, done = int(stream.cardinality()), 0
+    shows = sys.stdout.isatty() if verbose == "auto" else verbose
+    bar = keras.utils.Progbar(None, unit_name="example", verbose=1 if shows else 0)
+    with streams.clear_errors():
+        for element in stream:
+            batch = streams.unpack(element)[0]
+            bar.target = bar.target or (batches * len(batch) if batches > 0 else None)
+            left_out = min(max(skip - done, 0), len(batch))
+            if left_out:
+                skipped(batch[:left_out])
+            for start in range(left_out, len(batch), most):
+                x = batch[start : start + most]
+                yield x, tf.range(done + start, done + start + len(x), dtype="int64")
+                bar.update(done + start + len(x))
+            done += len(batch)
+    bar.target = done
+    bar.update(done, finalize=True)

@@ -1,0 +1,151 @@
+"""log p(x) by importance weighting."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kvae.data import streams
+from kvae.evaluation import draws
+from kvae.evaluation.unfinished import Unfinished
+
+
+@dataclasses.dataclass(frozen=True)
+class LogLikelihood:
+    """What `log_likelihood` found, in nats.
+
+    values: log p(x) of each example, (n,). effective_samples: (sum w)^2 / sum w^2 of its weights, (n,), from 1, where
+    one draw outweighs all others, to `samples`. reconstruction, kl: E_q[log p(x|z)] and KL(q(z|x) || p(z)), (n,), of
+    the same draws. bounds: (n, len(counts)), for each k in `counts` the mean of log 1/k sum w over disjoint groups of
+    k draws: a curve from the ELBO, k = 1, to `values`. dimensions: of one x where it is discrete, else None.
+    """
+
+    values: np.ndarray
+    effective_samples: np.ndarray
+    reconstruction: np.ndarray
+    kl: np.ndarray
+    bounds: np.ndarray
+    counts: tuple
+    samples: int
+    dimensions: int | None = None
+
+    @property
+    def mean(self):
+        return float(np.mean(self.values))
+
+    @property
+    def standard_error(self):
+        """Of the mean, as one over all x that there might be: that of these x and of these draws together."""
+        return float(np.std(self.values, ddof=1) / math.sqrt(len(self.values))) if len(self.values) > 1 else math.nan
+
+    @property
+    def _relative_variance(self):
+        """Of each example's mean weight, by the weights themselves."""
+        return 1 / self.effective_samples - 1 / self.samples
+
+    @property
+    def sampling_error(self):
+        """Of the mean over these very x: the standard error that the draws alone make, to first order."""
+        return float(np.sqrt(np.sum(self._relative_variance)) / len(self.values))
+
+    @property
+    def bias(self):
+        """How far the mean is expected to lie below log p(x), to first order: half the relative variance, negative."""
+        return -float(np.mean(self._relative_variance)) / 2
+
+    @property
+    def elbo(self):
+        return self.curve[1]
+
+    @property
+    def curve(self):
+        """{k: the k-sample bound's mean}, rising to log p(x) in expectation (Burda et al. 2016, theorem 1)."""
+        return dict(zip(self.counts, np.mean(self.bounds, axis=0).tolist(), strict=True))
+
+    @property
+    def bits_per_dimension(self):
+        """-mean / (dimensions log 2)."""
+        if self.dimensions is None:
+            raise ValueError("p(x) is a density here, and bits per dimension are those of probabilities.")
+        return -self.mean / (self.dimensions * math.log(2))
+
+    def __str__(self):
+        bits = "" if self.dimensions is None else f", {self.bits_per_dimension:.4f} bits per dimension"
+        return (
+            f"log p(x) = {self.mean:.2f} +- {self.standard_error:.2f} nats{bits} ({len(self.values):,} examples, "
+            f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {np.median(self.effective_samples):.0f})"
+        )
+
+
+def log_likelihood(
+    model, data, samples=5_000, *, seed=0, batch_size=streams.BATCH_SIZE, rows=None, verbose="auto", resume=None
+):
+    """log p(x) of each example, as log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) with k draws z_i ~ q(z|x).
+
+    Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders": in expectation a lower bound of log p(x)
+    that rises with k, from the ELBO at k = 1. The noise is a function of the seed and of the example's position, so
+    that the numbers depend neither on the batches nor, but for rounding, on `rows`.
+
+    Args:
+        model: one with `posterior`, `conditional` and `prior_distribution`: a VAE, or a PCA.
+        data: a stream of batches or an array, of one order; labels and weights aren't read.
+        samples: int, k.
+        seed: int, of the noise.
+        batch_size: of arrays.
+        rows: how many z are decoded at once, which memory depends on; None for a number that suits x.
+        verbose: whether there is a progress bar; "auto" shows one on a terminal.
+        resume: a file that finished examples are written to every few seconds, and from which an interrupted
+            measurement goes on. It stays when all is done.
+
+    Returns:
+        a `LogLikelihood`.
+
+    Raises:
+        ValueError: for data that can't be used, and for a file of another model, other arguments or other data.
+    """
+    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
+        raise ValueError(f"samples is {samples!r}; expected an integer of at least 1.")
+    counts = _counts(int(samples))
+    unfinished = Unfinished(resume, model, samples=int(samples), seed=int(seed))
+    score = None
+    with unfinished:
+        most = draws.examples_at_once(samples)
+        for x, positions in draws.parts(model, data, most, batch_size, verbose, unfinished.examples, unfinished.skip):
+            score = score or draws.scorer(model, rows)
+            blocks = [score(x, positions, block, size, seed) for block, size in draws.blocks(samples)]
+            unfinished.add(x, *_summary(np.concatenate(blocks, axis=2, dtype="float64"), counts))
+    likelihood = getattr(model, "likelihood", None)
+    dimensions = likelihood.dimensions if getattr(likelihood, "discrete", False) else None
+    return LogLikelihood(*unfinished.columns(), counts=counts, samples=int(samples), dimensions=dimensions)
+
+
+def _counts(samples):
+    """1, 2, 5, 10, ..., samples."""
+    steps = [step * 10**power for power in range(len(str(samples))) for step in (1, 2, 5)]
+    return (*(count for count in steps if count < samples), samples)
+
+
+def _summary(scores, counts):
+    """The arrays of a `LogLikelihood`, from log p(x|z), log p(z) and log q(z|x), (3, n, k)."""
+    log_likelihood, log_prior, log_posterior = scores
+    log_weights = log_likelihood + log_prior - log_posterior
+    grouped = {1: log_weights}  # by k, log of the sum of w over disjoint groups of k
+    for count in counts[1:]:
+        divisor = max(k for k in grouped if count % k == 0)
+        groups = log_weights.shape[1] // count
+        parts = grouped[divisor][:, : groups * (count // divisor)]
+        grouped[count] = _logsumexp(parts.reshape(len(parts), groups, -1))
+    total = grouped[counts[-1]][:, 0]
+    bounds = [np.mean(grouped[count], axis=1) - math.log(count) for count in counts]
+    return (
+        total - math.log(counts[-1]),
+        np.exp(2 * total - _logsumexp(2 * log_weights)),
+        np.mean(log_likelihood, axis=1),
+        np.mean(log_posterior - log_prior, axis=1),
+        np.stack(bounds, axis=1),
+    )
+
+
+def _logsumexp(values):
+    largest = np.max(values, axis=-1, keepdims=True)
+    return np.log(np.sum(np.exp(values - largest), axis=-1)) + largest[..., 0]

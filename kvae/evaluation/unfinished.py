@@ -1,0 +1,111 @@
+"""What a long measurement has found so far, in a file from which it goes on."""
+
+import hashlib
+import pathlib
+import time
+import zipfile
+
+import numpy as np
+from keras import ops
+
+from kvae.data import manifest
+
+_SECONDS = 10  # between two writes
+
+
+class Unfinished:
+    """Rows of numbers, one row an example; a context at whose end they are written, be that end an error.
+
+    examples: how many the file has; their x are to be given to `skip`, those after them to `add`.
+
+    Args:
+        path: of the file, or None for none.
+        model: whose weights, like `arguments` and the examples, must be those that the file is of.
+        arguments: {name: value}.
+
+    Raises:
+        ValueError: for a file of another measurement, or of none.
+    """
+
+    def __init__(self, path, model, **arguments):
+        self.path = None if path is None else pathlib.Path(path)
+        self.examples, self.parts, self.added = 0, [], 0
+        self.seen, self.expected = hashlib.sha256(), None
+        self.written = time.monotonic()
+        if self.path is not None:
+            self.identity = {"weights": _fingerprint(model), **{name: str(value) for name, value in arguments.items()}}
+            if self.path.exists():
+                self._read()
+
+    def _read(self):
+        try:
+            with np.load(self.path) as file:
+                stored = {name: file[name] for name in file.files}
+            identity = {name: str(stored[f"of_{name}"]) for name in self.identity}
+            self.parts = [[stored[f"column_{number}"] for number in range(int(stored["columns"]))]]
+            self.expected = str(stored["seen"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise ValueError(
+                f"{self.path} holds no unfinished measurement: give the path of one, or a new one."
+            ) from None
+        self._refuse([name for name, value in self.identity.items() if identity[name] != value])
+        self.examples = len(self.parts[0][0])
+
+    def _refuse(self, other):
+        if other:
+            raise ValueError(
+                f"{self.path} was measured with other {' and '.join(other)}: give another path, or delete the file."
+            )
+
+    def skip(self, x):
+        self._see(x)
+
+    def add(self, x, *columns):
+        """x (n, ...), and what was found of them, arrays (n, ...)."""
+        self._check_examples()
+        self._see(x)
+        self.parts.append(columns)
+        self.added += len(x)
+        if self.path is not None and time.monotonic() - self.written > _SECONDS:
+            self._write()
+
+    def columns(self):
+        """All that was found, a list of arrays (n, ...)."""
+        self._check_examples()
+        return [np.concatenate(column) for column in zip(*self.parts, strict=True)]
+
+    def _see(self, x):
+        if self.path is not None:
+            self.seen.update(np.ascontiguousarray(ops.convert_to_numpy(x)).tobytes())
+
+    def _check_examples(self):
+        if self.expected is not None:
+            self._refuse(["examples"] if self.seen.hexdigest() != self.expected else [])
+            self.expected = None
+
+    def _write(self):
+        columns = self.columns()
+        with manifest.atomic(self.path) as file:
+            np.savez(
+                file,
+                seen=self.seen.hexdigest(),
+                columns=len(columns),
+                **{f"of_{name}": value for name, value in self.identity.items()},
+                **{f"column_{number}": column for number, column in enumerate(columns)},
+            )
+        self.written = time.monotonic()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self.path is not None and self.added:
+            self._write()
+
+
+def _fingerprint(model):
+    """Of a model's weights."""
+    found = hashlib.sha256()
+    for weight in model.weights:
+        found.update(f"{weight.path} {weight.shape}".encode() + ops.convert_to_numpy(weight).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,91 @@
+"""What a flow is, and the distribution that it makes of a normal one."""
+
+import abc
+import contextlib
+import dataclasses
+import numbers
+
+import keras
+from keras import ops
+
+from kvae.distributions import Normal, Reparameterized
+
+
+class Flow(keras.layers.Layer, abc.ABC):
+    """z = f(eps; context) of (n, latent_dim), some maps one after the other, the identity or close to it at the start.
+
+    Args:
+        steps: int, the number of maps.
+    """
+
+    invertible = True  # False where only the map itself has a closed form
+
+    def __init__(self, steps, **kwargs):
+        # Not in half precision, where the log-determinants would be off: here the probabilities begin.
+        super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
+        if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
+            raise ValueError(f"steps is {steps!r}; expected an integer of at least 1.")
+        self.steps = int(steps)
+
+    def build(self, input_shape, context_shape=None):
+        """input_shape: (None, latent_dim). context_shape: (None, units) where the maps depend on an image."""
+        self.latent_dim = input_shape[-1]
+        super().build(input_shape)
+
+    @abc.abstractmethod
+    def call(self, eps, context=None):
+        """(z, log |det dz/deps|): (n, latent_dim) and context (n, units) to (n, latent_dim) and (n,)."""
+
+    def inverse(self, z, context=None):
+        """(eps, log |det deps/dz|), shapes as in `call`."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse in closed form.")
+
+    def get_config(self):
+        return {**super().get_config(), "steps": self.steps}
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformed(Reparameterized):
+    """z = f(u; context) with u ~ base: log p(z) = log p(u) - log |det dz/du| (Rezende and Mohamed 2015, equation 5).
+
+    Args:
+        base: `Normal` of n rows.
+        flow: a built `Flow`.
+        context: tensor (n, units), or None.
+        constant: bool, whether the flow's weights are constants to the gradient.
+    """
+
+    base: Normal
+    flow: Flow
+    context: object = None
+    constant: bool = False
+
+    @property
+    def mean(self):
+        """f(the base's mean): a point in the middle, since E[z] has no closed form."""
+        return self.reparameterize(ops.zeros_like(self.base.mean))
+
+    def rsample_and_log_prob(self, eps):
+        u, log_prob = self.base.rsample_and_log_prob(eps)
+        z, log_determinant = self.flow(u, self.context)
+        return z, log_prob - log_determinant
+
+    def log_prob(self, z):
+        with self._weights():
+            u, log_determinant = self.flow.inverse(z, self.context)
+        return self.base.log_prob(u) + log_determinant
+
+    def _weights(self):
+        if not self.constant:
+            return contextlib.nullcontext()
+        return keras.StatelessScope([(v, ops.stop_gradient(ops.convert_to_tensor(v))) for v in self.flow.variables])
+
+    def sample(self, seed):
+        return self.flow(self.base.sample(seed), self.context)[0]
+
+    def map(self, function):
+        context = None if self.context is None else function(self.context)
+        return dataclasses.replace(self, base=self.base.map(function), context=context)
+
+    def stop_gradient(self):
+        return dataclasses.replace(super().stop_gradient(), constant=True)

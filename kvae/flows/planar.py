@@ -1,0 +1,52 @@
+"""Planar flows: one hidden unit a step."""
+
+import math
+
+import keras
+from keras import ops
+
+from kvae.flows.base import Flow
+
+
+@keras.saving.register_keras_serializable("kvae")
+class Planar(Flow):
+    """z' = z + u tanh(w z + b), step by step; with a context, u, w and b are linear in it.
+
+    Rezende and Mohamed (2015), equations 10 to 12 and appendix A.1, whose condition w u > -1 is held by
+    w u <- softplus(w u + log(e - 1)) - 1: shifted, so that u = 0 is the identity.
+    """
+
+    invertible = False
+
+    def __init__(self, steps=8, **kwargs):
+        super().__init__(steps, **kwargs)
+
+    def build(self, input_shape, context_shape=None):
+        latent_dim = input_shape[-1]
+        shape = (self.steps, latent_dim)
+        self.u = self.add_weight(name="u", shape=shape, initializer="zeros")
+        self.w = self.add_weight(
+            name="w", shape=shape, initializer=keras.initializers.RandomNormal(stddev=latent_dim**-0.5)
+        )
+        self.b = self.add_weight(name="b", shape=(self.steps,), initializer="zeros")
+        self.amortized = None
+        if context_shape is not None:
+            units = self.steps * (2 * latent_dim + 1)
+            self.amortized = self.add_weight(name="amortized", shape=(context_shape[-1], units), initializer="zeros")
+        super().build(input_shape, context_shape)
+
+    def call(self, z, context=None):
+        parameters = ops.concatenate([self.u, self.w, ops.expand_dims(self.b, 1)], axis=1)[None]
+        if self.amortized is not None:
+            parameters = parameters + ops.reshape(ops.matmul(context, self.amortized), (-1, *parameters.shape[1:]))
+        log_determinant = 0.0
+        for step in range(self.steps):
+            u, w, b = ops.split(parameters[:, step], [self.latent_dim, 2 * self.latent_dim], axis=1)
+            inner = ops.sum(w * u, axis=1, keepdims=True)
+            wanted = ops.softplus(inner + math.log(math.e - 1)) - 1
+            u = u + (wanted - inner) * w / (ops.sum(ops.square(w), axis=1, keepdims=True) + 1e-7)
+            activation = ops.tanh(ops.sum(w * z, axis=1, keepdims=True) + b)
+            slope = (1 - ops.square(activation)) * ops.sum(w * u, axis=1, keepdims=True)
+            z = z + u * activation
+            log_determinant = log_determinant + ops.log1p(slope)[:, 0]
+        return z, log_determinant

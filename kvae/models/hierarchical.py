@@ -1,0 +1,117 @@
+"""Variational autoencoders of several stochastic layers."""
+
+import keras
+
+from kvae.distributions import Normal
+from kvae.distributions.chain import Chain, inputs_of, split
+from kvae.models.pair import outputs_or_error
+from kvae.models.vae import VAE
+
+
+@keras.saving.register_keras_serializable("kvae")
+class HierarchicalVAE(VAE):
+    """A VAE of L >= 2 layers of latents: z_L at the top, and each one below it, as x, depends on those above.
+
+    p(x, z) = p(z_L) prod_l p(z_l | z_l+1, ..., z_L) p(x | z_1, ..., z_L), and the encoder goes the same way down:
+    q(z|x) = q(z_L|x) prod_l q(z_l | x, z_l+1, ..., z_L). With L = 2 it is that of Tomczak and Welling (2018), section
+    4; where the networks of q(z_l | ...) share those of p(z_l | ...), the ladder of Sonderby et al. (2016), see
+    `kvae.layers.PrecisionWeighted`. A code z is [z_1, ..., z_L] side by side, (n, latent_dim), their sizes being
+    `latent_sizes`. The KL has no closed form: it is estimated from the draws.
+
+    A functional network that has fewer inputs than are listed here gets the first of them: z_l+1 alone makes a
+    Markov chain.
+
+    Args:
+        encoder: a Keras model from x to what the posteriors read of it: a tensor for each, h_1 to h_L, or one for
+            all (`keras.layers.Identity()` for x itself). It runs once an example, whatever the number of samples.
+        posteriors: list of Keras models, q(z_l | x, ...): [h_l, z_l+1, ..., z_L] to [z_mean, z_log_var]. The last one
+            reads h_L alone.
+        priors: list of L - 1 Keras models, p(z_l | ...): [z_l+1, ..., z_L] to [z_mean, z_log_var].
+        decoder: a Keras model from [z_1, ..., z_L] to what the likelihood reads.
+        likelihood: p(x|z), as a VAE's.
+        prior: p(z_L), as a VAE's: a VampPrior is one of q(z_L|x).
+        seed: int or None (random), of the sampling noise.
+
+    Raises:
+        ValueError: where the networks, the likelihood and the prior don't fit each other.
+    """
+
+    def __init__(self, encoder, posteriors, priors, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
+        posteriors, priors = list(posteriors), list(priors)
+        if len(posteriors) < 2 or len(priors) != len(posteriors) - 1:
+            raise ValueError(
+                f"There are {len(posteriors)} posteriors and {len(priors)} priors; expected at least 2, and one prior "
+                "less: that of the top layer is prior=. A VAE of one layer is kvae.VAE."
+            )
+        for network in (*posteriors, *priors):
+            if not isinstance(network, keras.layers.Layer):
+                raise TypeError(f"One of the networks is {type(network).__name__}; expected Keras models.")
+        # Before what builds the model with them.
+        self.posteriors, self.priors = posteriors, priors
+        super().__init__(encoder, decoder, likelihood, prior, seed=seed, **kwargs)
+
+    def build_parts(self, event_shape):
+        features = self._features(outputs_or_error(self.encoder, self.symbol(event_shape), "encoder"))
+        z, names = [], ["z_mean", "z_log_var"]
+        for level in reversed(range(len(self.posteriors))):
+            shapes = self._shapes(self.posteriors[level], [features[level], *z], f"posteriors[{level}]")
+            if len(shapes) != 2 or len(shapes[0]) != 2 or shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"posteriors[{level}] gives outputs of shapes {shapes}; expected {names}, each (n, size)."
+                )
+            if z:
+                found = self._shapes(self.priors[level], z, f"priors[{level}]")
+                if found != shapes:
+                    raise ValueError(
+                        f"priors[{level}] gives outputs of shapes {found}, posteriors[{level}] of {shapes}; expected "
+                        f"{names} of one size."
+                    )
+            z.insert(0, self.symbol(shapes[0][1:]))
+        self.likelihood.check_outputs(self._shapes(self.decoder, z, "decoder"), event_shape)
+        self.latent_sizes = tuple(part.shape[1] for part in z)
+        self.latent_dim = sum(self.latent_sizes)
+        self.build_densities(event_shape, prior_dim=self.latent_sizes[-1])
+
+    def _shapes(self, network, tensors, role):
+        return [tuple(output.shape) for output in outputs_or_error(network, inputs_of(network, tensors), role)]
+
+    def _features(self, outputs):
+        levels = len(self.posteriors)
+        if len(outputs) not in (1, levels):
+            raise ValueError(
+                f"The encoder gives {len(outputs)} outputs; expected 1 for all {levels} posteriors, or one for each."
+            )
+        return outputs * levels if len(outputs) == 1 else outputs
+
+    def _top(self, features, training):
+        network = self.posteriors[-1]
+        return Normal(*self.outputs_of(network, inputs_of(network, features[-1:]), training))
+
+    def posterior(self, x, training=False):
+        """q(z|x) for x (n, ...), a `kvae.distributions.Chain`."""
+        features = self._features(self.outputs_of(self.encoder, self._scaled(x), training))
+        networks = tuple(self.posteriors[:-1])
+        return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
+
+    def prior_distribution(self, count=1, training=False):
+        """p(z) as a distribution of `count` equal rows, a `kvae.distributions.Chain`."""
+
+        def top_posterior(x):
+            features = self._features(self.outputs_of(self.encoder, self._scaled(x), training))
+            return self._top(features, training)
+
+        top = self.prior.distribution(count, top_posterior)
+        return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
+
+    def conditional(self, z, training=False):
+        """p(x|z) for z (n, latent_dim)."""
+        inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
+        return self.likelihood.distribution(self.outputs_of(self.decoder, inputs, training))
+
+    def get_config(self):
+        config = super().get_config()
+        del config["posterior"]
+        # The priors first: what posteriors share with them is then still shared when it's loaded.
+        networks = {"priors": self.priors, "posteriors": self.posteriors}
+        serialized = {name: [keras.saving.serialize_keras_object(n) for n in list_] for name, list_ in networks.items()}
+        return {**config, **serialized}

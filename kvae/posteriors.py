@@ -1,0 +1,116 @@
+"""q(z|x): what the encoder's outputs say of the latents of an image."""
+
+import abc
+import numbers
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvae.distributions import MultivariateNormal, Normal, Reparameterized
+from kvae.flows import Flow, Transformed
+
+
+class Posterior(keras.layers.Layer, abc.ABC):
+    """q(z|x) from the list of an encoder's outputs. A layer, since a posterior may have weights of its own."""
+
+    scores_any_z = True  # False where only the z that it drew have a log q(z|x)
+
+    def build(self, input_shape):
+        """input_shape: those of the encoder's outputs, a list, the first (None, latent_dim)."""
+        self.latent_dim = input_shape[0][-1]
+        super().build(input_shape)
+
+    def outputs(self, latent_dim):
+        """What the encoder must give, in this order: {name: units}. `kvae.networks` asks for it."""
+        return {"z_mean": latent_dim, "z_log_var": latent_dim}
+
+    @abc.abstractmethod
+    def distribution(self, outputs) -> Reparameterized:
+        """q(z|x), given the list of the encoder's outputs, each (n, units)."""
+
+    def check_outputs(self, shapes):
+        """Raise ValueError unless the encoder's output shapes are what this posterior reads."""
+        expected = self.outputs(shapes[0][-1])
+        if [tuple(shape[1:]) for shape in shapes] != [(units,) for units in expected.values()]:
+            listing = ", ".join(f"{name} (n, {units})" for name, units in expected.items())
+            raise ValueError(
+                f"The encoder gives outputs of shapes {shapes}; {type(self).__name__} reads [{listing}]. The networks "
+                "of kvae.networks give that with the argument posterior=."
+            )
+
+
+@keras.saving.register_keras_serializable("kvae")
+class DiagonalNormal(Posterior):
+    """q(z|x) = N(z_mean, diag(exp(z_log_var))) (Kingma and Welling 2014, appendix C.2)."""
+
+    def distribution(self, outputs):
+        return Normal(*outputs)
+
+
+@keras.saving.register_keras_serializable("kvae")
+class FullNormal(Posterior):
+    """q(z|x) = N(z_mean, L L^T): exp(z_log_var / 2) on the diagonal of L, and the encoder's third output below it.
+
+    Kingma and Welling (2019), "An introduction to variational autoencoders", section 2.5.1. The exact posterior of a
+    linear decoder is of this kind, and diagonal only where the decoder's columns are orthogonal.
+    """
+
+    def outputs(self, latent_dim):
+        if latent_dim < 2:
+            raise ValueError("A FullNormal of 1 latent is a DiagonalNormal: use that.")
+        return {**super().outputs(latent_dim), "z_below": latent_dim * (latent_dim - 1) // 2}
+
+    def distribution(self, outputs):
+        mean, log_var, below = outputs
+        # Row i of L has i entries below the diagonal, one after the other in `below`; 0 elsewhere, never read.
+        size = mean.shape[1]
+        places = np.zeros((size, size), "int32")
+        places[np.tril_indices(size, -1)] = np.arange(below.shape[1])
+        matrix = ops.reshape(ops.take(below, places.ravel(), axis=1), (-1, size, size))
+        return MultivariateNormal(mean, log_var, matrix)
+
+
+@keras.saving.register_keras_serializable("kvae")
+class FlowPosterior(Posterior):
+    """q(z|x) of z = f(u; context), u ~ N(z_mean, diag(exp(z_log_var))), f being a flow (Rezende and Mohamed 2015).
+
+    E[z] has no closed form, so that the code of x, what `encode` and `transform` give, is f(z_mean).
+
+    Args:
+        flow: a `kvae.flows.Flow`: `Planar`, `InverseAutoregressive` or `Coupling`.
+        context: units of the encoder's third output, on which f depends; with 0 there is none, and f is the same for
+            all x.
+    """
+
+    def __init__(self, flow, context=0, **kwargs):
+        super().__init__(**kwargs)
+        if not isinstance(flow, Flow):
+            raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Planar(steps=8).")
+        if isinstance(context, bool) or not isinstance(context, numbers.Integral) or context < 0:
+            raise ValueError(f"context is {context!r}; expected an integer of at least 0.")
+        self.flow, self.context = flow, int(context)
+
+    @property
+    def scores_any_z(self):
+        return self.flow.invertible
+
+    def outputs(self, latent_dim):
+        return {**super().outputs(latent_dim), **({"context": self.context} if self.context else {})}
+
+    def build(self, input_shape):
+        if not self.flow.built:
+            self.flow.build(input_shape[0], *input_shape[2:])
+        super().build(input_shape)
+
+    def distribution(self, outputs):
+        mean, log_var, *context = outputs
+        return Transformed(Normal(mean, log_var), self.flow, *context)
+
+    def get_config(self):
+        flow = keras.saving.serialize_keras_object(self.flow)
+        return {**super().get_config(), "flow": flow, "context": self.context}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})

@@ -1,0 +1,125 @@
+"""Models of images given labels."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+from keras import layers
+from small_models import dense_vae, same_weights
+
+import kvae
+from kvae.networks import dense_decoder, dense_encoder
+
+LABELS = 3
+
+
+@pytest.fixture
+def data(rng):
+    return rng.random((60, 6)).astype("float32"), rng.integers(0, LABELS, 60)
+
+
+def joint(network, size, uses_label=True):
+    """[tensor (n, *), y (n, LABELS)] through a network of both side by side, or of the tensor alone."""
+    tensor, y = layers.Input((size,)), layers.Input((LABELS,))
+    return keras.Model([tensor, y], network(layers.Concatenate()([tensor, y]) if uses_label else tensor))
+
+
+def conditional(**arguments):
+    encoder = joint(dense_encoder((6 + LABELS,), 2, hidden=(8,)), 6)
+    decoder = joint(dense_decoder((6,), 2 + LABELS, hidden=(8,)), 2)
+    return kvae.ConditionalVAE(encoder, decoder, LABELS, **{"seed": 0, **arguments})
+
+
+def test_with_labels_that_are_not_read_it_is_a_vae_bit_for_bit(data):
+    x, y = data
+    keras.utils.set_random_seed(0)
+    plain = dense_vae()
+    keras.utils.set_random_seed(0)
+    same = dense_vae()
+    model = kvae.ConditionalVAE(joint(same.encoder, 6, False), joint(same.decoder, 2, False), LABELS, seed=0)
+    histories = []
+    for one, given in ((plain, (x,)), (model, (x, y))):
+        one.compile(keras.optimizers.Adam(1e-2))
+        histories.append(one.fit(*given, epochs=2, batch_size=20, shuffle=False, verbose=0).history)
+    assert histories[0] == histories[1] and same_weights(plain, model)
+    assert plain.evaluate(x, verbose=0) == model.evaluate(x, y, verbose=0)
+    np.testing.assert_array_equal(plain.sample(4, noise=True), model.sample(4, y=1, noise=True))
+
+
+def test_linear_gaussian_draws_with_the_exact_posterior_say_log_p_of_x_given_y(rng, float64):
+    """x = W z + U y + b + N(0, s I), W's columns orthogonal."""
+    weights = np.linalg.qr(rng.normal(size=(6, 2)))[0] * [1.5, 0.7]
+    through, bias, noise = rng.normal(size=(6, LABELS)), rng.normal(size=6), 0.2
+    precision = np.diag(weights.T @ weights) / noise + 1
+    projection = weights / noise / precision
+    model = kvae.ConditionalVAE(
+        joint(dense_encoder((6 + LABELS,), 2, hidden=()), 6),
+        joint(dense_decoder((6,), 2 + LABELS, hidden=()), 2),
+        LABELS,
+        kvae.GaussianLikelihood(noise),
+        seed=0,
+    )
+    encoder, decoder = (n.layers[-1] for n in (model.encoder, model.decoder))
+    kernel = np.concatenate([projection, -through.T @ projection])
+    encoder.get_layer("z_mean").set_weights([kernel, -bias @ projection])
+    encoder.get_layer("z_log_var").set_weights([np.zeros_like(kernel), -np.log(precision)])
+    decoder.layers[1].set_weights([np.concatenate([weights.T, through.T]), bias])
+
+    y = rng.integers(0, LABELS, 30)
+    covariance = weights @ weights.T + noise * np.eye(6)
+    marginal = scipy.stats.multivariate_normal(np.zeros(6), covariance)
+    x = marginal.rvs(30, random_state=0) + through.T[y] + bias
+    log_p = marginal.logpdf(x - through.T[y] - bias)
+    draw = model.draw((tf.constant(x), tf.constant(y)), 5)
+    np.testing.assert_allclose(draw.log_weights, np.repeat(log_p[:, None], 5, axis=1), atol=1e-10)
+    model.compile(loss=kvae.IWAE(3))
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["loss"] == pytest.approx(-log_p.mean(), abs=1e-9)
+    wrong = model.evaluate(x, (y + 1) % LABELS, verbose=0, return_dict=True)
+    assert -wrong["elbo"] > -log_p.mean() + 0.1
+    samples = model.sample(50_000, y=2, noise=True, seed=1)
+    np.testing.assert_allclose(samples.mean(axis=0), through[:, 2] + bias, atol=0.03)
+    np.testing.assert_allclose(np.cov(samples.T), covariance, atol=0.03)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_it_trains_and_is_saved(data, tmp_path, streamed):
+    x, y = data
+    given = (tf.data.Dataset.from_tensor_slices((x, y)).batch(20),) if streamed else (x, y)
+    model = conditional()
+    model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"])
+    sizes = {} if streamed else {"batch_size": 20, "shuffle": False}
+    history = model.fit(*given, epochs=3, validation_data=given[0] if streamed else given, verbose=0, **sizes).history
+    assert history["loss"][-1] < history["loss"][0] and history["val_mse"][-1] > 0
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(*given, verbose=0) == model.evaluate(*given, verbose=0)
+    np.testing.assert_array_equal(loaded.sample(3, y=[0, 1, 2]), model.sample(3, y=np.eye(LABELS)))
+
+
+def test_labels_of_every_kind_give_the_same_codes_and_images(data):
+    x, y = data
+    one_hot, stream = np.eye(LABELS, dtype="float32")[y], tf.data.Dataset.from_tensor_slices
+    model = conditional()
+    expected = model.encoder([x, one_hot])[0]
+    for given in ((x, y), (x, one_hot), stream((x, y)).batch(20), stream({"image": x, "label": y}).batch(32)):
+        np.testing.assert_allclose(model.transform(given), expected, atol=1e-5)
+        images = model.inverse_transform((model.transform(given), y))
+        np.testing.assert_allclose(images, model.reconstruct(given), atol=1e-5)
+    np.testing.assert_allclose(images, model.predict(stream((x, y)).batch(20), verbose=0), atol=1e-5)
+
+
+def test_what_is_no_label_is_refused(data):
+    x, y = data
+    model = conditional()
+    model.compile()
+    with pytest.raises(ValueError, match=r"reads images and labels, \(x, y\), and y is none"):
+        model.fit(x, verbose=0)
+    with pytest.raises(ValueError, match=r"y is float32 of shape \(.*\); expected class numbers"):
+        model.fit(x, y.astype("float32"), verbose=0)
+    with pytest.raises(ValueError, match="There are 2 labels for 3 images"):
+        model.sample(3, y=[0, 1])
+    with pytest.raises(ValueError, match="VampPrior is made of images without labels"):
+        conditional(prior=kvae.VampPrior(4))
+    with pytest.raises(ValueError, match="label_dim is 0"):
+        kvae.ConditionalVAE(model.encoder, model.decoder, 0)

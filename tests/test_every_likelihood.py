@@ -1,0 +1,212 @@
+"""What holds for every likelihood: gradients, a trained model that is saved, and the data that are refused."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kvae
+from kvae.likelihoods import get
+from kvae.networks import dense_decoder, dense_encoder
+
+SHAPE = (2, 3, 4)
+
+
+def unit(rng, *shape):
+    return rng.random(shape)
+
+
+def binary(rng, *shape):
+    return rng.integers(0, 2, shape).astype("float64")
+
+
+def counts(rng, *shape):
+    return rng.poisson(4, shape).astype("float64")
+
+
+def pixels(rng, *shape):
+    return rng.integers(0, 256, shape) / 255
+
+
+def few_levels(rng, *shape):
+    return rng.integers(0, 5, shape) / 4
+
+
+def one_hot(rng, *shape):
+    return np.eye(shape[-1])[rng.integers(0, shape[-1], shape[:-1])]
+
+
+CASES = {
+    "gaussian 0.3": (lambda **d: kvae.GaussianLikelihood(0.3, **d), unit),
+    "gaussian shared": (lambda **d: kvae.GaussianLikelihood("shared", **d), unit),
+    "gaussian pixel": (lambda **d: kvae.GaussianLikelihood("pixel", **d), unit),
+    "gaussian decoder": (lambda **d: kvae.GaussianLikelihood("decoder", **d), unit),
+    "bernoulli": (kvae.BernoulliLikelihood, binary),
+    "continuous bernoulli": (kvae.ContinuousBernoulliLikelihood, unit),
+    "discretized logistic": (lambda **d: kvae.DiscretizedLogisticLikelihood(3, **d), pixels),
+    "discretized logistic 5": (lambda **d: kvae.DiscretizedLogisticLikelihood(2, levels=5, **d), few_levels),
+    "poisson": (kvae.PoissonLikelihood, counts),
+    "negative binomial 0.7": (lambda **d: kvae.NegativeBinomialLikelihood(0.7, **d), counts),
+    "negative binomial feature": (kvae.NegativeBinomialLikelihood, counts),
+    "negative binomial shared": (lambda **d: kvae.NegativeBinomialLikelihood("shared", **d), counts),
+    "negative binomial decoder": (lambda **d: kvae.NegativeBinomialLikelihood("decoder", **d), counts),
+    "categorical": (kvae.CategoricalLikelihood, one_hot),
+    "categorical 5": (lambda **d: kvae.CategoricalLikelihood(5, **d), few_levels),
+}
+
+
+def cases(*names):
+    return pytest.mark.parametrize("make, data", [CASES[name] for name in names], ids=names)
+
+
+every_likelihood = cases(*CASES)
+
+
+def built(likelihood, shape=SHAPE):
+    likelihood.build((None, *shape))
+    return likelihood
+
+
+def vae(likelihood, shape=SHAPE):
+    decoder = dense_decoder(likelihood.decoder_shape(shape), 2, hidden=(8,), outputs=len(likelihood.parameters))
+    return kvae.VAE(dense_encoder(shape, 2, hidden=(8,)), decoder, likelihood, seed=0)
+
+
+@every_likelihood
+def test_gradients_are_central_differences(rng, make, data):
+    likelihood = built(make(dtype="float64"))
+    x = tf.constant(data(rng, 1, *SHAPE))
+    shape = (1, *likelihood.decoder_shape(SHAPE))
+    outputs = [tf.constant(rng.normal(size=shape)) for _ in likelihood.parameters]
+    weights = [tf.constant(weight.numpy()) for weight in likelihood.trainable_variables]
+
+    def log_prob(*values):
+        with keras.StatelessScope(
+            [(v, value) for v, value in zip(likelihood.trainable_variables, values[len(outputs) :], strict=True)]
+        ):
+            return tf.reduce_sum(likelihood.distribution(list(values[: len(outputs)])).log_prob(x))
+
+    analytic, numeric = tf.test.compute_gradient(log_prob, [*outputs, *weights], delta=1e-5)
+    for found, expected in zip(analytic, numeric, strict=True):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@every_likelihood
+@pytest.mark.parametrize("value", [-1e4, -50.0, 50.0, 1e4])
+def test_values_and_gradients_are_finite_in_float32(rng, make, data, value):
+    likelihood = built(make())
+    x = tf.constant(data(rng, 4, *SHAPE), tf.float32)
+    signs = rng.choice([-1.0, 1.0], size=(4, *likelihood.decoder_shape(SHAPE)))
+    outputs = [tf.constant(value * signs, tf.float32) for _ in likelihood.parameters]
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        distribution = likelihood.distribution(outputs)
+        log_prob = distribution.log_prob(x)
+    gradients = tape.gradient(log_prob, [*outputs, *likelihood.trainable_variables])
+    for number in (log_prob, *gradients, distribution.mean, distribution.sample(1)):
+        assert np.all(np.isfinite(number))
+
+
+@cases(
+    "gaussian decoder",
+    "bernoulli",
+    "continuous bernoulli",
+    "discretized logistic",
+    "poisson",
+    "negative binomial feature",
+    "negative binomial decoder",
+    "categorical",
+    "categorical 5",
+)
+def test_it_trains_is_saved_and_samples(rng, tmp_path, make, data):
+    x = data(rng, 40, *SHAPE).astype("float32")
+    model = vae(make())
+    model.compile(keras.optimizers.Adam(1e-2))
+    before = model.get_weights()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit(x, batch_size=20, verbose=0)
+    assert all(
+        not np.array_equal(v, w) for v, w in zip(before, model.get_weights(), strict=True) if v.dtype == "float32"
+    )
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.likelihood.get_config() == model.likelihood.get_config()
+    numbers = model.evaluate(x, return_dict=True, verbose=0)
+    assert np.all(np.isfinite(list(numbers.values())))
+    assert loaded.evaluate(x, return_dict=True, verbose=0) == numbers
+
+    assert loaded.reconstruct(x).shape == x.shape
+    assert model.sample(7, seed=1).shape == (7, *SHAPE)
+    sample = model.sample(7, noise=True, seed=1)
+    np.testing.assert_array_equal(sample, loaded.sample(7, noise=True, seed=1))
+    loaded.likelihood.check_data(sample)
+
+
+@every_likelihood
+def test_the_mean_is_that_of_the_samples(rng, make, data):
+    likelihood = built(make())
+    shape = likelihood.decoder_shape(SHAPE)
+    outputs = [
+        tf.repeat(tf.constant(rng.normal(size=(1, *shape)), tf.float32), 4000, axis=0) for _ in likelihood.parameters
+    ]
+    distribution = likelihood.distribution(outputs)
+    samples = np.asarray(distribution.sample(keras.random.SeedGenerator(1)))
+    z = (samples.mean(axis=0) - np.asarray(distribution.mean)[0]) / (samples.std(axis=0) / np.sqrt(4000) + 1e-3)
+    assert np.abs(z).max() < 4.5
+
+
+def test_nats_become_bits_where_probabilities_are_meant(rng):
+    nats = np.full(3, -np.log(256) * 24)
+    for likelihood in (kvae.DiscretizedLogisticLikelihood(), get("bernoulli"), get("poisson")):
+        np.testing.assert_allclose(built(likelihood).bits_per_dimension(nats), 8)
+    assert built(get("categorical")).dimensions == 6
+    assert built(kvae.CategoricalLikelihood(256)).dimensions == 24
+    for name in ("gaussian", "continuous_bernoulli"):
+        with pytest.raises(ValueError, match="is a density, and bits per dimension are those of probabilities"):
+            built(get(name)).bits_per_dimension(nats)
+
+
+def test_a_uniform_image_costs_8_bits_per_dimension(rng):
+    likelihood = built(kvae.CategoricalLikelihood(256))
+    log_prob = likelihood.distribution([tf.zeros((5, 2, 3, 4 * 256))]).log_prob(tf.constant(pixels(rng, 5, *SHAPE)))
+    np.testing.assert_allclose(likelihood.bits_per_dimension(log_prob), np.full(5, 8.0), rtol=1e-6)
+
+
+def test_uint8_means_levels_and_not_counts(rng):
+    x = rng.integers(0, 256, size=(40, *SHAPE)).astype("uint8")
+    model = vae(kvae.DiscretizedLogisticLikelihood())
+    model.compile()
+    np.testing.assert_allclose(model.evaluate(x, verbose=0), model.evaluate(x / np.float32(255), verbose=0), rtol=1e-6)
+    model = vae(kvae.PoissonLikelihood())
+    model.compile()
+    with pytest.raises(ValueError, match="uint8 means images"):
+        model.fit(x)
+    model.fit(x.astype("int32"), verbose=0)
+
+
+def test_a_decoder_of_zeros_says_mid_grey_give_or_take_a_quarter():
+    likelihood = built(kvae.DiscretizedLogisticLikelihood(), (50, 50, 1))
+    distribution = likelihood.distribution([tf.zeros((4, 50, 50, 30))])
+    np.testing.assert_allclose(distribution.mean, np.full((4, 50, 50, 1), 0.5), atol=1e-5)
+    assert np.std(distribution.sample(1)) == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize("largest, dispersion", [(20, None), (20_000, "decoder")])
+def test_an_untrained_model_survives_counts(rng, tmp_path, largest, dispersion):
+    """As they are where they are small, by their logarithms in the encoder where they aren't."""
+    x = np.rint(largest ** rng.random((200, 64))).astype("float32")
+    likelihood = kvae.NegativeBinomialLikelihood(dispersion) if dispersion else kvae.PoissonLikelihood()
+    inputs, encoder = keras.Input((64,)), dense_encoder((64,), 8)
+    if largest > 100:
+        encoder = keras.Model(inputs, encoder(keras.ops.log1p(inputs)))
+    model = kvae.VAE(encoder, dense_decoder((64,), 8, outputs=len(likelihood.parameters)), likelihood, seed=0)
+    model.compile()
+    losses = model.fit(x, epochs=4, batch_size=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] < np.inf
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras").transform(x), model.transform(x))

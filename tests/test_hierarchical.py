@@ -1,0 +1,154 @@
+"""Models of several stochastic layers: against the closed form, and with everything that a VAE has."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from combinations import PRIORS
+from hierarchical_models import SIZES, linear_gaussian, normal, two_layer
+from keras import layers
+from test_every_likelihood import CASES
+from test_iwae import gradient
+
+import kvae
+from kvae.distributions import Normal
+from kvae.layers import PrecisionWeighted
+
+
+def test_with_the_exact_posteriors_every_draw_says_log_p_of_x(rng, float64):
+    model, log_p, x = linear_gaussian(rng, 40)
+    draw = model.draw(tf.constant(x), 7)
+    assert draw.z.shape == (40, 7, sum(SIZES)) and draw.kl is None
+    np.testing.assert_allclose(draw.log_weights, np.repeat(log_p[:, None], 7, axis=1), atol=1e-9)
+    found = kvae.evaluation.log_likelihood(model, x, 20, verbose=0)
+    np.testing.assert_allclose(found.values, log_p, atol=1e-9)
+    posterior = model.posterior(tf.constant(x))
+    z, log_prob = posterior.rsample_and_log_prob(tf.constant(rng.normal(size=(40, sum(SIZES)))))
+    np.testing.assert_allclose(posterior.log_prob(z), log_prob, atol=1e-9)
+    np.testing.assert_allclose(np.diag(posterior.pairwise_log_prob(z)), log_prob, atol=1e-9)
+
+
+def test_other_posteriors_bounds_rise_to_log_p_of_x(rng, float64):
+    model, log_p, x = linear_gaussian(rng, 40)
+    for network in model.posteriors:
+        mean = network.layers[-2]
+        mean.set_weights([mean.get_weights()[0], mean.get_weights()[1] + 0.15])
+    bounds = []
+    for samples in (1, 5, 500):
+        draw = model.draw(tf.repeat(tf.constant(x), 2000 // samples, axis=0), samples)
+        bounds.append(float(np.mean(draw.importance_weighted_bound)))
+    assert bounds[0] < bounds[1] - 0.01 and bounds[1] < bounds[2] < log_p.mean() + 0.005
+    assert bounds[2] == pytest.approx(log_p.mean(), abs=0.01)
+
+
+def test_samples_have_the_models_moments(rng):
+    model, _, x = linear_gaussian(rng, 200_000)
+    samples = model.sample(200_000, noise=True, seed=3)
+    np.testing.assert_allclose(samples.mean(axis=0), x.mean(axis=0), atol=0.03)
+    np.testing.assert_allclose(np.cov(samples.T), np.cov(x.T), atol=0.1)
+    np.testing.assert_array_equal(model.sample(4, seed=1), model.sample(4, seed=1))
+    z = np.asarray(model.prior_distribution(5000).sample(1))
+    assert np.abs(np.corrcoef(z[:, 1], z[:, 3])[0, 1]) < 1  # an int's draws of two layers aren't the same noise
+
+
+def test_at_the_exact_posteriors_the_doubly_reparameterized_gradient_has_no_variance(rng, float64):
+    model, _, x = linear_gaussian(rng, 2)
+    encoders = [weight for network in model.posteriors for weight in network.trainable_weights]
+    where = [any(weight is w for w in encoders) for weight in model.trainable_weights]
+    for doubly in (True, False):
+        found = gradient(model, tf.constant(x), 3, doubly)
+        largest = max(np.abs(g).max() for g, is_encoders in zip(found, where, strict=True) if is_encoders)
+        assert (largest < 1e-9) == doubly
+
+
+@pytest.mark.parametrize("objective", [kvae.ELBO(), kvae.IWAE(3), kvae.IWAE(3, gradient="doubly_reparameterized")])
+def test_gradients_are_central_differences(rng, float64, objective):
+    """The objective's, of every weight of a small model; the doubly reparameterized one's of the decoder."""
+    model = two_layer()
+    model.compile(loss=objective)
+    x, index = tf.constant(rng.random((3, 6))), np.arange(3)
+
+    def loss():
+        return tf.reduce_sum(model.losses_per_example(x, index=index)[0])
+
+    weights = model.decoder.trainable_weights if objective.doubly_reparameterized else model.trainable_weights
+    with tf.GradientTape() as tape:
+        value = loss()
+    gradients = tape.gradient(value, [weight.value for weight in weights])
+    for weight, found in zip(weights, gradients, strict=True):
+        start, direction = weight.numpy(), rng.normal(size=weight.shape)
+        ends = []
+        for step in (1e-5, -1e-5):
+            weight.assign(start + step * direction)
+            ends.append(float(loss()))
+        weight.assign(start)
+        assert np.sum(found * direction) == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("prior, ladder", [("normal", True), ("mixture", False), ("flow", True), ("vamp", False)])
+def test_it_trains_is_saved_evaluated_and_drawn_from(rng, tmp_path, prior, ladder):
+    x = rng.random((60, 6)).astype("float32")
+    model = two_layer(prior=PRIORS[prior](), ladder=ladder)
+    model.compile(keras.optimizers.Adam(1e-2), kvae.IWAE(2) if ladder else None)
+    history = model.fit(x, epochs=3, batch_size=20, shuffle=False, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(x, return_dict=True, verbose=0) == model.evaluate(x, return_dict=True, verbose=0)
+    np.testing.assert_array_equal(loaded.sample(3), model.sample(3))
+    np.testing.assert_array_equal(loaded.transform(x), model.transform(x))
+    assert model.transform(x).shape == (60, 5) and model.reconstruct(x).shape == (60, 6)
+    for one in (model, loaded):
+        one.fit(x, epochs=1, batch_size=20, shuffle=False, verbose=0)
+    assert len(loaded.trainable_weights) == len(model.trainable_weights)  # the ladder's networks are still shared
+    for ours, theirs in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = kvae.evaluation.log_likelihood(model, x, 50, verbose=0)
+    assert found.mean > found.elbo and np.all(np.isfinite(found.values))
+
+
+@pytest.mark.parametrize("make, data", CASES.values(), ids=CASES)
+def test_every_likelihood_serves(rng, make, data):
+    model = two_layer((2, 3, 4), make())
+    draw = model.draw(tf.constant(data(rng, 20, 2, 3, 4), tf.float32), 2)
+    assert np.all(np.isfinite(draw.log_weights)) and model.sample(2, noise=True).shape == (2, 2, 3, 4)
+
+
+def test_three_layers_may_be_a_markov_chain(rng):
+    x = rng.random((20, 6)).astype("float32")
+    posteriors = [normal([6, 4], 5), normal([6, 3], 4), normal([6], 3)]
+    decoder = keras.Sequential([layers.Input((5,)), layers.Dense(6)])
+    model = kvae.HierarchicalVAE(layers.Identity(), posteriors, [normal([4], 5), normal([3], 4)], decoder)
+    assert not model.built
+    model.compile()
+    model.fit(x, verbose=0)
+    assert model.latent_sizes == (5, 4, 3) and model.latent_dim == 12
+    codes = model.transform(x)
+    x = tf.constant(x)
+    top = model.posteriors[2](x)[0]
+    middle = model.posteriors[1]([x, top])[0]
+    expected = np.concatenate([model.posteriors[0]([x, middle])[0], middle, top], axis=1)
+    np.testing.assert_allclose(codes, expected, atol=1e-5)
+
+
+def test_precision_weighted_is_the_product_of_two_normals(rng):
+    means, log_vars = rng.normal(size=(2, 4, 1)), rng.normal(size=(2, 4, 1))
+    mean, log_var = PrecisionWeighted(dtype="float64")([means[0], log_vars[0], means[1], log_vars[1]])
+    product, difference = Normal(mean, log_var), []
+    for z in rng.normal(size=(3, 4, 1)):
+        both = sum(Normal(m, v).log_prob(tf.constant(z)) for m, v in zip(means, log_vars, strict=True))
+        difference.append(product.log_prob(tf.constant(z)) - both)
+    np.testing.assert_allclose(np.std(difference, axis=0), 0, atol=1e-12)
+
+
+def test_parts_that_do_not_fit_are_refused():
+    encoder = keras.Sequential([layers.Input((6,)), layers.Dense(8)])
+    decoder = layers.Dense(6)
+    with pytest.raises(ValueError, match="2 posteriors and 2 priors; expected at least 2, and one prior less"):
+        kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), normal([8], 2)], [normal([2], 3)] * 2, decoder)
+    with pytest.raises(ValueError, match=r"priors\[0\] gives outputs of shapes .*4.*posteriors\[0\].*3.*of one size"):
+        kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), normal([8], 2)], [normal([2], 4)], decoder)
+    with pytest.raises(ValueError, match=r"posteriors\[0\] doesn't take inputs of shape \(None, 8\), \(None, 2\)"):
+        kvae.HierarchicalVAE(encoder, [normal([8, 5], 3), normal([8], 2)], [normal([2], 3)], decoder)
+    with pytest.raises(ValueError, match=r"posteriors\[1\] gives outputs of shapes \[\(None, 2\)\]; expected"):
+        kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), layers.Dense(2)], [normal([2], 3)], decoder)

@@ -1,0 +1,173 @@
+"""log p(x) by importance weighting, against the closed form of linear-Gaussian data."""
+
+import linear_gaussian
+import numpy as np
+import pytest
+import small_models
+import tensorflow as tf
+
+import kvae
+from kvae.evaluation import draws, log_likelihood
+
+
+@pytest.fixture(scope="module")
+def x():
+    return linear_gaussian.data(200)
+
+
+def test_with_the_exact_posterior_every_draw_weighs_log_p_of_x(x):
+    vae, log_p = linear_gaussian.model()
+    pca = kvae.PCA(2).fit(x.astype("float64"), verbose=0)
+    for model, exact, tolerance in ((vae, log_p(x), 1e-4), (pca, pca.log_prob(x).numpy(), 1e-10)):
+        log_likelihoods, log_prior, log_posterior = draws.scorer(model)(x, np.arange(len(x)), 0, 20, 0)
+        log_weights = log_likelihoods + log_prior - log_posterior
+        np.testing.assert_allclose(log_weights, np.repeat(exact[:, None], 20, axis=1), rtol=0, atol=tolerance)
+        found = log_likelihood(model, x, samples=20)
+        np.testing.assert_allclose(found.bounds, np.repeat(exact[:, None], 5, axis=1), rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.values, exact, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(found.effective_samples, 20, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shift, spread", [(0.5, 1.0), (0.0, 1.5), (-0.3, 0.8)])
+def test_bounds_rise_with_k_to_log_p_of_x(x, shift, spread):
+    model, log_p = linear_gaussian.model(shift, spread)
+    found = log_likelihood(model, x, samples=500)
+    curve = list(found.curve.values())
+    assert list(found.curve) == [1, 2, 5, 10, 20, 50, 100, 200, 500]
+    truth = log_p(x)
+    assert np.all(np.diff(curve[:-2]) > 0)
+    assert curve[0] < curve[-1] - 0.05
+    assert curve[-1] <= truth.mean() + 3 * found.sampling_error
+    assert curve[-1] == pytest.approx(truth.mean(), abs=0.01)
+
+
+def test_one_draw_is_the_elbos_estimate(x):
+    model, _ = linear_gaussian.model(0.5, 1.2)
+    found = log_likelihood(model, x, samples=1)
+    np.testing.assert_allclose(found.values, found.reconstruction - found.kl, atol=1e-4)
+    model.compile()
+    elbo = model.evaluate(x, verbose=0, return_dict=True)["elbo"]
+    assert log_likelihood(model, x, samples=300).elbo == pytest.approx(elbo, abs=0.2)
+
+
+def test_intervals_cover_the_truth():
+    model, log_p = linear_gaussian.model(0.4, 0.9)
+    x = linear_gaussian.data(100 * 50, seed=3)
+    found = log_likelihood(model, x, samples=100)  # as 100 seeds, since each position has its own noise
+    errors = found.standard_error * 10
+    entropy = 0.5 * (
+        12 * np.log(2 * np.pi * np.e) + 9 * np.log(0.3) + np.sum(np.log([0.3 + 1.5**2, 1.3, 0.3 + 0.6**2]))
+    )
+    means = found.values.reshape(100, 50).mean(axis=1)
+    assert np.sum(np.abs(means + entropy) < 1.96 * errors) >= 90
+
+    exact = log_p(x).reshape(100, 50).mean(axis=1)
+    variances = (1 / found.effective_samples - 1 / 100).reshape(100, 50).mean(axis=1)
+    assert found.sampling_error == pytest.approx(np.std(means - exact) / 10, rel=0.25)
+    assert found.bias == pytest.approx(np.mean(means - exact), abs=3 * found.sampling_error)
+    covered = np.abs(means - (exact - variances / 2)) < 1.96 * np.sqrt(variances / 50)
+    assert 90 <= np.sum(covered) <= 99
+
+
+def test_the_numbers_depend_on_neither_batches_nor_chunks(x):
+    model, _ = linear_gaussian.model(0.5, 1.5)
+    x = x[:40]
+    expected = log_likelihood(model, x, samples=1010)
+    for data, rows in ((tf.data.Dataset.from_tensor_slices(x).batch(7), None), (x, 301), (x, 100_000)):
+        found = log_likelihood(model, data, samples=1010, rows=rows)
+        np.testing.assert_allclose(found.bounds, expected.bounds, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(found.effective_samples, expected.effective_samples, rtol=1e-3)
+    assert len(np.unique(log_likelihood(model, np.repeat(x[:1], 40, axis=0), samples=5).values)) == 40
+    score = draws.scorer(model)
+    assert not np.any(score(x, np.arange(40), 0, 5, 0) == score(x, np.arange(40), 1, 5, 0))
+    assert np.min(np.abs(log_likelihood(model, x, samples=1010, seed=1).values - expected.values)) > 0
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(x, after):
+    def batches():
+        for start in range(0, len(x), 20):
+            if start == after:
+                raise Killed
+            yield x[start : start + 20]
+
+    return tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None, *x.shape[1:]), x.dtype))
+
+
+def test_an_interrupted_measurement_goes_on(x, tmp_path, monkeypatch):
+    model, _ = linear_gaussian.model(0.5, 1.5)
+    expected, file = log_likelihood(model, x, samples=50), tmp_path / "found.npz"
+    for after in (60, 140):
+        with pytest.raises(Exception, match="Killed"):
+            log_likelihood(model, interrupted(x, after), samples=50, resume=file)
+        with np.load(file) as stored:
+            assert len(stored["column_0"]) == after
+
+    scored, make = [], draws.scorer
+
+    def counting(*arguments):
+        score = make(*arguments)
+        return lambda x, *numbers: scored.append(len(x)) or score(x, *numbers)
+
+    monkeypatch.setattr(draws, "scorer", counting)
+    for _ in range(2):
+        found = log_likelihood(model, x, samples=50, resume=file)
+        np.testing.assert_allclose(found.bounds, expected.bounds, rtol=0, atol=1e-4)
+        assert sum(scored) == 60
+
+
+def test_a_file_of_another_measurement_is_refused(x, tmp_path):
+    model, _ = linear_gaussian.model(0.5, 1.5)
+    file = tmp_path / "found.npz"
+    log_likelihood(model, x, samples=5, resume=file)
+    content = file.read_bytes()
+    other, _ = linear_gaussian.model(0.4, 1.5)
+    for message, arguments in (
+        ("other weights", (other, x, 5)),
+        ("other samples", (model, x, 6)),
+        ("other examples", (model, x[::-1], 5)),
+        ("other examples", (model, x[:100], 5)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            log_likelihood(*arguments, resume=file)
+    with pytest.raises(ValueError, match="other seed"):
+        log_likelihood(model, x, 5, seed=1, resume=file)
+    assert file.read_bytes() == content
+    file.write_bytes(content[:100])
+    with pytest.raises(ValueError, match="no unfinished measurement"):
+        log_likelihood(model, x, 5, resume=file)
+
+
+def test_bits_per_dimension_are_those_of_discrete_values(x):
+    model = small_models.dense_vae(likelihood="bernoulli")
+    model.decoder.layers[-2].set_weights([np.zeros((8, 6)), np.zeros(6)])
+    model.encoder.layers[-1].set_weights([np.zeros((8, 2)), np.zeros(2)])
+    model.encoder.layers[-2].set_weights([np.zeros((8, 2)), np.zeros(2)])
+    found = log_likelihood(model, np.eye(6) > 0, samples=3)
+    assert found.bits_per_dimension == pytest.approx(1)
+    assert "1.0000 bits" in str(found)
+    with pytest.raises(ValueError, match="density"):
+        _ = log_likelihood(linear_gaussian.model()[0], x, samples=3).bits_per_dimension
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"prior": kvae.VampPrior(5)}, {"posterior": kvae.posteriors.FlowPosterior(kvae.flows.Planar(2))}],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_a_learned_prior_and_another_posterior_are_weighed_as_they_are(rng, arguments):
+    model = small_models.dense_vae(likelihood="bernoulli", **arguments)
+    model.encoder.get_layer("z_log_var").set_weights([np.zeros((8, 2)), np.zeros(2)])
+    x = (rng.random((3, 6)) < 0.4).astype("float32")
+    conditional = model.conditional(model.prior_distribution(100_000).sample(0))
+    exact = [np.log(np.mean(np.exp(conditional.log_prob(row[None])))) for row in x]
+    np.testing.assert_allclose(log_likelihood(model, x, samples=20_000).values, exact, atol=0.05)
+
+
+@pytest.mark.parametrize("samples", [0, 2.5, True])
+def test_a_number_of_samples_that_is_none_is_refused(x, samples):
+    with pytest.raises(ValueError, match="samples is"):
+        log_likelihood(linear_gaussian.model()[0], x, samples)

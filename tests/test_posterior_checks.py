@@ -1,0 +1,39 @@
+"""Annealed importance sampling and simulation-based calibration, where the truth is known."""
+
+import linear_gaussian
+import numpy as np
+import pytest
+
+import kvae
+from kvae import evaluation
+
+
+def test_annealing_brackets_log_p_of_x():
+    x = linear_gaussian.data(500).astype("float64")
+    pca = kvae.PCA(3).fit(x, verbose=0)
+    found = evaluation.bidirectional(pca, examples=60, steps=300, leapfrogs=8)
+    truth = pca.evaluate(found.x, return_dict=True, verbose=0)["log_likelihood"]
+    assert truth - 0.05 < np.mean(found.lower) < truth + 0.01
+    assert truth - 0.01 < np.mean(found.upper) < truth + 0.05
+    exact = pca.log_prob(found.x).numpy()
+    assert np.std(found.lower - exact) < 0.2 and np.std(found.upper - exact) < 0.2
+
+
+def test_annealing_needs_no_posterior():
+    model, log_p = linear_gaussian.model(shift=50.0)
+    x = linear_gaussian.data(20)
+    found = evaluation.annealed_importance_sampling(model, x, steps=200, leapfrogs=8, batch_size=16)
+    np.testing.assert_allclose(found, log_p(x), atol=0.5)
+    assert np.mean(found) == pytest.approx(np.mean(log_p(x)), abs=0.1)
+    assert evaluation.log_likelihood(model, x, samples=200).mean < np.mean(log_p(x)) - 100
+
+
+def test_calibration_passes_the_exact_posterior_and_finds_an_error_of_a_tenth():
+    exact, _ = linear_gaussian.model()
+    found = evaluation.simulation_based_calibration(exact, runs=10_000)
+    assert found.calibrated
+    assert found.ranks.shape == (10_000, 3) and found.ranks.min() == 0 and found.ranks.max() == 99
+    for error in ({"spread": 0.9}, {"spread": 1.1}, {"shift": 0.1}):
+        planted, _ = linear_gaussian.model(**error)
+        wrong = evaluation.simulation_based_calibration(planted, runs=10_000)
+        assert not wrong.calibrated and np.max(wrong.p_values) < 1e-4, error

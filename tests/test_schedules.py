@@ -1,0 +1,110 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from small_models import dense_vae
+
+import kvae
+from kvae.schedules import CyclicalWarmUp, LinearWarmUp
+
+
+@pytest.fixture
+def x(rng):
+    return rng.random((40, 6)).astype("float32")
+
+
+def fitted(x, beta, **fit):
+    model = dense_vae()
+    model.compile(loss=kvae.ELBO(beta=beta))
+    model.fit(x, **{"batch_size": 10, "verbose": 0, **fit})
+    return model
+
+
+def test_a_linear_warm_up_is_a_straight_line_and_then_flat():
+    values = [float(LinearWarmUp(10, end=2.0)(tf.constant(step, "int64"))) for step in (0, 1, 5, 10, 1000)]
+    assert values == pytest.approx([0.0, 0.2, 1.0, 2.0, 2.0])
+
+
+def test_a_cyclical_warm_up_is_fus():
+    """Fu et al. (2019), equations 6 and 7, written out."""
+    total, cycles, ramp = 200, 4, 0.6
+    schedule = CyclicalWarmUp(cycles, ramp, steps=total)
+    tau = (np.arange(total) % (total // cycles)) / (total / cycles)
+    expected = np.where(tau <= ramp, tau / ramp, 1.0)
+    np.testing.assert_allclose([schedule(step) for step in range(total)], expected, atol=1e-5)
+    assert float(schedule(total)) == float(schedule(10 * total)) == 1.0
+
+
+def test_a_share_is_one_of_the_run_that_fit_starts(x):
+    model = fitted(x, LinearWarmUp(share=0.5), epochs=5)  # 20 steps
+    weights = [float(model.loss.beta(step)) for step in (0, 5, 10, 20)]
+    assert weights == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    model.fit(x, batch_size=10, epochs=10, initial_epoch=5, verbose=0)  # the same run goes on: 40 in all
+    assert float(model.loss.beta(10)) == pytest.approx(0.5)
+    accumulating = dense_vae()
+    accumulating.compile(
+        keras.optimizers.Adam(gradient_accumulation_steps=2), loss=kvae.ELBO(beta=CyclicalWarmUp(cycles=1, ramp=1.0))
+    )
+    accumulating.fit(x, batch_size=10, epochs=5, verbose=0)
+    assert float(accumulating.loss.beta(5)) == pytest.approx(0.5)
+
+
+def test_the_weight_in_a_traced_step_follows_the_next_run(x):
+    model = dense_vae()
+    model.compile(keras.optimizers.SGD(0.0), kvae.ELBO(beta=LinearWarmUp(share=1.0)))
+    numbers = model.fit(x, batch_size=40, epochs=4, verbose=0).history
+    kl = np.array(numbers["kl_loss"])
+    weights = (np.array(numbers["loss"]) - numbers["reconstruction_loss"]) / kl
+    np.testing.assert_allclose(weights, [0, 0.25, 0.5, 0.75], atol=1e-3)
+    numbers = model.fit(x, batch_size=40, epochs=4, verbose=0).history
+    weights = (np.array(numbers["loss"]) - numbers["reconstruction_loss"]) / numbers["kl_loss"]
+    np.testing.assert_allclose(weights, [0.5, 0.625, 0.75, 0.875], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "beta", [LinearWarmUp(100), keras.optimizers.schedules.PolynomialDecay(0.0, 100, end_learning_rate=1.0)]
+)
+def test_a_run_too_short_for_its_warm_up_is_warned_of_before_it_starts(x, beta):
+    with pytest.warns(UserWarning, match=r"weight will be 0.2 when this run ends after step 20, not 1"):
+        fitted(x, beta, epochs=5)
+
+
+@pytest.mark.parametrize("beta", [LinearWarmUp(20), LinearWarmUp(share=1.0, end=4.0), CyclicalWarmUp(2), 0.5])
+def test_a_run_that_is_long_enough_is_not(x, beta):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted(x, beta, epochs=5)
+
+
+def test_a_share_of_a_run_of_unknown_length_is_refused(x):
+    model = dense_vae()
+    model.compile(loss=kvae.ELBO(beta=LinearWarmUp(share=0.5)))
+    stream = tf.data.Dataset.from_tensor_slices(x).batch(10).filter(lambda batch: True)
+    with pytest.raises(ValueError, match="share of the run, whose length isn't known: give steps_per_epoch"):
+        model.fit(stream, verbose=0)
+
+
+@pytest.mark.parametrize("beta", [LinearWarmUp(share=0.25, end=2.0), CyclicalWarmUp(3, 0.4, steps=10)])
+def test_a_loaded_model_evaluates_alike(x, tmp_path, beta):
+    model = fitted(x, beta, epochs=3)
+    model.save(tmp_path / "vae.keras")
+    loaded = keras.saving.load_model(tmp_path / "vae.keras")
+    assert loaded.evaluate(x, verbose=0) == model.evaluate(x, verbose=0)
+    assert loaded.loss.beta.get_config() == beta.get_config()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: LinearWarmUp(), "steps is None and share None; expected one of the two"),
+        (lambda: LinearWarmUp(5, share=0.5), "steps is 5 and share 0.5; expected one of the two"),
+        (lambda: LinearWarmUp(-5), "steps is -5; expected a number above 0"),
+        (lambda: CyclicalWarmUp(0), "cycles is 0; expected an integer of at least 1"),
+        (lambda: CyclicalWarmUp(ramp=0), r"ramp is 0; expected a share of a cycle in \(0, 1\]"),
+    ],
+)
+def test_schedules_without_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
