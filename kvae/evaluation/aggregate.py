@@ -25,7 +25,7 @@ def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
     """
     count, mean, squares = 0, 0.0, 0.0
     for element in streams.batches(model._checked(data, "data"), batch_size):
-        codes = ops.convert_to_numpy(model.encode(model._scaled(streams.unpack(element)[0]))).astype("float64")
+        codes = ops.convert_to_numpy(model.encode(model._scaled(model._read(element)))).astype("float64")
         before, count = mean, count + len(codes)
         mean = before + np.sum(codes - before, axis=0) / count
         squares = squares + np.sum((codes - before) * (codes - mean), axis=0)

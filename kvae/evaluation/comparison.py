@@ -1,5 +1,6 @@
 """Numbers about a trained model, from a stream: anything that encodes and decodes will do."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,13 +13,12 @@ def squared_error(model, data, batch_size=streams.BATCH_SIZE):
     data: a stream of batches or an array. Returns a float, in the images' squared units ([0, 1] for uint8).
     """
     total, count = 0.0, 0
-    for element in streams.batches(data, batch_size):
-        x = streams.scale(streams.unpack(element)[0], model.variable_dtype)
-        difference = ops.convert_to_numpy(x - model(x, training=False))
-        total += float(np.sum(np.square(difference, dtype="float64")))
-        count += len(difference)
-    if not count:
-        raise ValueError("the data are empty: their stream ended before the first batch")
+    with streams.clear_errors():
+        for element in streams.batches(model._checked(data, "data"), batch_size):
+            x = model._scaled(model._read(element))
+            difference = ops.convert_to_numpy(keras.tree.flatten(x)[0] - model(x, training=False))
+            total += float(np.sum(np.square(difference, dtype="float64")))
+            count += len(difference)
     return total / count
 
 

@@ -16,7 +16,7 @@ _DRAWN = 2**18  # z that are drawn, in blocks, at once
 def scorer(model, rows=None):
     """A compiled function (x, positions, block, size, seed) to log p(x|z), log p(z), log q(z|x): numpy (3, n, size).
 
-    x: (n, ...). positions: (n,), of which the noise is a function. size: the draws of this block. rows: how many z
+    x: as the model takes it, (n, ...). positions: (n,), of which the noise is a function. size: the draws of this block. rows: how many z
     are decoded at once; None for a number that suits the size of x.
     """
     rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
@@ -27,11 +27,9 @@ def scorer(model, rows=None):
         shape, key = (size, model.latent_dim), [seed, position * 2**24 + block]
         return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
 
-    @tf.function(
-        input_signature=[tf.TensorSpec((None, *model.event_shape), dtype), tf.TensorSpec((None,), "int64")]
-        + 3 * [number],
-        autograph=False,
-    )
+    x = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), model.symbol(model.event_shape, dtype))
+
+    @tf.function(input_signature=[x, tf.TensorSpec((None,), "int64")] + 3 * [number], autograph=False)
     def scores(x, positions, block, size, seed):
         posterior, prior = model.posterior(x), model.prior_distribution()
         eps = tf.map_fn(lambda position: noise(position, block, size, seed), positions, fn_output_signature=dtype)
@@ -41,8 +39,8 @@ def scorer(model, rows=None):
         def score(start, parts):
             example = tf.range(start, tf.minimum(start + rows, total)) // size
             z, log_posterior = posterior.take(example).rsample_and_log_prob(eps[start : start + rows])
-            log_likelihood = model.conditional(z).log_prob(tf.gather(x, example))
-            values = tf.stack([log_likelihood, prior.log_prob(z), log_posterior], axis=1)
+            repeated = tf.nest.map_structure(lambda part: tf.gather(part, example), x)
+            values = tf.stack([model.log_conditional(repeated, z), prior.log_prob(z), log_posterior], axis=1)
             return start + rows, parts.write(tf.cast(start // rows, "int32"), values)
 
         parts = tf.TensorArray(dtype, tf.cast(-(-total // rows), "int32"), infer_shape=False, element_shape=(None, 3))
@@ -77,15 +75,20 @@ def parts(model, data, most, batch_size, verbose, skip=0, skipped=None):
     bar = keras.utils.Progbar(None, unit_name="example", verbose=1 if shows else 0)
     with streams.clear_errors():
         for element in stream:
-            batch = streams.unpack(element)[0]
-            bar.target = bar.target or (batches * len(batch) if batches > 0 else None)
-            left_out = min(max(skip - done, 0), len(batch))
+            batch = model._read(element)
+            length = len(tf.nest.flatten(batch)[0])
+            bar.target = bar.target or (batches * length if batches > 0 else None)
+            left_out = min(max(skip - done, 0), length)
             if left_out:
-                skipped(batch[:left_out])
-            for start in range(left_out, len(batch), most):
-                x = batch[start : start + most]
-                yield x, tf.range(done + start, done + start + len(x), dtype="int64")
-                bar.update(done + start + len(x))
-            done += len(batch)
+                skipped(rows_of(batch, 0, left_out))
+            for start in range(left_out, length, most):
+                stop = min(start + most, length)
+                yield rows_of(batch, start, stop), tf.range(done + start, done + stop, dtype="int64")
+                bar.update(done + stop)
+            done += length
     bar.target = done
     bar.update(done, finalize=True)
+
+
+def rows_of(x, start, stop):
+    return tf.nest.map_structure(lambda part: part[start:stop], x)

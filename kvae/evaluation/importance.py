@@ -87,8 +87,8 @@ def log_likelihood(
     that the numbers depend neither on the batches nor, but for rounding, on `rows`.
 
     Args:
-        model: one with `posterior`, `conditional` and `prior_distribution`: a VAE, or a PCA.
-        data: a stream of batches or an array, of one order; labels and weights aren't read.
+        model: one with `posterior`, `log_conditional` and `prior_distribution`: a VAE of any kind, or a PCA.
+        data: a stream of batches or an array, of one order, as the model reads it.
         samples: int, k.
         seed: int, of the noise.
         batch_size: of arrays.
@@ -101,8 +101,11 @@ def log_likelihood(
         a `LogLikelihood`.
 
     Raises:
+        TypeError: for a model without them.
         ValueError: for data that can't be used, and for a file of another model, other arguments or other data.
     """
+    if not hasattr(model, "posterior"):
+        raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
     if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
         raise ValueError(f"samples is {samples!r}; expected an integer of at least 1.")
     counts = _counts(int(samples))

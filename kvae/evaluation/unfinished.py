@@ -5,6 +5,7 @@ import pathlib
 import time
 import zipfile
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -61,11 +62,11 @@ class Unfinished:
         self._see(x)
 
     def add(self, x, *columns):
-        """x (n, ...), and what was found of them, arrays (n, ...)."""
+        """x, an array or more of them, (n, ...), and what was found of them, arrays (n, ...)."""
         self._check_examples()
         self._see(x)
         self.parts.append(columns)
-        self.added += len(x)
+        self.added += len(columns[0])
         if self.path is not None and time.monotonic() - self.written > _SECONDS:
             self._write()
 
@@ -75,8 +76,8 @@ class Unfinished:
         return [np.concatenate(column) for column in zip(*self.parts, strict=True)]
 
     def _see(self, x):
-        if self.path is not None:
-            self.seen.update(np.ascontiguousarray(ops.convert_to_numpy(x)).tobytes())
+        for part in keras.tree.flatten(x) if self.path is not None else ():
+            self.seen.update(np.ascontiguousarray(ops.convert_to_numpy(part)).tobytes())
 
     def _check_examples(self):
         if self.expected is not None:
