@@ -106,6 +106,7 @@ def test_dropout_is_active_in_training_alone(x):
     assert abs(losses[0] - losses[1]) > 1e-4 and still[0] == still[1]
 
 
+@pytest.mark.filterwarnings("ignore:The KL.s weight will be")
 def test_beta_follows_its_schedule_in_training(x):
     model = dense_vae()
     model.compile(
