@@ -138,7 +138,7 @@ def test_samples_have_the_frequencies_that_are_asked_for(x):
 
 def test_what_does_not_fit_is_refused(x):
     with pytest.raises(TypeError, match="VQVAE has no posterior to draw from"):
-        kvae.evaluation.log_likelihood(vqvae(), x)
+        kvae.evaluation.log_likelihood(model(), x)
     with pytest.raises(ValueError, match="codes is 1; expected an integer of at least 2"):
         VectorQuantizer(1)
     with pytest.raises(ValueError, match="commitment is -1"):

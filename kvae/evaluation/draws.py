@@ -27,7 +27,9 @@ def scorer(model, rows=None):
         shape, key = (size, model.latent_dim), [seed, position * 2**24 + block]
         return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
 
-    x = tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), model.symbol(model.event_shape, dtype))
+    x = tf.nest.map_structure(
+        lambda part: tf.TensorSpec(part.shape, part.dtype), model.symbol(model.event_shape, dtype)
+    )
 
     @tf.function(input_signature=[x, tf.TensorSpec((None,), "int64")] + 3 * [number], autograph=False)
     def scores(x, positions, block, size, seed):
