@@ -16,8 +16,8 @@ _DRAWN = 2**18  # z that are drawn, in blocks, at once
 def scorer(model, rows=None):
     """A compiled function (x, positions, block, size, seed) to log p(x|z), log p(z), log q(z|x): numpy (3, n, size).
 
-    x: as the model takes it, (n, ...). positions: (n,), of which the noise is a function. size: the draws of this block. rows: how many z
-    are decoded at once; None for a number that suits the size of x.
+    x: as the model takes it, (n, ...). positions: (n,), of which the noise is a function. size: the draws of this
+    block. rows: how many z are decoded at once; None for a number that suits the size of x.
     """
     rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
     dtype = model.variable_dtype
