@@ -81,11 +81,14 @@ class Objective(abc.ABC):
         """The loss of each example, (n,), in nats."""
 
     def begin(self, steps):
-        """Called by `fit` before the first step. steps: the number of the run's last one, None where not known."""
+        """Called by `fit` before the first step; returns a sentence that `fit` prints then, or None.
+
+        steps: the number of the run's last one, None where not known.
+        """
         return None
 
-    def check_posterior(self, family):
-        """Raise ValueError where this objective can't be used with a `kvae.posteriors.Posterior`."""
+    def check_model(self, model):
+        """Raise ValueError where this objective can't be used with a VAE. Called by its `compile` and `build`."""
         return None
 
     @abc.abstractmethod
@@ -106,8 +109,10 @@ class ELBO(Objective):
 
     Args:
         beta: number >= 0, or a Keras schedule of the optimizer's step, such as `kvae.schedules.LinearWarmUp(1_000)`.
-            `fit` warns before the first step where the run ends too early for the schedule to.
-        free_bits: nats a latent; a latent's KL below it costs this much and has no gradient.
+            `fit` warns before the first step where the run ends too early for the schedule to, and says the weight
+            that the schedule leads to where that isn't 1.
+        free_bits: nats a latent; a latent's KL below it costs this much and has no gradient. `compile` raises
+            ValueError where the KL has no closed form a latent.
 
     Raises:
         ValueError: for a beta or free_bits that is negative or not finite.
@@ -128,17 +133,28 @@ class ELBO(Objective):
 
     def begin(self, steps):
         if not callable(self.beta):
-            return
+            return None
         if isinstance(self.beta, WarmUp):
             self.beta.begin(steps)
-        if steps is not None:
-            reached, end = float(self.beta(steps)), getattr(self.beta, "end", 1.0)
-            if not math.isclose(reached, end, rel_tol=1e-3):
-                warnings.warn(
-                    f"The KL's weight will be {reached:.3g} when this run ends after step {steps:,}, not {end:g}: the "
-                    "loss is then no bound of log p(x). Train longer, or give the warm-up as a share of the run.",
-                    stacklevel=2,
-                )
+        if steps is None:
+            return None
+        reached = float(self.beta(steps))
+        end = getattr(self.beta, "end", getattr(self.beta, "end_learning_rate", reached))
+        weight = f"The KL's weight will be {reached:.3g} when this run ends after step {steps:,}"
+        meaning = ": the loss is then no bound of log p(x)" if reached < 0.999 else ""
+        if not math.isclose(reached, end, rel_tol=1e-3):
+            advice = "Train longer, or give the warm-up as a share of the run."
+            warnings.warn(f"{weight}, not {end:g}{meaning}. {advice}", stacklevel=2)
+            return None
+        return None if math.isclose(reached, 1, rel_tol=1e-3) else f"{weight}{meaning}."
+
+    def check_model(self, model):
+        if self.free_bits and model.built and model.kl_groups() != model.latent_dim:
+            raise ValueError(
+                "free_bits are nats a latent, and the KL of this model's posterior to its "
+                f"{type(model.prior).__name__} has no closed form by latent: use free_bits=0, or a kvae.VAE with a "
+                "StandardNormal prior and a DiagonalNormal or FullNormal posterior."
+            )
 
     def get_config(self):
         beta = keras.saving.serialize_keras_object(self.beta) if callable(self.beta) else self.beta
@@ -174,7 +190,8 @@ class IWAE(Objective):
     def __call__(self, draw, step=0):
         return -draw.importance_weighted_bound
 
-    def check_posterior(self, family):
+    def check_model(self, model):
+        family = model.posterior_family
         if self.doubly_reparameterized and not family.scores_any_z:
             raise ValueError(
                 "The doubly reparameterized gradient goes through log q(z|x) as a function of z, which this "
@@ -186,7 +203,7 @@ class IWAE(Objective):
 
 
 class Beginning(keras.callbacks.Callback):
-    """Tells the model's objective, before the first step, which will be the last."""
+    """Tells the model's objective, before the first step, which will be the last, and prints what it says to that."""
 
     def __init__(self, initial_epoch=0):
         super().__init__()
@@ -199,7 +216,9 @@ class Beginning(keras.callbacks.Callback):
             steps = int(ops.convert_to_numpy(optimizer.iterations)) + steps // (
                 optimizer.gradient_accumulation_steps or 1
             )
-        self.model.loss.begin(steps)
+        said = self.model.loss.begin(steps)
+        if said and self.params["verbose"]:
+            print(said)
 
 
 def _non_negative(name, value, alternative=""):

@@ -50,7 +50,7 @@ class DiagonalNormal(Posterior):
 
 @keras.saving.register_keras_serializable("kvae")
 class FullNormal(Posterior):
-    """q(z|x) = N(z_mean, L L^T): exp(z_log_var / 2) on the diagonal of L, and the encoder's third output below it.
+    """q(z|x) = N(z_mean, L L^T): exp(z_log_var / 2) on L's diagonal; below, the third output times its row's diagonal.
 
     Kingma and Welling (2019), "An introduction to variational autoencoders", section 2.5.1. The exact posterior of a
     linear decoder is of this kind, and diagonal only where the decoder's columns are orthogonal.
@@ -63,7 +63,7 @@ class FullNormal(Posterior):
 
     def distribution(self, outputs):
         mean, log_var, below = outputs
-        # Row i of L has i entries below the diagonal, one after the other in `below`; 0 elsewhere, never read.
+        # Row i has i entries below the diagonal, one after the other in `below`; 0 elsewhere, never read.
         size = mean.shape[1]
         places = np.zeros((size, size), "int32")
         places[np.tril_indices(size, -1)] = np.arange(below.shape[1])

@@ -35,7 +35,8 @@ class VectorQuantizer(keras.layers.Layer):
         """input_shape: (None, ..., d)."""
         size = input_shape[-1]
         start = keras.initializers.RandomNormal(stddev=size**-0.5, seed=self.seed)
-        self.codebook = self.add_weight(name="codebook", shape=(self.codes, size), initializer=start)
+        shape = self.codes, size
+        self.codebook = self.add_weight(name="codebook", shape=shape, initializer=start, autocast=False)
         super().build(input_shape)
 
     def nearest(self, z):

@@ -75,6 +75,17 @@ def test_linear_gaussian_draws_with_the_exact_posterior_say_log_p_of_x_given_y(r
     np.testing.assert_allclose(draw.log_weights, np.repeat(log_p[:, None], 5, axis=1), atol=1e-10)
     found = kvae.evaluation.log_likelihood(model, (x, y), 3, batch_size=7)
     np.testing.assert_allclose(found.values, log_p, atol=1e-10)
+    annealed = kvae.evaluation.annealed_importance_sampling(model, (x, y), steps=100, leapfrogs=8, batch_size=16)
+    np.testing.assert_allclose(annealed, log_p, atol=0.5)
+    assert np.mean(annealed) == pytest.approx(np.mean(log_p), abs=0.1)
+    units = kvae.evaluation.active_units(model, (x, y))
+    np.testing.assert_allclose(units.variances, np.var(model.transform((x, y)), axis=0))
+    stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    report = kvae.evaluation.report(model, stream, samples=30)
+    assert report.decomposition.log_likelihood.value == pytest.approx(log_p.mean())
+    assert report.decomposition.gap.value == pytest.approx(0, abs=1e-9)
+    aggregate = kvae.evaluation.aggregate_posterior(model, (x, y), components=30)
+    assert np.mean(aggregate.mutual_information) <= np.log(30)
     reconstructed = model.reconstruct((x, y))
     assert kvae.evaluation.squared_error(model, (x, y)) == pytest.approx(np.sum((x - reconstructed) ** 2) / 30)
     model.compile(loss=kvae.IWAE(3))
@@ -111,6 +122,44 @@ def test_labels_of_every_kind_give_the_same_codes_and_images(data):
         images = model.inverse_transform((model.transform(given), y))
         np.testing.assert_allclose(images, model.reconstruct(given), atol=1e-5)
     np.testing.assert_allclose(images, model.predict(stream((x, y)).batch(20), verbose=0), atol=1e-5)
+
+
+def test_a_report_of_its_decoders_variance(data):
+    decoder = joint(dense_decoder((6,), 2 + LABELS, hidden=(8,), outputs=2), 2)
+    model = kvae.ConditionalVAE(conditional().encoder, decoder, LABELS, kvae.GaussianLikelihood("decoder"), seed=0)
+    assert not any("at its bound" in finding for finding in kvae.evaluation.report(model, data, samples=5).findings)
+    model.likelihood.min_variance = 1e6
+    assert any("at its bound" in finding for finding in kvae.evaluation.report(model, data, samples=5).findings)
+
+
+def test_what_would_simulate_labels_is_refused_before_any_work():
+    for function in (kvae.evaluation.bidirectional, kvae.evaluation.simulation_based_calibration):
+        with pytest.raises(ValueError, match="A ConditionalVAE draws images of labels that are given"):
+            function(conditional())
+
+
+@pytest.mark.parametrize("label", [-1, LABELS])
+def test_class_numbers_that_are_not_there_are_refused(data, label):
+    x, y = data
+    model = conditional()
+    model.compile()
+    y[50] = label
+    message = f"y has class numbers from {min(label, 0)} to {max(label, 2)}; expected them from 0 to 2"
+    stream = tf.data.Dataset.from_tensor_slices({"image": x[50:], "label": y[50:]}).batch(5)
+    calls = [
+        lambda: model.fit(x, y, verbose=0),
+        lambda: model.fit((x, y), verbose=0),
+        lambda: model.fit(x, data[1] * 0, validation_data=(x, y), verbose=0),
+        lambda: model.evaluate(x, y, verbose=0),
+        lambda: model.transform((x, y)),
+        lambda: kvae.evaluation.log_likelihood(model, (x, y), 5),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    for call in (lambda: model.fit(stream, verbose=0), lambda: model.sample(2, y=label)):
+        with pytest.raises(ValueError, match="y has class numbers"):
+            call()
 
 
 def test_what_is_no_label_is_refused(data):

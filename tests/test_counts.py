@@ -70,9 +70,9 @@ def p_value(samples, distribution):
     return scipy.stats.chi2.sf(statistic, max(keep.sum() - 1, 1))
 
 
+@pytest.mark.parametrize("seed", [3, keras.random.SeedGenerator(3)], ids=["int", "generator"])
 @pytest.mark.parametrize("mean", [0.05, 0.9, 4.0, 30.0, 1000.0])
-def test_samples_pass_a_chi_square_test(mean):
-    seed = keras.random.SeedGenerator(3)
+def test_samples_pass_a_chi_square_test(mean, seed):
     log_mean = tf.fill((100_000, 1), tf.constant(np.log(mean), tf.float32))
     samples = np.asarray(Poisson(log_mean).sample(seed))[:, 0]
     assert p_value(samples, scipy.stats.poisson(mean)) > 1e-3

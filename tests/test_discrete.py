@@ -82,13 +82,14 @@ def test_the_mixture_stays_finite(dtype):
     assert np.all(np.isfinite(distribution.mean)) and np.all(np.isfinite(distribution.sample(1)))
 
 
-def test_the_mixtures_samples_are_levels_with_its_probabilities(rng):
+@pytest.mark.parametrize("seed", [2, keras.random.SeedGenerator(2)], ids=["int", "generator"])
+def test_the_mixtures_samples_are_levels_with_its_probabilities(rng, seed):
     """Jointly over three channels, so that the component they share is tested too."""
     levels, count = 4, 50_000
     one = mixture(rng, 1, 3, components=2, levels=levels, log_scale=(-3, -1.5))
     images = every_image(levels, 3)
     p = np.exp(repeated(one, len(images)).log_prob(images))
-    samples = np.asarray(repeated(one, count).sample(keras.random.SeedGenerator(2)))
+    samples = np.asarray(repeated(one, count).sample(seed))
     index = np.rint(samples * (levels - 1)).astype(int)
     np.testing.assert_allclose(samples, index / (levels - 1))
     found = np.bincount(index @ [levels**2, levels, 1], minlength=len(images))

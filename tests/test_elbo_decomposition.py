@@ -8,6 +8,7 @@ import small_models
 
 import kvae
 from kvae import evaluation
+from kvae.networks import dense_decoder, dense_encoder
 
 PRECISIONS = np.array([1.5, 1.0, 0.6]) ** 2 / linear_gaussian.NOISE + 1
 
@@ -74,6 +75,15 @@ def test_units_are_active_whose_posterior_mean_varies(x):
     assert evaluation.active_units(model, x, threshold=0.8).active.tolist() == [True, False, False]
 
 
+def test_pcas_units_are_those_of_its_posterior(x):
+    small = (0.05 * x).astype("float64")
+    pca = kvae.PCA(3).fit(small, verbose=0)
+    found = evaluation.active_units(pca, small)
+    np.testing.assert_allclose(found.variances, np.var(pca.posterior(small).mean, axis=0))
+    assert found.active.tolist() == [True] * 3
+    assert evaluation.report(pca, small, samples=20).findings == ()
+
+
 def test_rate_and_distortion_are_the_elbos_parts(x):
     model, _ = linear_gaussian.model(0.4, 0.8)
     rate, distortion = evaluation.rate_distortion(model, x, samples=20)
@@ -99,9 +109,16 @@ def test_a_report_names_what_is_wrong(x):
     log_var.set_weights([np.zeros((12, 3)), np.array([-3.0, -3.0, 0.0])])
     found = evaluation.report(model, x, samples=200)
     text, page = str(found), found._repr_html_()
-    for words in ("1 of 3 latents collapsed", ": 2.", "overconfident", "isn't p(z|x)", "the prior isn't"):
+    for words in ("1 of 3 latents collapsed", ": 2.", "few draws count", "isn't p(z|x)", "the prior isn't"):
         assert words in text
     assert "KL(q(z|x) || p(z))" in page and "isn&#x27;t" in page and "<b>" not in page
+
+
+def test_few_draws_that_count_say_nothing_of_the_direction(x):
+    model, _ = linear_gaussian.model(spread=3.0)
+    found = str(evaluation.report(model, x[:300], samples=100))
+    assert "few draws count: of 100 of q(z|x)" in found
+    assert "confident" not in found and "narrow" not in found
 
 
 def test_a_report_names_a_variance_at_its_bound(rng):
@@ -113,6 +130,13 @@ def test_a_report_names_a_variance_at_its_bound(rng):
     model.likelihood.raw_log_var.assign([-1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     findings = evaluation.report(model, x, samples=5).findings
     assert any("at its bound, 0.001, in 17% of its values" in finding for finding in findings)
+
+
+def test_a_model_without_a_posterior_is_refused(rng):
+    model = kvae.Autoencoder(dense_encoder((6,), 2), dense_decoder((6,), 2))
+    for function in (evaluation.report, evaluation.active_units, evaluation.log_likelihood):
+        with pytest.raises(TypeError, match="Autoencoder has no posterior to draw from"):
+            function(model, rng.random((20, 6)))
 
 
 def test_what_has_no_closed_form_is_left_out(rng):

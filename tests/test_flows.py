@@ -94,6 +94,32 @@ def test_a_planar_flow_stays_invertible_whatever_its_weights(rng):
     assert np.isfinite(log_determinant).all()
 
 
+@pytest.mark.parametrize("scale", [-1e4, -40.0, -16.0, -14.0, 40.0])
+@pytest.mark.parametrize("size", [1.0, 3e-4])
+def test_a_planar_flow_is_finite_in_single_precision_for_large_u(rng, scale, size):
+    flow = Planar(1)
+    flow.build((None, 2))
+    flow.set_weights([np.array([[scale, 1.0]]), np.array([[size, 0.0]]), np.zeros(1)])
+    z = tf.constant(np.r_[np.zeros((1, 2)), rng.normal(size=(10_000, 2))], tf.float32)
+    with tf.GradientTape() as tape:
+        log_determinant = flow(z)[1]
+    assert np.isfinite(log_determinant).all()
+    assert all(np.isfinite(g).all() for g in tape.gradient(log_determinant, [w.value for w in flow.weights]))
+
+
+@pytest.mark.parametrize("bias", [-1e4, -100.0, -20.0, 20.0, 1e4])
+def test_closed_gates_have_an_inverse_in_single_precision(rng, bias):
+    flow = InverseAutoregressive(2, hidden=())
+    flow.build((None, 2))
+    for network in flow.networks:
+        network.biases[-1].assign([bias, bias, 1.0, 1.0])
+    eps = tf.constant(rng.normal(size=(100, 2)), tf.float32)
+    z, log_determinant = flow(eps)
+    back, inverse_log_determinant = flow.inverse(z)
+    np.testing.assert_allclose(back, eps, atol=5e-3)
+    np.testing.assert_allclose(inverse_log_determinant, -np.asarray(log_determinant), rtol=1e-6)
+
+
 @pytest.mark.parametrize("flow", WITH_INVERSE, ids=name)
 def test_the_density_integrates_to_one(rng, flow):
     flow = randomized(flow, rng, False, latents=2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from combinations import PRIORS
-from hierarchical_models import SIZES, linear_gaussian, normal, two_layer
+from hierarchical_models import SIZES, linear_gaussian, network, normal, two_layer
 from keras import layers
 from test_every_likelihood import CASES
 from test_iwae import gradient
@@ -30,8 +30,8 @@ def test_with_the_exact_posteriors_every_draw_says_log_p_of_x(rng, float64):
 
 def test_other_posteriors_bounds_rise_to_log_p_of_x(rng, float64):
     model, log_p, x = linear_gaussian(rng, 40)
-    for network in model.posteriors:
-        mean = network.layers[-2]
+    for posterior in model.posteriors:
+        mean = posterior.layers[-2]
         mean.set_weights([mean.get_weights()[0], mean.get_weights()[1] + 0.15])
     bounds = []
     for samples in (1, 5, 500):
@@ -59,6 +59,40 @@ def test_at_the_exact_posteriors_the_doubly_reparameterized_gradient_has_no_vari
         found = gradient(model, tf.constant(x), 3, doubly)
         largest = max(np.abs(g).max() for g, is_encoders in zip(found, where, strict=True) if is_encoders)
         assert (largest < 1e-9) == doubly
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_draw_is_scored_with_the_dropout_that_it_was_made_with(rng, shared, graph):
+    dropouts = [layers.Dropout(0.5, seed=1)]
+    dropouts.append(dropouts[0] if shared else layers.Dropout(0.5, seed=2))
+    posteriors = []
+    for level, dropout in enumerate(dropouts):
+        inputs = [layers.Input((6,)), *(layers.Input((3,)) for _ in range(2 - level))]
+        h = dropout(layers.Dense(12, "tanh")(layers.Concatenate()(inputs)))
+        posteriors.append(keras.Model(inputs, [layers.Dense(3)(h), layers.Dense(3)(h)]))
+    priors, decoder = [normal([3, 3], 3), normal([3], 3)], network([3, 3, 3], (6,))
+    model = kvae.HierarchicalVAE(layers.Identity(), [*posteriors, normal([6], 3)], priors, decoder, seed=0)
+    x, index = tf.constant(rng.random((20, 6)), tf.float32), tf.range(20)
+    model(x)
+
+    def draw(training, doubly):
+        for dropout in dropouts:
+            dropout.seed_generator.state.assign([1, 0])
+        return model.draw(x, 4, index=index, training=training, doubly_reparameterized=doubly)
+
+    found = {
+        (training, doubly): (tf.function(draw) if graph else draw)(training, doubly)
+        for training in (True, False)
+        for doubly in (True, False)
+    }
+    for training in (True, False):
+        for one, other in zip(found[training, True][:4], found[training, False][:4], strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    changed = np.abs(found[True, True].z - found[False, True].z).max(axis=(0, 1))
+    assert (changed[:6] > 0.1).all() and (changed[6:] == 0).all()
+    draw(True, True)
+    assert int(dropouts[0].seed_generator.state.value[1]) == 1 + shared  # scoring takes no further masks
 
 
 @pytest.mark.parametrize("objective", [kvae.ELBO(), kvae.IWAE(3), kvae.IWAE(3, gradient="doubly_reparameterized")])

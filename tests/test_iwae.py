@@ -38,7 +38,7 @@ def linear(rng, float64):
         heads = {
             "z_mean": off - bias @ projection,
             "z_log_var": 2 * np.log(np.diag(cholesky)) + 2 * off,
-            "z_below": cholesky[np.tril_indices(LATENTS, -1)],
+            "z_below": (cholesky / np.diag(cholesky)[:, None])[np.tril_indices(LATENTS, -1)],
         }
         for name in posterior.outputs(LATENTS):
             kernel = projection if name == "z_mean" else np.zeros((FEATURES, len(heads[name])))

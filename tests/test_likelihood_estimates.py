@@ -1,5 +1,6 @@
 """log p(x) by importance weighting, against the closed form of linear-Gaussian data."""
 
+import keras
 import linear_gaussian
 import numpy as np
 import pytest
@@ -44,7 +45,11 @@ def test_bounds_rise_with_k_to_log_p_of_x(x, shift, spread):
 def test_one_draw_is_the_elbos_estimate(x):
     model, _ = linear_gaussian.model(0.5, 1.2)
     found = log_likelihood(model, x, samples=1)
-    np.testing.assert_allclose(found.values, found.reconstruction - found.kl, atol=1e-4)
+    log_weights = model.draw(x, 500).log_weights.numpy()
+    standardised = (found.values - log_weights.mean(axis=1)) / log_weights.std(axis=1)
+    assert abs(np.mean(standardised)) < 3 / np.sqrt(200)
+    assert np.std(standardised) == pytest.approx(1, abs=0.2)
+    assert np.isnan(found.sampling_error) and np.isnan(found.bias)
     model.compile()
     elbo = model.evaluate(x, verbose=0, return_dict=True)["elbo"]
     assert log_likelihood(model, x, samples=300).elbo == pytest.approx(elbo, abs=0.2)
@@ -67,6 +72,15 @@ def test_intervals_cover_the_truth():
     assert found.bias == pytest.approx(np.mean(means - exact), abs=3 * found.sampling_error)
     covered = np.abs(means - (exact - variances / 2)) < 1.96 * np.sqrt(variances / 50)
     assert 90 <= np.sum(covered) <= 99
+
+
+def test_an_error_that_few_weights_tell_is_not_to_be_trusted(x):
+    words = "below 20: trust neither sampling_error nor bias"
+    model, log_p = linear_gaussian.model(shift=6.0)
+    found = log_likelihood(model, x, samples=50)
+    assert log_p(x).mean() - found.mean > 3 * (found.sampling_error - found.bias)
+    assert words in str(found)
+    assert words not in str(log_likelihood(linear_gaussian.model()[0], x, samples=50))
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chunks(x):
@@ -141,6 +155,45 @@ def test_a_file_of_another_measurement_is_refused(x, tmp_path):
         log_likelihood(model, x, 5, resume=file)
 
 
+def test_a_file_is_of_a_configuration_and_not_of_names(x, tmp_path):
+    model, _ = linear_gaussian.model(0.5, 1.5)
+    file = tmp_path / "found.npz"
+    expected = log_likelihood(model, x, samples=5, resume=file)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    rebuilt, _ = linear_gaussian.model(0.5, 1.5)
+    rebuilt.decoder.trainable = False
+    assert [weight.path for weight in rebuilt.weights] != [weight.path for weight in model.weights]
+    for same in (loaded, rebuilt):
+        np.testing.assert_array_equal(log_likelihood(same, x, samples=5, resume=file).values, expected.values)
+    likelihood = kvae.VAE(model.encoder, model.decoder, kvae.GaussianLikelihood(3.0))
+    networks, _ = linear_gaussian.model(0.5, 1.5)
+    networks.decoder.layers[1].activation = keras.activations.tanh
+    for other in (likelihood, networks):
+        with pytest.raises(ValueError, match="other configuration"):
+            log_likelihood(other, x, samples=5, resume=file)
+
+
+@pytest.mark.parametrize(
+    "same, other",
+    [
+        (lambda: kvae.VampPrior(3), lambda: kvae.VampPrior(3, bounds=(0.0, 2.0))),
+        (lambda: kvae.FlowPrior(kvae.flows.Coupling(2)), lambda: kvae.FlowPrior(kvae.flows.Coupling(3))),
+    ],
+    ids=["vamp", "flow"],
+)
+def test_a_file_is_of_a_prior(rng, tmp_path, same, other):
+    def made(prior):
+        keras.utils.set_random_seed(0)
+        return small_models.dense_vae(prior=prior())
+
+    x, file = rng.random((20, 6)), tmp_path / "found.npz"
+    expected = log_likelihood(made(same), x, samples=5, resume=file).values
+    np.testing.assert_array_equal(log_likelihood(made(same), x, samples=5, resume=file).values, expected)
+    with pytest.raises(ValueError, match=r"other.* configuration"):
+        log_likelihood(made(other), x, samples=5, resume=file)
+
+
 def test_bits_per_dimension_are_those_of_discrete_values(x):
     model = small_models.dense_vae(likelihood="bernoulli")
     model.decoder.layers[-2].set_weights([np.zeros((8, 6)), np.zeros(6)])
@@ -167,7 +220,10 @@ def test_a_learned_prior_and_another_posterior_are_weighed_as_they_are(rng, argu
     np.testing.assert_allclose(log_likelihood(model, x, samples=20_000).values, exact, atol=0.05)
 
 
-@pytest.mark.parametrize("samples", [0, 2.5, True])
-def test_a_number_of_samples_that_is_none_is_refused(x, samples):
-    with pytest.raises(ValueError, match="samples is"):
-        log_likelihood(linear_gaussian.model()[0], x, samples)
+@pytest.mark.parametrize("number", [0, -3, 2.5, True])
+def test_a_number_that_is_none_is_refused(x, number):
+    model, _ = linear_gaussian.model()
+    with pytest.raises(ValueError, match=f"samples is {number}; expected an integer of at least 1"):
+        log_likelihood(model, x, number)
+    with pytest.raises(ValueError, match=f"rows is {number}; expected an integer of at least 1"):
+        log_likelihood(model, x, 5, rows=number)

@@ -2,8 +2,20 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from combinations import made
 
 import kvae
+
+
+class TwoHeads(keras.layers.Layer):
+    """An encoder that doesn't know its input's shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = keras.layers.Dense(2), keras.layers.Dense(2)
+
+    def call(self, x):
+        return [head(x) for head in self.heads]
 
 
 @pytest.fixture
@@ -41,6 +53,28 @@ def test_it_comes_back_from_its_config(draw, beta):
     objective = kvae.ELBO(beta=beta, free_bits=0.1)
     copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(objective))
     np.testing.assert_array_equal(copy(draw, 7), objective(draw, 7))
+
+
+@pytest.mark.parametrize(
+    "prior, posterior", [("normal", "diagonal"), ("normal", "full"), ("mixture", "diagonal"), ("normal", "coupling")]
+)
+def test_free_bits_want_a_closed_form_by_latent(prior, posterior):
+    model, objective = made(prior, posterior), kvae.ELBO(free_bits=0.5)
+    if (prior, posterior) in (("normal", "diagonal"), ("normal", "full")):
+        model.compile(loss=objective)
+        return
+    with pytest.raises(ValueError, match=r"free_bits are nats a latent, and .* has no closed form by latent"):
+        model.compile(loss=objective)
+    model.compile()
+
+
+def test_free_bits_are_checked_where_a_model_learns_its_shape_late(rng):
+    decoder = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(6)])
+    model = kvae.VAE(TwoHeads(), decoder, prior=kvae.MixtureOfGaussians(3))
+    assert not model.built
+    model.compile(loss=kvae.ELBO(free_bits=0.5))
+    with pytest.raises(ValueError, match="free_bits are nats a latent"):
+        model.fit(rng.random((20, 6)), verbose=0)
 
 
 @pytest.mark.parametrize("arguments", [{"beta": -1}, {"beta": float("nan")}, {"free_bits": -0.1}])

@@ -19,6 +19,16 @@ def test_annealing_brackets_log_p_of_x():
     assert np.std(found.lower - exact) < 0.2 and np.std(found.upper - exact) < 0.2
 
 
+def test_few_steps_still_give_unbiased_estimates_of_p_of_x_and_its_inverse():
+    x = linear_gaussian.data(500).astype("float64")
+    pca = kvae.PCA(2).fit(x, verbose=0)
+    found = evaluation.bidirectional(pca, examples=1_000, steps=5, chains=8, leapfrogs=4)
+    exact = pca.log_prob(found.x).numpy()
+    assert np.mean(found.lower) < np.mean(exact) - 0.02 and np.mean(found.upper) > np.mean(exact) + 0.02
+    for ratios in (np.exp(found.lower - exact), np.exp(exact - found.upper)):
+        assert abs(np.mean(ratios) - 1) < 4 * np.std(ratios) / np.sqrt(1_000)
+
+
 def test_annealing_needs_no_posterior():
     model, log_p = linear_gaussian.model(shift=50.0)
     x = linear_gaussian.data(20)

@@ -16,7 +16,8 @@ def full_normal(rng, rows, latents=4):
     outputs = [rng.normal(size=(rows, size)) for size in FullNormal().outputs(latents).values()]
     cholesky = np.zeros((rows, latents, latents))
     cholesky[:, *np.tril_indices(latents, -1)] = outputs[2]
-    cholesky[:, range(latents), range(latents)] = np.exp(outputs[1] / 2)
+    cholesky[:, range(latents), range(latents)] = 1
+    cholesky *= np.exp(outputs[1] / 2)[:, :, None]
     scipys = [
         scipy.stats.multivariate_normal(m, c @ c.T, allow_singular=True)
         for m, c in zip(outputs[0], cholesky, strict=True)
@@ -46,6 +47,20 @@ def test_a_full_normals_kl_is_the_textbooks(rng):
     ]
     np.testing.assert_allclose(np.sum(posterior.kl_divergence(other), axis=1), expected, rtol=1e-8)
     assert (np.asarray(posterior.kl_divergence(other)) >= 0).all()
+
+
+@pytest.mark.parametrize("log_var", [-1e4, -50.0, -20.0, 50.0])
+def test_a_full_normal_scores_its_own_draws_in_single_precision_whatever_its_variances(log_var):
+    parameters = [tf.zeros((1, 3)), tf.fill((1, 3), log_var), tf.constant([[1.0, -4.0, 20.0]])]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(parameters)
+        posterior = FullNormal().distribution(parameters)
+        z, expected = posterior.rsample_and_log_prob(tf.constant([[1.0, -1.0, 0.5]]))
+        found, pairwise = posterior.log_prob(z), posterior.pairwise_log_prob(z)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(pairwise[0], expected, atol=1e-3)
+    for value in (found, pairwise):
+        assert all(np.isfinite(g).all() for g in tape.gradient(value, parameters))
 
 
 def test_half_precision_networks_leave_densities_in_single(rng):

@@ -184,3 +184,16 @@ def test_warnings_are_none(x):
         model = made("vamp", "diagonal")
         model.compile(loss=kvae.IWAE(2))
         model.fit(x, verbose=0)
+
+
+def test_data_beyond_a_vampprior_s_bounds_are_warned_of(x):
+    model = dense_vae(prior=kvae.VampPrior(3))
+    model.compile()
+    with pytest.warns(UserWarning, match=r"The data reach from 0 to 200, .* held in its bounds \(0.0, 1.0\)"):
+        model.fit(np.linspace(0, 200, 60).reshape(10, 6), verbose=0)
+    unbounded = dense_vae(prior=kvae.VampPrior(3, bounds=None))
+    unbounded.compile()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        model.fit((255 * x).astype("uint8"), verbose=0)
+        unbounded.fit(200.5 * x, verbose=0)

@@ -106,6 +106,42 @@ def test_the_numbers_are_numpys_and_depend_on_no_batch_size(x):
     np.testing.assert_allclose(vq.reconstruct(x), mean, atol=1e-5)
 
 
+def test_the_codebook_has_the_whole_gradient_of_its_distance_and_the_encoder_the_commitments_share(x):
+    vq, gradients = model(), {}
+    weights = [vq.quantizer.codebook, *vq.encoder.trainable_weights]
+    for commitment in (0.0, 3.0):
+        vq.commitment = commitment
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_sum(vq.losses_per_example(x)[0])
+            distance = tf.reduce_sum(vq.quantizer.distances(vq.vectors(x))[1])
+        gradients[commitment] = tape.gradient(loss, [weight.value for weight in weights])
+    vectors, codes = np.asarray(vq.vectors(x)).reshape(-1, 3), vq.transform(x).ravel()
+    codebook, expected = np.asarray(vq.quantizer.codebook), np.zeros((16, 3))
+    np.add.at(expected, codes, 2 * (codebook[codes] - vectors))
+    for found in gradients.values():
+        np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-3)
+    of_distance = tape.gradient(distance, [weight.value for weight in weights[1:]])
+    for with_it, without, found in zip(gradients[3.0][1:], gradients[0.0][1:], of_distance, strict=True):
+        np.testing.assert_allclose(with_it - without, 3 * found, rtol=1e-3, atol=1e-2)
+        assert np.abs(found).max() > 1
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_networks_leave_the_codebook_in_single(x, policy):
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        vq = model()
+        vq.compile()
+        start = np.asarray(vq.quantizer.codebook)
+        vq.fit(x, epochs=4, verbose=0)  # the first steps find float16's loss scale
+        assert vq.quantizer.codebook.dtype == "float32" and not np.array_equal(vq.quantizer.codebook, start)
+        reconstructed = vq.reconstruct(x)
+        np.testing.assert_allclose(reconstructed, vq.inverse_transform(vq.transform(x)), rtol=1e-2, atol=1e-3)
+        np.testing.assert_allclose(reconstructed, vq(x), rtol=1e-2, atol=1e-3)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+
+
 def test_it_trains_and_is_saved_and_codes_that_are_lost_come_back(x, tmp_path):
     vq = model(codes=16)
     vq.quantizer.codebook.assign(np.r_[np.zeros((1, 3)), np.full((15, 3), 50.0)])  # 15 of 16 are out of reach

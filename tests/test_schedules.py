@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.optimizers.schedules import PolynomialDecay
 from small_models import dense_vae
 
 import kvae
@@ -63,19 +64,39 @@ def test_the_weight_in_a_traced_step_follows_the_next_run(x):
     np.testing.assert_allclose(weights, [0.5, 0.625, 0.75, 0.875], atol=1e-3)
 
 
-@pytest.mark.parametrize(
-    "beta", [LinearWarmUp(100), keras.optimizers.schedules.PolynomialDecay(0.0, 100, end_learning_rate=1.0)]
-)
+@pytest.mark.parametrize("beta", [LinearWarmUp(100), PolynomialDecay(0.0, 100, end_learning_rate=1.0)])
 def test_a_run_too_short_for_its_warm_up_is_warned_of_before_it_starts(x, beta):
     with pytest.warns(UserWarning, match=r"weight will be 0.2 when this run ends after step 20, not 1"):
         fitted(x, beta, epochs=5)
 
 
-@pytest.mark.parametrize("beta", [LinearWarmUp(20), LinearWarmUp(share=1.0, end=4.0), CyclicalWarmUp(2), 0.5])
-def test_a_run_that_is_long_enough_is_not(x, beta):
+def test_only_a_weight_below_one_makes_the_loss_no_bound(x):
+    with pytest.warns(UserWarning, match=r"weight will be 0.2 .* not 1: the loss is then no bound of log p\(x\)"):
+        fitted(x, LinearWarmUp(100), epochs=5)
+    with pytest.warns(UserWarning, match=r"weight will be 2 .* not 4\. Train longer"):
+        fitted(x, LinearWarmUp(40, end=4.0), epochs=5)
+
+
+@pytest.mark.parametrize(
+    "beta, said",
+    [
+        (LinearWarmUp(20), ""),
+        (CyclicalWarmUp(2), ""),
+        (0.5, ""),
+        (LinearWarmUp(share=1.0, end=4.0), "The KL's weight will be 4 when this run ends after step 20."),
+        (PolynomialDecay(0.0, 10, end_learning_rate=4.0), "weight will be 4 when this run ends after step 20."),
+        (LinearWarmUp(10, end=0.1), "weight will be 0.1 when this run ends after step 20: the loss is then no bound"),
+        (keras.optimizers.schedules.ExponentialDecay(2.0, 20, 0.25), "weight will be 0.5 when"),
+    ],
+)
+def test_a_run_that_is_long_enough_is_told_of_a_weight_other_than_one(x, beta, said, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        fitted(x, beta, epochs=5, verbose=2)
+        printed = capsys.readouterr().out
+        assert said in printed and printed.count("The KL's weight") == bool(said)
         fitted(x, beta, epochs=5)
+        assert capsys.readouterr().out == ""
 
 
 def test_a_share_of_a_run_of_unknown_length_is_refused(x):

@@ -1,15 +1,35 @@
 """What a distribution is."""
 
 import abc
+import contextlib
 import dataclasses
+import numbers
 
 import keras
+import numpy as np
 from keras import ops
 
 
 def sum_event(values):
     """Sum over everything but the batch: (n, ...) to (n,)."""
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
+
+
+def seeds(seed, count):
+    """Seeds of `count` independent draws: other ints, all different, for an int; a `SeedGenerator` as often."""
+    if isinstance(seed, numbers.Integral):
+        return [int(number) for number in np.random.SeedSequence(seed).generate_state(count)]
+    return [seed] * count
+
+
+def hold(*layers):
+    """What `held` takes: the layers' variables, those of their seeds too, with their values now as constants."""
+    return tuple((v, ops.stop_gradient(ops.convert_to_tensor(v))) for layer in layers for v in layer.variables)
+
+
+def held(values):
+    """A context in which variables have the values of `hold`, and keep their own after it; nothing without any."""
+    return keras.StatelessScope(values) if values else contextlib.nullcontext()
 
 
 class Distribution(abc.ABC):
@@ -61,5 +81,9 @@ class Reparameterized(Distribution):
         return self.map(lambda parameter: ops.take(parameter, indices, axis=0))
 
     def stop_gradient(self):
-        """The same distribution, whose parameters are constants to the gradient."""
+        """The same distribution, whose parameters are constants to the gradient.
+
+        Where layers give them, `log_prob` has the weights and the seeds that those have now: made before a draw, it
+        scores that draw with the same dropout.
+        """
         return self.map(ops.stop_gradient)

@@ -1,12 +1,10 @@
 """Distributions of several latents, each given those above it, as values."""
 
-import contextlib
 import dataclasses
 
-import keras
 from keras import ops
 
-from kvae.distributions.base import Distribution, Reparameterized
+from kvae.distributions.base import Distribution, Reparameterized, held, hold, seeds
 from kvae.distributions.normal import Normal
 
 
@@ -22,7 +20,7 @@ class Chain(Reparameterized):
         sizes: ints, of z_1 to z_L.
         context: tensors (n, ...), which the networks of z_1 to z_L-1 read before the z; () for none.
         training: passed to the networks.
-        constant: bool, whether the networks' weights are constants to the gradient.
+        constants: what `hold` gave of the networks where they are constants to the gradient, else ().
     """
 
     top: Distribution
@@ -30,7 +28,7 @@ class Chain(Reparameterized):
     sizes: tuple
     context: tuple = ()
     training: bool = False
-    constant: bool = False
+    constants: tuple = ()
 
     @property
     def mean(self):
@@ -39,13 +37,13 @@ class Chain(Reparameterized):
 
     def log_prob(self, z):
         parts = self.split(z)
-        return sum(self._part(level, parts[level + 1 :]).log_prob(part) for level, part in enumerate(parts))
+        with held(self.constants):  # from the top, as a draw: so the seeds come in the same order
+            levels = reversed(range(len(parts)))
+            return sum(self._part(level, parts[level + 1 :]).log_prob(parts[level]) for level in levels)
 
     def sample(self, seed):
-        def drawn(level, part):
-            return part.sample(seed + 2 * (len(self.networks) - level) if isinstance(seed, int) else seed)
-
-        return self._down(drawn)
+        of_level = seeds(seed, len(self.sizes))
+        return self._down(lambda level, part: part.sample(of_level[level]))
 
     def rsample_and_log_prob(self, eps):
         noise, log_probs = self.split(eps), []
@@ -63,8 +61,9 @@ class Chain(Reparameterized):
 
     def _down(self, choose):
         parts = []
-        for level in reversed(range(len(self.sizes))):
-            parts.insert(0, choose(level, self._part(level, parts)))
+        with held(self.constants):
+            for level in reversed(range(len(self.sizes))):
+                parts.insert(0, choose(level, self._part(level, parts)))
         return ops.concatenate(parts, axis=1)
 
     def _part(self, level, above):
@@ -72,20 +71,14 @@ class Chain(Reparameterized):
         if level == len(self.networks):
             return self.top
         network = self.networks[level]
-        with self._weights(network):
-            outputs = network(inputs_of(network, [*self.context[level : level + 1], *above]), training=self.training)
+        outputs = network(inputs_of(network, [*self.context[level : level + 1], *above]), training=self.training)
         return Normal(*(ops.cast(output, above[0].dtype) for output in outputs))
-
-    def _weights(self, network):
-        if not self.constant:
-            return contextlib.nullcontext()
-        return keras.StatelessScope([(v, ops.stop_gradient(ops.convert_to_tensor(v))) for v in network.variables])
 
     def map(self, function):
         return dataclasses.replace(self, top=self.top.map(function), context=tuple(map(function, self.context)))
 
     def stop_gradient(self):
-        return dataclasses.replace(super().stop_gradient(), constant=True)
+        return dataclasses.replace(super().stop_gradient(), constants=hold(*self.networks))
 
 
 def split(z, sizes):

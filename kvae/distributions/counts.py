@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from kvae.distributions.base import Distribution, sum_event
+from kvae.distributions.base import Distribution, seeds, sum_event
 
 LOG_MEAN_LIMIT = 50.0
 LOG_DISPERSION_LIMIT = 20.0
@@ -39,10 +39,11 @@ def _poisson(rate, seed):
     Its m-th point lies at a gamma(m) distributed place, the m - 1 before it uniformly in between, so a binomial number
     of them before `rate` where the m-th is beyond it: for this m it is, but for one case in 10^13.
     """
+    of_place, of_count = seeds(seed, 2)
     points = ops.ceil(rate + 10.0 * ops.sqrt(rate) + 20.0)
-    place = keras.random.gamma(ops.shape(rate), points, dtype=rate.dtype, seed=seed)
+    place = keras.random.gamma(ops.shape(rate), points, dtype=rate.dtype, seed=of_place)
     share = ops.minimum(rate / place, 1.0)
-    return keras.random.binomial(ops.shape(rate), points - 1.0, share, dtype=rate.dtype, seed=seed)
+    return keras.random.binomial(ops.shape(rate), points - 1.0, share, dtype=rate.dtype, seed=of_count)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class NegativeBinomial(Distribution):
         return sum_event(ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds))
 
     def sample(self, seed):
+        of_rate, of_count = seeds(seed, 2)
         r = ops.broadcast_to(ops.exp(-self.log_dispersion), ops.shape(self.log_mean))
-        rate = keras.random.gamma(ops.shape(r), r, dtype=r.dtype, seed=seed) / r * self.mean
-        return _poisson(rate, seed)
+        rate = keras.random.gamma(ops.shape(r), r, dtype=r.dtype, seed=of_rate) / r * self.mean
+        return _poisson(rate, of_count)

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from kvae.distributions.base import Distribution, sum_event
+from kvae.distributions.base import Distribution, seeds, sum_event
 
 LOG_SCALE_LIMIT = 8.0
 
@@ -125,10 +125,11 @@ class DiscretizedLogisticMixture(Distribution):
         return sum_event(ops.logsumexp(by_component, axis=-1))
 
     def sample(self, seed):
-        component = ops.one_hot(_choose(self.logits, seed), self.logits.shape[-1], dtype=self.means.dtype)
+        of_component, of_x = seeds(seed, 2)
+        component = ops.one_hot(_choose(self.logits, of_component), self.logits.shape[-1], dtype=self.means.dtype)
         component = ops.expand_dims(component, -2)
         mean = ops.sum(self.means * component, axis=-1)
         scale = ops.exp(ops.sum(self.log_scales * component, axis=-1))
-        u = keras.random.uniform(ops.shape(mean), 1e-7, 1.0, dtype=mean.dtype, seed=seed)
+        u = keras.random.uniform(ops.shape(mean), 1e-7, 1.0, dtype=mean.dtype, seed=of_x)
         x = mean + scale * (ops.log(u) - ops.log1p(-u))
         return ops.round(ops.clip(x, 0.0, 1.0) * (self.levels - 1)) / (self.levels - 1)

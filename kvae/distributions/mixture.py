@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from keras import ops
 
-from kvae.distributions.base import Distribution
+from kvae.distributions.base import Distribution, seeds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,6 @@ class Mixture(Distribution):
         return ops.logsumexp(self._log_weights + self.components.pairwise_log_prob(z), axis=1)
 
     def sample(self, seed):
-        chosen, drawn = (seed, seed + 1) if isinstance(seed, int) else (seed, seed)
+        chosen, drawn = seeds(seed, 2)
         numbers = keras.random.categorical(self._log_weights[None], self.count, seed=chosen)[0]
         return self.components.take(numbers).sample(drawn)

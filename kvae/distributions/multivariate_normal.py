@@ -11,12 +11,14 @@ from kvae.distributions.normal import LOG_VAR_LIMIT, Normal
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Reparameterized):
-    """N(mean, L L^T), L being lower triangular with the diagonal exp(log_var / 2), held within exp(+-25).
+    """N(mean, L L^T), L = D U: D diagonal, exp(log_var / 2) within exp(+-25), U lower triangular with a diagonal of 1.
+
+    Each row of L has the scale of its own latent, so that small variances don't make solving with it inexact.
 
     Args:
         mean: tensor (n, d).
         log_var: tensor (n, d), the logarithms of L's squared diagonal: the variance of z_i given those before it.
-        below: tensor (n, d, d), whose entries below the diagonal are L's; the others aren't read.
+        below: tensor (n, d, d), whose entries below the diagonal are U's; the others aren't read.
     """
 
     mean: object
@@ -27,12 +29,13 @@ class MultivariateNormal(Reparameterized):
         object.__setattr__(self, "log_var", ops.clip(self.log_var, -LOG_VAR_LIMIT, LOG_VAR_LIMIT))
 
     @property
+    def _unit(self):
+        return ops.tril(self.below, -1) + ops.eye(self.mean.shape[1], dtype=self.mean.dtype)
+
+    @property
     def cholesky(self):
         """L, (n, d, d)."""
-        return (
-            ops.tril(self.below, -1)
-            + ops.eye(self.mean.shape[1], dtype=self.mean.dtype) * ops.exp(0.5 * self.log_var)[:, None]
-        )
+        return ops.exp(0.5 * self.log_var)[:, :, None] * self._unit
 
     def _log_prob(self, eps_squared):
         constant = self.mean.shape[1] * math.log(2 * math.pi)
@@ -40,12 +43,13 @@ class MultivariateNormal(Reparameterized):
 
     def log_prob(self, z):
         """-1/2 (|L^-1 (z - mean)|^2 + log det L L^T + d log 2 pi)."""
-        eps = ops.solve_triangular(self.cholesky, ops.expand_dims(z - self.mean, 2), lower=True)
+        standardised = (z - self.mean) * ops.exp(-0.5 * self.log_var)
+        eps = ops.solve_triangular(self._unit, ops.expand_dims(standardised, 2), lower=True)
         return self._log_prob(sum_event(ops.square(eps)))
 
     def pairwise_log_prob(self, z):
-        difference = ops.transpose(z)[None] - self.mean[:, :, None]
-        eps = ops.solve_triangular(self.cholesky, difference, lower=True)  # (n, d, m)
+        standardised = (ops.transpose(z)[None] - self.mean[:, :, None]) * ops.exp(-0.5 * self.log_var)[:, :, None]
+        eps = ops.solve_triangular(self._unit, standardised, lower=True)  # (n, d, m)
         return self._log_prob(ops.transpose(ops.sum(ops.square(eps), axis=1)))
 
     def rsample_and_log_prob(self, eps):
@@ -61,5 +65,5 @@ class MultivariateNormal(Reparameterized):
         if not isinstance(other, Normal):
             return None
         diagonal = Normal(self.mean, self.log_var).kl_divergence(other)
-        below = ops.sum(ops.square(ops.tril(self.below, -1)), axis=2)
-        return diagonal + 0.5 * below * ops.exp(-other.log_var)
+        ratio = ops.exp(0.5 * (self.log_var - other.log_var))
+        return diagonal + 0.5 * ops.sum(ops.square(ratio[:, :, None] * ops.tril(self.below, -1)), axis=2)

@@ -2,11 +2,13 @@
 
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
 from kvae.data import streams
 from kvae.distributions import Normal
+from kvae.evaluation import draws
 
 _ROWS = 250
 
@@ -23,9 +25,10 @@ def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
 
     data: a stream of batches or an array. Returns an `ActiveUnits`.
     """
+    draws.check_has_posterior(model)
     count, mean, squares = 0, 0.0, 0.0
     for element in streams.batches(model._checked(data, "data"), batch_size):
-        codes = ops.convert_to_numpy(model.encode(model._scaled(model._read(element)))).astype("float64")
+        codes = _float64(model.posterior(model._read(element)).mean)
         before, count = mean, count + len(codes)
         mean = before + np.sum(codes - before, axis=0) / count
         squares = squares + np.sum((codes - before) * (codes - mean), axis=0)
@@ -68,25 +71,29 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
         an `AggregatePosterior`.
 
     Raises:
+        TypeError: for a model without a posterior.
         ValueError: for a posterior that can't score another's z, as a planar flow can't, and for a single example.
     """
+    draws.check_has_posterior(model)
     if not scores_any_z(model):
         raise ValueError(
             f"q(z) is a mixture of the data's posteriors, and this {type(model.posterior_family).__name__} scores only "
             "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal()."
         )
     rng = np.random.default_rng(seed)
-    x, examples = _subset(streams.batches(model._checked(data, "data"), batch_size), components, rng)
-    if len(x) < 2:
+    x, examples = _subset(map(model._read, streams.batches(model._checked(data, "data"), batch_size)), components, rng)
+    kept = min(components, examples)
+    if kept < 2:
         raise ValueError("data is a single example; the aggregate posterior is a mixture of at least 2.")
-    posteriors = [model.posterior(model._scaled(x[start : start + _ROWS])) for start in range(0, len(x), _ROWS)]
-    prior, numbers = model.prior_distribution(), np.arange(len(x))
+    parts = [slice(start, start + _ROWS) for start in range(0, kept, _ROWS)]
+    posteriors = [model.posterior(keras.tree.map_structure(lambda of_x, p=part: of_x[p], x)) for part in parts]
+    prior, numbers = model.prior_distribution(), np.arange(kept)
     z, own, log_prior, log_aggregate = [], [], [], []
-    for part, posterior in enumerate(posteriors):
+    for part, posterior in zip(parts, posteriors, strict=True):
         eps = rng.normal(size=posterior.mean.shape)
         drawn = posterior.reparameterize(ops.cast(eps, posterior.mean.dtype))
         pairs = np.concatenate([_float64(other.pairwise_log_prob(drawn)) for other in posteriors], axis=1)
-        rows = numbers[part * _ROWS :][: len(pairs)]
+        rows = numbers[part]
         z.append(_float64(drawn))
         own.append(pairs[np.arange(len(pairs)), rows])
         log_prior.append(_float64(prior.log_prob(drawn)))
@@ -104,16 +111,19 @@ def scores_any_z(model):
     return getattr(getattr(model, "posterior_family", None), "scores_any_z", True)
 
 
-def _subset(stream, most, rng):
-    """(a uniform subset of at most so many x, the number of all), in one pass (Vitter 1985, algorithm R)."""
+def _subset(batches, most, rng):
+    """(a uniform subset of at most so many x, the number of all), in one pass (Vitter 1985, algorithm R).
+
+    batches: of x, an array or more of them.
+    """
     kept, seen = [], 0
-    for element in stream:
-        for x in ops.convert_to_numpy(streams.unpack(element)[0]):
+    for batch in batches:
+        for x in zip(*map(ops.convert_to_numpy, keras.tree.flatten(batch)), strict=True):
             place = seen if seen < most else rng.integers(seen + 1)
             if place < most:
                 kept[place : place + 1] = [x]
             seen += 1
-    return np.stack(kept), seen
+    return keras.tree.pack_sequence_as(batch, [np.stack(part) for part in zip(*kept, strict=True)]), seen
 
 
 def _log_mixture(log_densities, rows, examples):

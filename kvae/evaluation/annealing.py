@@ -50,8 +50,10 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
     """A `Bracket` of log p(x) on simulated data, whose width is the most that annealing so may be wrong by there.
 
     Grosse, Ghahramani and Adams (2015), "Sandwiching the marginal likelihood using bidirectional Monte Carlo": the z
-    that an x was drawn with is an exact draw of p(z|x), from which the path leads back to the prior.
+    that an x was drawn with is an exact draw of p(z|x), from which the path leads back to the prior. Arguments as in
+    `annealed_importance_sampling`; a ConditionalVAE, whose labels can't be simulated, raises ValueError.
     """
+    draws.check_simulates(model)
     generator = keras.random.SeedGenerator(seed)
     z = model.prior_distribution(examples).sample(generator)
     x = model.conditional(z).sample(generator)
@@ -63,8 +65,9 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
 
 def _forwards(anneal, model, x, steps, chains, seed):
     """(log p(x), (n,), the step sizes, (steps, n)), these from a first run."""
-    prior = model.prior_distribution(len(x) * chains)
-    sizes = tf.fill((steps, len(x)), tf.constant(0.5, model.variable_dtype))
+    examples = len(tf.nest.flatten(x)[0])
+    prior = model.prior_distribution(examples * chains)
+    sizes = tf.fill((steps, examples), tf.constant(0.5, model.variable_dtype))
     _, sizes = anneal["finding"](x, prior.sample(4 * seed), 4 * seed, sizes)
     log_weights, _ = anneal["forwards"](x, prior.sample(4 * seed + 1), 4 * seed + 1, sizes)
     return _log_mean_exp(log_weights), sizes
@@ -87,10 +90,10 @@ def _annealing(model, steps, chains, leapfrogs):
 
     def anneal(way, x, z, seed, sizes):
         prior = model.prior_distribution()
-        repeated = tf.repeat(x, chains, axis=0)
+        repeated = tf.nest.map_structure(lambda part: tf.repeat(part, chains, axis=0), x)
 
         def log_likelihood(z):
-            return model.conditional(z).log_prob(repeated)
+            return model.log_conditional(repeated, z)
 
         def log_density(z, beta):
             with tf.GradientTape() as tape:
@@ -135,8 +138,8 @@ def _annealing(model, steps, chains, leapfrogs):
         _, _, log_weights, _, used = tf.while_loop(lambda step, *_: step < steps, one_step, state)
         return tf.reshape(log_weights, (-1, chains)), used.stack()
 
-    shapes = (None, *model.event_shape), (None, model.latent_dim), (), (steps, None)
-    signature = [tf.TensorSpec(shape, kind) for shape, kind in zip(shapes, (dtype, dtype, "int64", dtype), strict=True)]
+    others = ((None, model.latent_dim), dtype), ((), "int64"), ((steps, None), dtype)
+    signature = [draws.signature(model), *(tf.TensorSpec(*spec) for spec in others)]
 
     def compiled(way):
         function = tf.function(functools.partial(anneal, way), autograph=False, input_signature=signature)

@@ -7,6 +7,8 @@ import numpy as np
 import scipy.stats
 from keras import ops
 
+from kvae.evaluation import draws as drawing
+
 _ROWS = 500
 
 
@@ -30,7 +32,7 @@ def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
     Too many ranks at both ends mean a q(z|x) that is too narrow, too many in the middle one that is too wide.
 
     Args:
-        model: a VAE or PCA.
+        model: a VAE or PCA; no ConditionalVAE, which raises ValueError: its labels can't be simulated.
         runs: int, the z.
         draws: int, of each q(z|x).
         bins: int, of the test; a divisor of draws + 1.
@@ -39,6 +41,7 @@ def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
     Returns:
         a `Calibration`.
     """
+    drawing.check_simulates(model)
     if (draws + 1) % bins:
         raise ValueError(f"bins is {bins} and draws {draws}; expected bins to divide draws + 1.")
     generator, ranks = keras.random.SeedGenerator(seed), []

@@ -93,8 +93,8 @@ def elbo_decomposition(
     See `log_likelihood`, whose estimate the last term depends on, and `aggregate_posterior`, which takes `components`.
     Returns a `Decomposition`.
     """
-    found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
     split = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
+    found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
     return Decomposition(found, split)
 
 

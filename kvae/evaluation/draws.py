@@ -27,11 +27,7 @@ def scorer(model, rows=None):
         shape, key = (size, model.latent_dim), [seed, position * 2**24 + block]
         return tf.random.stateless_normal(shape, key, dtype=dtype, alg="philox")
 
-    x = tf.nest.map_structure(
-        lambda part: tf.TensorSpec(part.shape, part.dtype), model.symbol(model.event_shape, dtype)
-    )
-
-    @tf.function(input_signature=[x, tf.TensorSpec((None,), "int64")] + 3 * [number], autograph=False)
+    @tf.function(input_signature=[signature(model), tf.TensorSpec((None,), "int64")] + 3 * [number], autograph=False)
     def scores(x, positions, block, size, seed):
         posterior, prior = model.posterior(x), model.prior_distribution()
         eps = tf.map_fn(lambda position: noise(position, block, size, seed), positions, fn_output_signature=dtype)
@@ -54,6 +50,27 @@ def scorer(model, rows=None):
     return lambda x, positions, *numbers: compiled(
         model._scaled(x), positions, *(tf.constant(n, "int64") for n in numbers)
     ).numpy()
+
+
+def signature(model):
+    """The `tf.TensorSpec` of x as the model's networks take it, or more of them."""
+    x = model.symbol(model.event_shape, model.variable_dtype)
+    return tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), x)
+
+
+def check_has_posterior(model):
+    """Raise TypeError for a model of another kind."""
+    if not hasattr(model, "posterior"):
+        raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
+
+
+def check_simulates(model):
+    """Raise ValueError for a model whose x depend on labels."""
+    if hasattr(model, "label_dim"):
+        raise ValueError(
+            f"A {type(model).__name__} draws images of labels that are given, and here it has to draw the data itself: "
+            "use a model without labels, or annealed_importance_sampling, which takes data."
+        )
 
 
 def blocks(samples):

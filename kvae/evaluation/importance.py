@@ -9,6 +9,8 @@ from kvae.data import streams
 from kvae.evaluation import draws
 from kvae.evaluation.unfinished import Unfinished
 
+FEW = 20  # effective samples
+
 
 @dataclasses.dataclass(frozen=True)
 class LogLikelihood:
@@ -40,17 +42,23 @@ class LogLikelihood:
 
     @property
     def _relative_variance(self):
-        """Of each example's mean weight, by the weights themselves."""
-        return 1 / self.effective_samples - 1 / self.samples
+        """Of each example's mean weight, by the weights themselves, of which a single one says nothing."""
+        return 1 / self.effective_samples - 1 / self.samples if self.samples > 1 else np.full_like(self.values, np.nan)
 
     @property
     def sampling_error(self):
-        """Of the mean over these very x: the standard error that the draws alone make, to first order."""
+        """Of the mean over these very x: the standard error that the draws alone make, to first order; nan at k = 1.
+
+        Far too small where few draws count, as `bias` is: it sees only the weights that were drawn.
+        """
         return float(np.sqrt(np.sum(self._relative_variance)) / len(self.values))
 
     @property
     def bias(self):
-        """How far the mean is expected to lie below log p(x), to first order: half the relative variance, negative."""
+        """How far the mean is expected to lie below log p(x), to first order: half the relative variance, negative.
+
+        nan at k = 1.
+        """
         return -float(np.mean(self._relative_variance)) / 2
 
     @property
@@ -71,9 +79,11 @@ class LogLikelihood:
 
     def __str__(self):
         bits = "" if self.dimensions is None else f", {self.bits_per_dimension:.4f} bits per dimension"
+        effective = np.median(self.effective_samples)
+        few = f", below {FEW}: trust neither sampling_error nor bias" if effective < FEW else ""
         return (
             f"log p(x) = {self.mean:.2f} +- {self.standard_error:.2f} nats{bits} ({len(self.values):,} examples, "
-            f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {np.median(self.effective_samples):.0f})"
+            f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {effective:.0f}{few})"
         )
 
 
@@ -102,12 +112,13 @@ def log_likelihood(
 
     Raises:
         TypeError: for a model without them.
-        ValueError: for data that can't be used, and for a file of another model, other arguments or other data.
+        ValueError: for numbers below 1, for data that can't be used, and for a file of another model, other arguments
+            or other data.
     """
-    if not hasattr(model, "posterior"):
-        raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
-    if isinstance(samples, bool) or not isinstance(samples, int | np.integer) or samples < 1:
-        raise ValueError(f"samples is {samples!r}; expected an integer of at least 1.")
+    draws.check_has_posterior(model)
+    for name, value in (("samples", samples), ("rows", 1 if rows is None else rows)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} is {value!r}; expected an integer of at least 1.")
     counts = _counts(int(samples))
     unfinished = Unfinished(resume, model, samples=int(samples), seed=int(seed))
     score = None

@@ -10,10 +10,10 @@ from keras import ops
 from kvae.data import streams
 from kvae.evaluation.aggregate import ActiveUnits, active_units
 from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
+from kvae.evaluation.importance import FEW
 
 _COLLAPSED = 0.01  # the variance of a latent's posterior mean
 _MISMATCH = 0.1  # nats, of one latent's aggregate posterior to the prior
-_FEW = 20  # effective samples
 _LARGE_GAP = 0.1  # of the KL to the prior
 _AT_BOUND = 1.05  # of the smallest variance
 
@@ -73,7 +73,7 @@ def report(
     )
     units = active_units(model, data, _COLLAPSED, batch_size)
     first = next(iter(streams.batches(data, batch_size)))
-    findings = _latents(parts, units) + _posterior(parts) + _decoder(model, model._scaled(streams.unpack(first)[0]))
+    findings = _latents(parts, units) + _posterior(parts) + _decoder(model, model._read(first))
     return Report(parts, units, tuple(findings))
 
 
@@ -114,10 +114,10 @@ def _saturated(parts):
 def _posterior(parts):
     found, findings = parts.likelihood, []
     effective = float(np.median(found.effective_samples))
-    if effective < min(_FEW, found.samples / 2):
+    if effective < min(FEW, found.samples / 2):
         findings.append(
-            f"the posterior is overconfident: of {found.samples:,} draws of q(z|x) {effective:.1f} count (median), so "
-            "that log p(x) is likely to be higher still. Take more samples, or check by annealed_importance_sampling."
+            f"few draws count: of {found.samples:,} of q(z|x) {effective:.1f} (median), so that log p(x) is likely to "
+            "be higher still. Take more samples, or check by annealed_importance_sampling."
         )
     if parts.gap.value > _LARGE_GAP * parts.kl.value and parts.gap.value > 3 * parts.gap.standard_error:
         findings.append(
@@ -131,7 +131,7 @@ def _decoder(model, x):
     smallest = getattr(getattr(model, "likelihood", None), "min_variance", None)
     if smallest is None or isinstance(model.likelihood.variance, float):
         return []
-    log_var = model.conditional(model.encode(x)).log_var
+    log_var = model.conditional_at(x, model.posterior(x).mean).log_var
     share = np.mean(ops.convert_to_numpy(log_var) < math.log(_AT_BOUND * smallest))
     if share < 0.01:
         return []

@@ -1,6 +1,7 @@
 """What a long measurement has found so far, in a file from which it goes on."""
 
 import hashlib
+import json
 import pathlib
 import time
 import zipfile
@@ -21,7 +22,8 @@ class Unfinished:
 
     Args:
         path: of the file, or None for none.
-        model: whose weights, like `arguments` and the examples, must be those that the file is of.
+        model: whose weights and configuration, but for names and seeds, must be those that the file is of, as
+            `arguments` and the examples must.
         arguments: {name: value}.
 
     Raises:
@@ -34,7 +36,8 @@ class Unfinished:
         self.seen, self.expected = hashlib.sha256(), None
         self.written = time.monotonic()
         if self.path is not None:
-            self.identity = {"weights": _fingerprint(model), **{name: str(value) for name, value in arguments.items()}}
+            own = {"weights": _weights(model), "configuration": _configuration(model)}
+            self.identity = {**own, **{name: str(value) for name, value in arguments.items()}}
             if self.path.exists():
                 self._read()
 
@@ -104,9 +107,48 @@ class Unfinished:
             self._write()
 
 
-def _fingerprint(model):
-    """Of a model's weights."""
+def _weights(model):
+    """A fingerprint of the weights' shapes and values, in their order."""
     found = hashlib.sha256()
     for weight in model.weights:
-        found.update(f"{weight.path} {weight.shape}".encode() + ops.convert_to_numpy(weight).tobytes())
+        found.update(str(tuple(weight.shape)).encode() + ops.convert_to_numpy(weight).tobytes())
     return found.hexdigest()
+
+
+def _configuration(model):
+    """A fingerprint of what the model's layers, its likelihood, prior and posterior among them, were made with."""
+    found = [type(model).__name__]
+    for layer in _layers(model):
+        found.append(type(layer).__name__)
+        if not isinstance(layer, keras.Model):  # whose layers come after it
+            found.append(_anonymous(_config(layer)))
+    text = json.dumps(found, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _layers(layer):
+    for part in getattr(layer, "layers", ()):
+        yield part
+        yield from _layers(part)
+
+
+def _config(layer):
+    try:
+        return layer.get_config()
+    except NotImplementedError:  # a reader's own layer
+        return {}
+
+
+def _anonymous(config):
+    """The config without what says nothing of the numbers: names, seeds, and whether weights are trained."""
+    if isinstance(config, list | tuple):
+        return [_anonymous(part) for part in config]
+    if not isinstance(config, dict):
+        return config
+    left_out = ("name", "seed", "trainable")
+    kept = {str(key): value for key, value in config.items() if key not in left_out}
+    return {key: value if key == "dtype" else _anonymous(value) for key, value in kept.items()}
+
+
+def _plain(value):
+    return value.tolist() if hasattr(value, "tolist") else type(value).__name__

@@ -118,7 +118,8 @@ class InverseAutoregressive(_Affine):
     """z' = s z + (1 - s) m, where s = sigmoid(.) and m of a latent depend on those before it; the order then turns.
 
     Kingma et al. (2016), "Improved variational inference with inverse autoregressive flow", equations 13 and 14, with
-    the networks of Germain et al. (2015), "MADE". One pass; the inverse takes latent_dim of them a step.
+    the networks of Germain et al. (2015), "MADE". One pass; the inverse takes latent_dim of them a step. The logit of
+    s is held within 2 +- 6, since the inverse divides by s.
     """
 
     def __init__(self, steps=2, hidden=(64,), **kwargs):
@@ -134,7 +135,8 @@ class InverseAutoregressive(_Affine):
     def _gate_and_mean(self, number, z, context):
         inputs = z if context is None else ops.concatenate([z, context], axis=1)
         raw, mean = ops.split(self.networks[number](inputs), 2, axis=1)
-        return raw + 2.0, mean  # a gate of 0.88, as the paper has it: at first most passes through
+        raw = 2.0 + 6.0 * ops.tanh(raw / 6.0)  # at first a gate of 0.88: as the paper has it, most passes through
+        return raw, mean
 
     def call(self, eps, context=None):
         z, log_determinant = eps, 0.0

@@ -1,7 +1,6 @@
 """What a flow is, and the distribution that it makes of a normal one."""
 
 import abc
-import contextlib
 import dataclasses
 import numbers
 
@@ -9,6 +8,7 @@ import keras
 from keras import ops
 
 from kvae.distributions import Normal, Reparameterized
+from kvae.distributions.base import held, hold
 
 
 class Flow(keras.layers.Layer, abc.ABC):
@@ -52,13 +52,13 @@ class Transformed(Reparameterized):
         base: `Normal` of n rows.
         flow: a built `Flow`.
         context: tensor (n, units), or None.
-        constant: bool, whether the flow's weights are constants to the gradient.
+        constants: what `hold` gave of the flow where it is constant to the gradient, else ().
     """
 
     base: Normal
     flow: Flow
     context: object = None
-    constant: bool = False
+    constants: tuple = ()
 
     @property
     def mean(self):
@@ -71,14 +71,9 @@ class Transformed(Reparameterized):
         return z, log_prob - log_determinant
 
     def log_prob(self, z):
-        with self._weights():
+        with held(self.constants):
             u, log_determinant = self.flow.inverse(z, self.context)
         return self.base.log_prob(u) + log_determinant
-
-    def _weights(self):
-        if not self.constant:
-            return contextlib.nullcontext()
-        return keras.StatelessScope([(v, ops.stop_gradient(ops.convert_to_tensor(v))) for v in self.flow.variables])
 
     def sample(self, seed):
         return self.flow(self.base.sample(seed), self.context)[0]
@@ -88,4 +83,4 @@ class Transformed(Reparameterized):
         return dataclasses.replace(self, base=self.base.map(function), context=context)
 
     def stop_gradient(self):
-        return dataclasses.replace(super().stop_gradient(), constant=True)
+        return dataclasses.replace(super().stop_gradient(), constants=hold(self.flow))

@@ -7,13 +7,16 @@ from keras import ops
 
 from kvae.flows.base import Flow
 
+TINY = 1e-9
+
 
 @keras.saving.register_keras_serializable("kvae")
 class Planar(Flow):
     """z' = z + u tanh(w z + b), step by step; with a context, u, w and b are linear in it.
 
     Rezende and Mohamed (2015), equations 10 to 12 and appendix A.1, whose condition w u > -1 is held by
-    w u <- softplus(w u + log(e - 1)) - 1: shifted, so that u = 0 is the identity.
+    w u <- 0.999 (softplus(w u + log(e - 1)) - 1): shifted, so that u = 0 is the identity, and with a little to spare,
+    since float32 has -1 for a number just above it.
     """
 
     invertible = False
@@ -43,10 +46,12 @@ class Planar(Flow):
         for step in range(self.steps):
             u, w, b = ops.split(parameters[:, step], [self.latent_dim, 2 * self.latent_dim], axis=1)
             inner = ops.sum(w * u, axis=1, keepdims=True)
-            wanted = ops.softplus(inner + math.log(math.e - 1)) - 1
-            u = u + (wanted - inner) * w / (ops.sum(ops.square(w), axis=1, keepdims=True) + 1e-7)
+            wanted = 0.999 * (ops.softplus(inner + math.log(math.e - 1)) - 1)
+            square = ops.sum(ops.square(w), axis=1, keepdims=True)
+            u = u + (wanted - inner) * w / (square + TINY)
+            inner = (wanted * square + inner * TINY) / (square + TINY)  # the new w u, without the sum's rounding
             activation = ops.tanh(ops.sum(w * z, axis=1, keepdims=True) + b)
-            slope = (1 - ops.square(activation)) * ops.sum(w * u, axis=1, keepdims=True)
+            slope = (1 - ops.square(activation)) * inner
             z = z + u * activation
             log_determinant = log_determinant + ops.log1p(slope)[:, 0]
         return z, log_determinant

@@ -23,7 +23,8 @@ class ConditionalVAE(VAE):
     `decode`, `conditional` and `inverse_transform` take (z, y).
 
     y is class numbers, integers (n,) below label_dim, of which the networks see one 1 among 0s, or numbers
-    (n, label_dim), which they see as they are. A class number that isn't one is seen as zeros.
+    (n, label_dim), which they see as they are. Class numbers that aren't below it raise ValueError in arrays and in a
+    stream's first batch; in its later ones the networks see zeros.
 
     Args:
         encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to what the posterior reads.
@@ -63,6 +64,30 @@ class ConditionalVAE(VAE):
             raise ValueError(f"Found {type(x).__name__}; a ConditionalVAE takes a pair, (x, y) or (z, y).")
         return [super()._scaled(x[0]), self._encoded(x[1])]
 
+    def fit(self, x=None, y=None, **kwargs):
+        self._check_labels(streams.fit_arguments(x, y, None)[1])
+        return super().fit(x, y, **kwargs)
+
+    def evaluate(self, x=None, y=None, **kwargs):
+        self._check_labels(streams.fit_arguments(x, y, None)[1])
+        return super().evaluate(x, y, **kwargs)
+
+    def _first_batch(self, data, name, steps):
+        first = super()._first_batch(data, name, steps)
+        batches = streams.batches(data).take(1) if hasattr(data, "element_spec") else [data]
+        for element in batches:
+            self._check_labels(streams.unpack(element)[1])
+        return first
+
+    def _check_labels(self, y):
+        """Raise ValueError for class numbers, an array (n,), that aren't all below label_dim."""
+        y = np.asarray(y)
+        if y.ndim == 1 and y.size and y.dtype.kind in "iu" and not (y.min() >= 0 and y.max() < self.label_dim):
+            raise ValueError(
+                f"y has class numbers from {y.min()} to {y.max()}; expected them from 0 to {self.label_dim - 1}, "
+                f"label_dim being {self.label_dim}."
+            )
+
     def _encoded(self, y):
         y = ops.convert_to_tensor(y)
         dtype = keras.backend.standardize_dtype(y.dtype)
@@ -81,11 +106,14 @@ class ConditionalVAE(VAE):
 
     def log_conditional(self, x, z, training=False):
         """log p(x|z,y), (n,), in nats, for the pair (x, y)."""
-        x, y = self._scaled(x)
-        return self.conditional((z, y), training).log_prob(x)
+        return self.conditional_at(x, z, training).log_prob(self._scaled(x)[0])
+
+    def conditional_at(self, x, z, training=False):
+        """p(x|z,y) for z (n, latent_dim) and the y of the pair (x, y)."""
+        return self.conditional((z, self._scaled(x)[1]), training)
 
     def call(self, x, training=False):
-        return self.decode((self.encode(x), x[1]))
+        return self.conditional_at(x, self.encode(x)).mean
 
     def sample(self, count=1, *, y, noise=False, seed=None):
         """Images of label y: z ~ p(z), and then the mean of p(x|z,y), or x ~ p(x|z,y) where noise is True.
@@ -101,6 +129,7 @@ class ConditionalVAE(VAE):
         self.check_built()
         y = np.asarray(y)
         one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
+        self._check_labels(np.atleast_1d(y))
         if not one and len(y) != count:
             raise ValueError(f"There are {len(y)} labels for {count} images; expected one, or one for each.")
         y = np.repeat(y[None], count, axis=0) if one else y

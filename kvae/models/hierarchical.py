@@ -2,7 +2,6 @@
 
 import keras
 
-from kvae.distributions import Normal
 from kvae.distributions.chain import Chain, inputs_of, split
 from kvae.models.pair import outputs_or_error
 from kvae.models.vae import VAE
@@ -85,7 +84,7 @@ class HierarchicalVAE(VAE):
 
     def _top(self, features, training):
         network = self.posteriors[-1]
-        return Normal(*self.outputs_of(network, inputs_of(network, features[-1:]), training))
+        return self.posterior_family.distribution(self.outputs_of(network, inputs_of(network, features[-1:]), training))
 
     def posterior(self, x, training=False):
         """q(z|x) for x (n, ...), a `kvae.distributions.Chain`."""

@@ -47,11 +47,12 @@ class LatentVariableMixin:
         if samples > 1:
             x = keras.tree.map_structure(lambda part: ops.repeat(part, samples, axis=0), x)
             repeated = posterior.repeat(samples)
+        constant = repeated.stop_gradient() if doubly_reparameterized else None
         z, log_posterior = repeated.rsample_and_log_prob(ops.reshape(eps, (-1, self.latent_dim)))
         if doubly_reparameterized:
             path = WeightedPath()
             z = path(z)
-            log_posterior = repeated.stop_gradient().log_prob(z)
+            log_posterior = constant.log_prob(z)
 
         def by_sample(values):
             return ops.reshape(values, (-1, samples))

@@ -1,6 +1,10 @@
 """The variational autoencoder."""
 
+import warnings
+
 import keras
+import numpy as np
+from keras import ops
 
 from kvae import likelihoods
 from kvae.layers import Sampling
@@ -8,7 +12,7 @@ from kvae.models.latent_variable import LatentVariableMixin
 from kvae.models.pair import PairModel, check_built_for
 from kvae.objectives import ELBO, Objective
 from kvae.posteriors import DiagonalNormal, Posterior
-from kvae.priors import Prior, StandardNormal
+from kvae.priors import Prior, StandardNormal, VampPrior
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -52,12 +56,17 @@ class VAE(LatentVariableMixin, PairModel):
         self._build_if_shape_is_known()
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As `keras.Model.compile`. loss: an objective; None is ELBO()."""
+        """As `keras.Model.compile`. loss: an objective; None is ELBO(). Raises ValueError where it doesn't fit."""
         loss = ELBO() if loss is None else loss
         if not isinstance(loss, Objective):
             raise TypeError(f"loss is {loss!r}; a VAE's is a kvae.Objective such as kvae.ELBO(beta=1.0).")
-        loss.check_posterior(self.posterior_family)
+        loss.check_model(self)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.compiled:
+            self.loss.check_model(self)
 
     def check_networks(self, code_shapes, output_shapes, event_shape):
         self.posterior_family.check_outputs(code_shapes)
@@ -88,6 +97,17 @@ class VAE(LatentVariableMixin, PairModel):
         """p(x|z) for z (n, latent_dim)."""
         return self.likelihood.distribution(self.outputs_of(self.decoder, z, training))
 
+    def conditional_at(self, x, z, training=False):
+        """p(x|z) for z (n, latent_dim), and for what else it depends on of x (n, ...): here nothing."""
+        return self.conditional(z, training)
+
+    def kl_groups(self):
+        """How many columns the closed form of KL(q(z|x) || p(z)) has, one a latent or fewer; 0 where there is none."""
+        symbol = self.symbol(self.event_shape, self.variable_dtype)
+        x = keras.tree.map_structure(lambda part: ops.zeros((1, *part.shape[1:]), part.dtype), symbol)
+        kl = self.prior.kl_divergence(self.posterior(x))
+        return 0 if kl is None else kl.shape[1]
+
     def encode(self, x):
         return self.posterior(x).mean
 
@@ -103,6 +123,13 @@ class VAE(LatentVariableMixin, PairModel):
 
     def _check_values(self, x):
         self.likelihood.check_data(x)
+        bounds = self.prior.bounds if isinstance(self.prior, VampPrior) else None
+        if bounds is not None and (np.min(x) < bounds[0] or np.max(x) > bounds[1]):
+            warnings.warn(
+                f"The data reach from {np.min(x):g} to {np.max(x):g}, and the VampPrior's images are held in its "
+                f"bounds {bounds}: give VampPrior(bounds=(low, high)) those of the data, or None, or scale the data.",
+                stacklevel=2,
+            )
 
     def get_config(self):
         parts = {"likelihood": self.likelihood, "prior": self.prior, "posterior": self.posterior_family}
