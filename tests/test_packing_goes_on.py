@@ -5,24 +5,15 @@ import types
 
 import numpy as np
 import pytest
+from packed_rows import ROWS, SIZES, batches, pixels
 
 import kvae.data
 from kvae.data import manifest, shards
 
-ROWS, SHAPE = 1003, (5, 4, 3)
-SIZES = {"shard_bytes": 200 * 60, "block_bytes": 1950}  # blocks of 32 rows (1920 bytes), shards of 192
-
 
 @pytest.fixture
-def x(rng):
-    return rng.integers(0, 256, (ROWS, *SHAPE), np.uint8)
-
-
-def batches(x, size=50, stop=None):
-    for start in range(0, len(x), size):
-        if start == stop:
-            raise KeyboardInterrupt
-        yield {"image": x[start : start + size], "label": np.arange(len(x))[start : start + size]}
+def x():
+    return pixels()
 
 
 def files(directory):
