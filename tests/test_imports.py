@@ -12,8 +12,11 @@ LEVELS = [
     ["layers", "quantising", "schedules", "flows"],
     ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
     ["data"],
+    ["cards", "checkpoints"],
     ["models"],
-    ["evaluation", "plots", "callbacks"],
+    ["evaluation", "plots", "archives"],
+    ["callbacks"],
+    ["widgets"],
     ["__init__", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
@@ -24,7 +27,6 @@ TENSORFLOW = {
     "models/training.py",
     "optimizers.py",
     "replicas.py",
-    "callbacks.py",
 }
 FILES = sorted(ROOT.rglob("*.py"))
 
