@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from kvae import arguments
 from kvae.schedules import WarmUp
 
 
@@ -179,11 +180,9 @@ class IWAE(Objective):
     """
 
     def __init__(self, samples=50, gradient="plain"):
-        if isinstance(samples, bool) or not isinstance(samples, numbers.Integral) or samples < 1:
-            raise ValueError(f"samples is {samples!r}; expected an integer of at least 1.")
         if gradient not in ("plain", "doubly_reparameterized"):
             raise ValueError(f"gradient is {gradient!r}; expected 'plain' or 'doubly_reparameterized'.")
-        self.samples = int(samples)
+        self.samples = arguments.whole("samples", samples, 1)
         self.gradient = gradient
         self.doubly_reparameterized = gradient == "doubly_reparameterized"
 
@@ -203,19 +202,20 @@ class IWAE(Objective):
 
 
 class Beginning(keras.callbacks.Callback):
-    """Tells the model's objective, before the first step, which will be the last, and prints what it says to that."""
+    """Tells the model's objective, before the first step, which will be the last, and prints what it says to that.
 
-    def __init__(self, initial_epoch=0):
+    first_epoch, first_update: the epoch that the run began with, and the optimizer's updates before it.
+    """
+
+    def __init__(self, first_epoch, first_update):
         super().__init__()
-        self.initial_epoch = initial_epoch
+        self.first_epoch, self.first_update = first_epoch, first_update
 
     def on_train_begin(self, logs=None):
-        optimizer, steps = self.model.optimizer, self.params["steps"]
+        steps = self.params["steps"]
         if steps is not None:
-            steps *= self.params["epochs"] - self.initial_epoch
-            steps = int(ops.convert_to_numpy(optimizer.iterations)) + steps // (
-                optimizer.gradient_accumulation_steps or 1
-            )
+            steps *= self.params["epochs"] - self.first_epoch
+            steps = self.first_update + steps // (self.model.optimizer.gradient_accumulation_steps or 1)
         said = self.model.loss.begin(steps)
         if said and self.params["verbose"]:
             print(said)

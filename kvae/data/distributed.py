@@ -32,7 +32,8 @@ class DistributedRun(Run, tf.distribute.DistributedDataset):
             return split.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
         iterator = iter(self.strategy.distribute_datasets_from_function(parts))
-        self.next_epoch += not self.once
+        if not self.once:
+            self.advance()
         return iterator
 
 

@@ -34,6 +34,9 @@ class Stream(tf.data.Dataset):
             up the whole together, batch by batch.
         steps: int, the batches of an epoch.
         seed: int, of the epochs that plain datasets start at.
+
+    Attributes:
+        source: the `kvae.data.contents.Source` of its examples, where that is known.
     """
 
     def __init__(self, order, steps, seed=0):
@@ -41,6 +44,7 @@ class Stream(tf.data.Dataset):
         self.steps = int(steps)
         self.seed = seed
         self.next_epoch = 0
+        self.source = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
         batches = self._batches(epochs, skip=0, share=(0, 1))
@@ -82,7 +86,7 @@ class Stream(tf.data.Dataset):
             return function(self.order(epoch, skip=skip, share=share))
 
         stream = Stream(order, self.steps, self.seed)
-        stream.next_epoch = self.next_epoch
+        stream.next_epoch, stream.source = self.next_epoch, self.source
         return stream
 
     def map(self, *args, **kwargs):
@@ -103,7 +107,7 @@ class Stream(tf.data.Dataset):
 
 
 class Run(tf.data.Dataset):
-    """A `Stream` as `fit` reads it: of an iterator each, epoch after epoch from `next_epoch` on.
+    """A `Stream` as `fit` reads it: of an iterator each, epoch after epoch from `next_epoch` on, behind `skip` batches.
 
     Where `fit`'s epochs are other than the stream's, they are stretches of the stream's batches, of one iterator.
 
@@ -113,20 +117,24 @@ class Run(tf.data.Dataset):
     """
 
     def __init__(self, stream, steps=None):
-        self.stream, self.next_epoch = stream, 0
+        self.stream, self.next_epoch, self.skip = stream, 0, 0
         self.steps = steps or stream.steps
         super().__init__(stream._variant_tensor)
 
     def batches(self, share=(0, 1)):
         """What the next iterator reads, a plain dataset."""
         if self.steps == self.stream.steps:
-            return self.stream.epoch(self.next_epoch, share=share)
-        return self.stream.endless(self.next_epoch * self.steps, share=share)
+            return self.stream.epoch(self.next_epoch, skip=self.skip, share=share)
+        return self.stream.endless(self.next_epoch * self.steps + self.skip, share=share)
 
     def __iter__(self):
-        batches = self.batches()
-        self.next_epoch += 1
-        return iter(batches)
+        iterator = iter(self.batches())
+        self.advance()
+        return iterator
+
+    def advance(self):
+        """Let the next iterator read the epoch behind this one, from its start."""
+        self.next_epoch, self.skip = self.next_epoch + 1, 0
 
     def cardinality(self):
         same = self.steps == self.stream.steps

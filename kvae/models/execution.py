@@ -13,15 +13,16 @@ def steps_per_execution(model, batch_size, callbacks, counts=()):
 
     A step costs Python about a millisecond, which is nothing to a large network and half the time of a small one. It
     is 1 for eager models, where a callback looks at every batch, and for gradients that are accumulated or summed
-    over replicas, which Keras doesn't take in groups. counts: numbers of steps that were asked for, or None: all of
-    them are divided, since Keras takes whole groups.
+    over replicas, which Keras doesn't take in groups. A callback with `most_steps` looks at groups of up to so many.
+    counts: numbers of steps that were asked for, or None: all are divided, since Keras takes whole groups.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
     accumulates = getattr(model.optimizer, "gradient_accumulation_steps", None)
     if model.run_eagerly or replicas > 1 or accumulates or any(map(_sees_batches, callbacks)):
         return 1
+    most = min([_MOST_STEPS, *(callback.most_steps for callback in callbacks if hasattr(callback, "most_steps"))])
     cost = 3 * batch_size * multiply_adds(model)  # forward once, backward twice
-    return divisor(max(1, min(_MOST_STEPS, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
+    return divisor(max(1, min(most, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
 
 
 def divisor(most, counts):
@@ -50,6 +51,8 @@ def _own_multiply_adds(layer):
 
 def _sees_batches(callback):
     if isinstance(callback, keras.callbacks.ProgbarLogger) or getattr(callback, "save_freq", None) == "epoch":
+        return False
+    if hasattr(callback, "most_steps"):
         return False
     hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
     inherited = keras.callbacks.Callback

@@ -1,18 +1,18 @@
 """How every model here trains and is evaluated: `train_step`, `test_step`, `fit`, on streams, per example."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import optimizers, replicas
+from kvae import cards, optimizers, replicas
 from kvae.data import streams
 from kvae.data.distributed import distributed
 from kvae.data.stream import Run
-from kvae.models import execution
+from kvae.models import execution, places, skipping
 from kvae.models.means import Means, weighted
 from kvae.objectives import Beginning
-
-_BATCH_SIZE = 32  # Keras', of arrays
 
 
 class TrainedModel(keras.Model):
@@ -28,6 +28,7 @@ class TrainedModel(keras.Model):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.means = Means(self.reported)
+        self.record = cards.Record()
 
     def losses_per_example(self, x, training=False, index=None):
         """What is minimised and reported: (loss (n,), {name: (n,)} for the other names in `reported`).
@@ -37,12 +38,15 @@ class TrainedModel(keras.Model):
         """
         raise NotImplementedError
 
-    def compile(self, optimizer="adam", *, steps_per_execution="auto", **kwargs):
+    def compile(self, optimizer="adam", *, steps_per_execution="auto", skip_nonfinite=skipping.IN_A_ROW, **kwargs):
         """As `keras.Model.compile`.
 
         optimizer: "adam" is `kvae.optimizers.Adam`, all else as Keras has it. steps_per_execution: an int, or "auto",
-        with which each `fit` takes as many as are fast (see `kvae.models.execution`).
+        with which each `fit` takes as many as are fast (see `kvae.models.execution`). skip_nonfinite: an int, the
+        steps in a row that `fit` may leave out for NaN or infinite values before it stops with ValueError (see
+        `fit`); 0 looks for none, as Keras doesn't.
         """
+        self._guard = skipping.Guard(skipping.check(skip_nonfinite))
         self.chooses_steps = steps_per_execution == "auto"
         super().compile(
             optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
@@ -52,25 +56,52 @@ class TrainedModel(keras.Model):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        return {**config, "steps_per_execution": "auto"} if config and self.chooses_steps else config
+        if not config:
+            return config
+        chosen = {"steps_per_execution": "auto"} if self.chooses_steps else {}
+        return {**config, **chosen, "skip_nonfinite": self._guard.most}
 
     def train_step(self, data):
         x, sample_weight = self._inputs(data)
         # The step that finds the end of a stream must not advance the optimizer and the seeds; in a group it doesn't.
         with tf.control_dependencies(tf.nest.flatten(x) if self.steps_per_execution == 1 else []):
+            before = [tf.identity(variable.value) for variable in self._moving()]
             with tf.GradientTape() as tape:
                 losses, parts = replicas.nonempty(lambda x: self.losses_per_example(x, training=True), x)
                 loss = self._minimised(losses, sample_weight)
                 scaled = self.optimizer.scale_loss(loss)
             gradients = tape.gradient(scaled, self.trainable_weights)
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-            return self._report(x, losses, parts, sample_weight)
+            self._guard.apply(
+                tf.nest.flatten(self._read(data)),
+                weighted(losses, sample_weight),
+                [] if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer) else gradients,
+                self._take_step,
+                self._leave_step,
+                gradients,
+                before,
+                (x, losses, parts, sample_weight),
+            )
+            return replicas.logs(self.get_metrics_result())
+
+    def _take_step(self, gradients, before, reported):
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        self._report(*reported)
+
+    def _leave_step(self, gradients, before, reported):
+        for variable, value in zip(self._moving(), before, strict=True):
+            variable.assign(value)
+
+    def _moving(self):
+        """The variables that a forward pass moves: seeds, and what layers keep of the batches."""
+        counted = {id(variable) for metric in self.metrics for variable in metric.variables}
+        return [variable for variable in self.non_trainable_variables if id(variable) not in counted]
 
     def test_step(self, data):
         x, sample_weight = self._inputs(data)
         index = replicas.positions(self.means.examples, ops.shape(_images(x))[0])
         losses, parts = replicas.nonempty(lambda x, index: self.losses_per_example(x, index=index), x, index)
-        return self._report(x, losses, parts, sample_weight)
+        self._report(x, losses, parts, sample_weight)
+        return replicas.logs(self.get_metrics_result())
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """What `train_step` minimises, a scalar, for x (and y) as the stream gives them; y_pred isn't looked at."""
@@ -108,7 +139,6 @@ class TrainedModel(keras.Model):
         for metric in self._compiled_metrics():
             reconstructed = replicas.nonempty(lambda x: self(x, training=False), x)
             metric.update_state(_images(x), reconstructed, sample_weight=sample_weight)
-        return replicas.logs(self.get_metrics_result())
 
     @property
     def metrics(self):
@@ -122,6 +152,10 @@ class TrainedModel(keras.Model):
 
         y isn't read. A stream's first batch is read once more than Keras would, for the checks.
 
+        A step with a NaN or an infinite value in x, its losses or its gradients is left out as if its batch weren't
+        there: of the weights, the optimizer, the seeds and the means nothing changes. `skipped_steps` then stands in
+        the logs, and a warning says in which epoch, batch and row the value is; see `compile` for how many may be.
+
         Of a `Stream` epoch k reads epoch k, or, with steps_per_epoch, its batches from k * steps_per_epoch on. A fit
         that isn't the model's first and isn't given an initial_epoch goes on behind the steps that it has taken.
 
@@ -132,36 +166,56 @@ class TrainedModel(keras.Model):
         replicas.check(self)
         given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         first = self._first_batch(given, "x", steps_per_epoch)
-        x = streams.finite(given, "x")
+        x = given
         if validation_data is not None:
             if not isinstance(validation_data, tf.data.Dataset):
                 parts = streams.fit_arguments(*streams.unpack(validation_data))
                 validation_data = tuple(part for part in parts if part is not None)
             validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
             validation_data = distributed(validation_data, self.distribute_strategy, once=True)
-        x = distributed(x, self.distribute_strategy, steps_per_epoch)
-        counts = [steps_per_epoch, kwargs.get("validation_steps")]
-        if isinstance(x, Run):
-            kwargs["callbacks"] = [_EpochOrder(x, kwargs.get("initial_epoch", 0)), *_listed(kwargs.get("callbacks"))]
-            counts[0] = x.steps if x.steps != x.stream.steps else None
-            steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
-        if isinstance(x, tf.data.Dataset):
-            kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
-        if self.compiled and not self.optimizer.built:
+        if not self.compiled:
+            return super().fit(x, y)  # which says so
+        if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
-        if self.chooses_steps:
-            rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or _BATCH_SIZE
-            self._group_steps(execution.steps_per_execution(self, rows, _listed(kwargs.get("callbacks")), counts))
-        if hasattr(self.loss, "begin"):
-            kwargs["callbacks"] = [Beginning(kwargs.get("initial_epoch", 0)), *_listed(kwargs.get("callbacks"))]
-        with streams.clear_errors():
+        callbacks = _listed(kwargs.pop("callbacks", None))
+        rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or places.BATCH_SIZE
+        told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
+        recorder = cards.Recorder(self, (given, y, sample_weight), first, kwargs.get("initial_epoch", 0), told)
+        callbacks = [recorder, *callbacks]
+        checkpoint = next((callback for callback in callbacks if hasattr(callback, "protect")), None)
+        if checkpoint is not None and not isinstance(x, tf.data.Dataset):
+            x, y, sample_weight = places.streamed((x, y, sample_weight), kwargs), None, None
+        steps = steps_per_epoch or places.length(x)
+        place = places.first(self, kwargs.get("initial_epoch", 0), steps)
+        with contextlib.ExitStack() as stack:
+            if checkpoint is not None:
+                said = kwargs.get("verbose", "auto") != 0
+                place = stack.enter_context(checkpoint.protect(self, place, places.settings(self, steps), said))
+                x, steps_per_epoch, kwargs["initial_epoch"] = places.rest(x, steps, place), steps, place.epoch
+                callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
+            x = distributed(x, self.distribute_strategy, steps_per_epoch)
+            counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step]
+            if isinstance(x, Run):
+                counts[0] = x.steps if x.steps != x.stream.steps else None
+                steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
+            if isinstance(x, tf.data.Dataset):
+                kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
+            if self.chooses_steps:
+                self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts))
+            callbacks = [places.StartsAt(x, place), *callbacks]
+            if hasattr(self.loss, "begin"):
+                callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
+            if self._guard.most:
+                callbacks = [skipping.SkippedSteps(self._guard, place, x), *callbacks]
+            stack.enter_context(streams.clear_errors())
             return super().fit(
                 x,
                 y,
                 sample_weight=sample_weight,
                 validation_data=validation_data,
                 steps_per_epoch=steps_per_epoch,
+                callbacks=callbacks,
                 **kwargs,
             )
 
@@ -224,21 +278,3 @@ def _listed(callbacks):
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks.callbacks
     return keras.tree.flatten(callbacks or [])
-
-
-class _EpochOrder(keras.callbacks.Callback):
-    """Says with which epoch the run begins, which is known when its first one does: a callback may let it go on."""
-
-    def __init__(self, run, initial_epoch):
-        super().__init__()
-        self.run, self.initial_epoch = run, initial_epoch
-        self.begun = False
-
-    def on_train_begin(self, logs=None):
-        self.steps_taken = int(ops.convert_to_numpy(self.model.optimizer.iterations))
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if not self.begun:
-            again = epoch == self.initial_epoch == 0
-            self.run.next_epoch = -(-self.steps_taken // self.run.steps) if again else epoch
-            self.begun = True

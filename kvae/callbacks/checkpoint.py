@@ -1,0 +1,197 @@
+"""A run that can be killed at any moment."""
+
+import contextlib
+import signal
+import threading
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvae.checkpoints import Folder
+from kvae.models.places import Place
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps a run's state on the disk; `fit` with the same directory goes on where the last checkpoint was.
+
+    The state is the weights, the optimizer, the seeds, the metrics, the history and the place in the stream, so that
+    a run that was killed, in the middle of an epoch too, ends with the weights of one that wasn't, bit by bit on the
+    same machine: for a `kvae.data.Stream`, an array, or any stream that gives the same batches in each run. The last
+    two checkpoints are kept; a damaged one is told by its checksum, and the one before it is taken, with a warning.
+    Ctrl-C and SIGTERM wait for the end of a batch and a checkpoint; a second one doesn't wait. Other callbacks start
+    anew, as they do in Keras.
+
+    Args:
+        directory: a folder of this run alone, made where it isn't there.
+        save_every: int, batches from one checkpoint to the next, hence the most that a kill loses. There is one at
+            the start, where errors of the disk are found, and at the end of each epoch too.
+
+    `fit` raises ValueError where the directory holds a run of another model, other settings or other data, and
+    OSError where it can't be written; the model in memory and the checkpoints that there are stay as they are.
+    """
+
+    def __init__(self, directory, save_every=1_000):
+        super().__init__()
+        if isinstance(save_every, bool) or not isinstance(save_every, int | np.integer) or save_every < 1:
+            raise ValueError(f"save_every is {save_every!r}, expected a number of batches of at least 1")
+        self.folder = Folder(directory)
+        self.save_every = self.most_steps = int(save_every)  # `fit` takes no more at a time
+        self._unwritten = None
+
+    @contextlib.contextmanager
+    def protect(self, model, place, settings, said):
+        """Within it the run is this folder's. Gives the `Place` where it starts: `place` unless it goes on.
+
+        model: built, with a built optimizer. settings: a dict of what the run must have in common with the one that
+        it goes on from. said: whether the line about that is printed.
+        """
+        self._model, self._settings, self._signal = model, settings, None
+        writes = _writes(model.distribute_strategy)
+        with self.folder.alone() if writes else contextlib.nullcontext(), self._deferred_signals():
+            self._start = self._place = self._begin(place, said)
+            self._writes = writes
+            if self._path is None:
+                self._save()
+            yield self._start
+            self._raise_deferred()
+
+    def _begin(self, place, said):
+        self._history, self._counts, self._path = {}, None, None
+        found = self._unwritten or self.folder.latest()
+        if found is None:
+            return place
+        content, arrays, self._path = found
+        _check_same(self.folder.directory, content["settings"], self._settings)
+        variables = self._variables()
+        counts = len(self._count_variables())
+        for variable, array in zip(variables, arrays[counts:], strict=True):
+            variable.assign(array)
+        self._history, self._counts = content["history"], arrays[:counts]
+        place = Place(*content["place"])
+        if said:
+            behind = f", behind {place.step} batches" if place.step else ""
+            print(f"Checkpoint: the run in {self.folder.directory} goes on in epoch {place.epoch + 1}{behind}.")
+        return place
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self._start.epoch:
+            self._restore_history()
+            if self._start.step and self._counts is not None:
+                _assign(self._count_variables(), self._counts)
+        moved = epoch - self._start.epoch
+        step = 0 if moved else self._start.step
+        self._place = self._start._replace(epoch=epoch, step=step, stream_epoch=self._start.stream_epoch + moved)
+        self._saved_step = step
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch + 1 <= self._place.step:
+            return  # a batch of the run before
+        self._place = self._place._replace(step=batch + 1)
+        self._counts = None
+        next_step = batch + 1 + self._model.steps_per_execution
+        if self._signal or next_step - self._saved_step > self.save_every:
+            self._save()
+        self._raise_deferred()
+
+    def on_test_begin(self, logs=None):
+        self._counts = _values(self._count_variables())
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._signal:
+            self._save()
+        self._raise_deferred()
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in (logs or {}).items():
+            self._history.setdefault(name, []).append(float(value))
+        self._history.setdefault("epoch", []).append(epoch)
+        self._place = self._place._replace(epoch=epoch + 1, step=0, stream_epoch=self._place.stream_epoch + 1)
+        self._save()
+        self._raise_deferred()
+
+    def on_train_end(self, logs=None):
+        self._restore_history(only_if_empty=True)
+
+    # The state
+
+    def _variables(self):
+        """What the run depends on, but for what an epoch has counted so far."""
+        model = self._model
+        variables = [*model.variables, *model.optimizer.variables]
+        counted = {id(variable) for variable in self._count_variables()}
+        return list({id(v): v for v in variables if id(v) not in counted}.values())
+
+    def _count_variables(self):
+        return [variable for metric in self._model.metrics for variable in metric.variables]
+
+    def _save(self):
+        if not self._writes:
+            return
+        counts = _values(self._count_variables()) if self._counts is None else self._counts
+        content = {"place": list(self._place), "history": self._history, "settings": self._settings}
+        arrays = [*counts, *_values(self._variables())]
+        self._unwritten = content, arrays, None  # fit of this callback goes on from here if the disk is full
+        self._path = self.folder.save(content, arrays)
+        self._unwritten = None
+        self._saved_step = self._place.step
+
+    def _restore_history(self, only_if_empty=False):
+        history = self._model.history
+        if history is None or (only_if_empty and history.epoch):
+            return
+        history.history = {name: list(values) for name, values in self._history.items() if name != "epoch"}
+        history.epoch = list(self._history.get("epoch", []))
+
+    # Signals
+
+    @contextlib.contextmanager
+    def _deferred_signals(self):
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def restore():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        def note(number, frame):
+            self._signal = number
+            restore()
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        for number in before:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            restore()
+
+    def _raise_deferred(self):
+        number, self._signal = self._signal, None
+        if number is not None:
+            print(f"Checkpoint: interrupted, and kept in {self.folder.directory}; fit goes on from there.")
+            signal.raise_signal(number)
+
+
+def _check_same(directory, there, here):
+    for name, value in here.items():
+        if there.get(name) != value:
+            raise ValueError(
+                f"{directory} holds a run whose {name} is {there.get(name)!r}, and this one's is {value!r}: fit what "
+                "that is a run of, or give another directory"
+            )
+
+
+def _values(variables):
+    return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def _assign(variables, arrays):
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+
+
+def _writes(strategy):
+    resolver = strategy.cluster_resolver
+    return resolver is None or resolver.task_type in (None, "chief") or not resolver.task_id

@@ -1,0 +1,50 @@
+"""Arrays in memory, and plain datasets, as Streams."""
+
+import numpy as np
+import tensorflow as tf
+
+from kvae.data.stream import Stream, share_size
+from kvae.data.streams import check_batch_size
+
+
+def in_memory(arrays, batch_size, shuffle=True, seed=0):
+    """A Stream of batches of the arrays' rows, tuples where there are several arrays, which aren't copied as a whole.
+
+    arrays: a tuple of numpy arrays or memory maps, or of structures of such, with the examples along axis 0.
+    shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises ValueError for a batch size below 1.
+    """
+    check_batch_size(batch_size)
+    flat = tf.nest.flatten(arrays)
+    length = len(flat[0])
+
+    def read(rows):
+        return [np.asarray(array[rows]) for array in flat]
+
+    def order(epoch, skip, share):
+        size = share_size(batch_size, share)
+
+        def batch(rows):
+            rows = rows[share[0] * size : (share[0] + 1) * size]
+            parts = tf.numpy_function(read, [rows], [array.dtype for array in flat])
+            parts = [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, flat, strict=True)]
+            packed = tf.nest.pack_sequence_as(arrays, parts)
+            return packed if len(packed) > 1 else packed[0]
+
+        rows = tf.range(length, dtype=tf.int64)
+        rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
+        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).skip(skip).map(batch).prefetch(2)
+
+    return Stream(tf.autograph.experimental.do_not_convert(order), -(-length // batch_size), seed)
+
+
+def passes(dataset, length):
+    """A Stream each of whose epochs is another pass over a plain dataset of so many batches, in the order it has."""
+
+    def order(epoch, skip, share):
+        def part(*batch):
+            batch = tf.nest.map_structure(lambda array: array[share[0] :: share[1]], batch)
+            return batch if len(batch) > 1 else batch[0]
+
+        return dataset.skip(skip) if share == (0, 1) else dataset.skip(skip).map(part)
+
+    return Stream(tf.autograph.experimental.do_not_convert(order), length)
