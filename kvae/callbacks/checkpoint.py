@@ -40,29 +40,29 @@ class Checkpoint(keras.callbacks.Callback):
         self._unwritten = None
 
     @contextlib.contextmanager
-    def protect(self, model, place, settings, said):
+    def protect(self, model, place, settings, epochs, said):
         """Within it the run is this folder's. Gives the `Place` where it starts: `place` unless it goes on.
 
         model: built, with a built optimizer. settings: a dict of what the run must have in common with the one that
-        it goes on from. said: whether the line about that is printed.
+        it goes on from. epochs: at which it ends. said: whether the line about that is printed.
         """
         self._model, self._settings, self._signal = model, settings, None
         writes = _writes(model.distribute_strategy)
         with self.folder.alone() if writes else contextlib.nullcontext(), self._deferred_signals():
-            self._start = self._place = self._begin(place, said)
+            self._start = self._place = self._begin(place, epochs, said)
             self._writes = writes
             if self._path is None:
                 self._save()
             yield self._start
             self._raise_deferred()
 
-    def _begin(self, place, said):
+    def _begin(self, place, epochs, said):
         self._history, self._counts, self._path = {}, None, None
         found = self._unwritten or self.folder.latest()
         if found is None:
             return place
         content, arrays, self._path = found
-        _check_same(self.folder.directory, content["settings"], self._settings)
+        _check_same(self.folder.directory, content, self._settings)
         variables = self._variables()
         counts = len(self._count_variables())
         for variable, array in zip(variables, arrays[counts:], strict=True):
@@ -71,7 +71,9 @@ class Checkpoint(keras.callbacks.Callback):
         place = Place(*content["place"])
         if said:
             behind = f", behind {place.step} batches" if place.step else ""
-            print(f"Checkpoint: the run in {self.folder.directory} goes on in epoch {place.epoch + 1}{behind}.")
+            goes_on = f"goes on in epoch {place.epoch + 1}{behind}."
+            over = f"has had its {epochs} epochs: say more epochs, or another directory, to train."
+            print(f"Checkpoint: the run in {self.folder.directory} {goes_on if place.epoch < epochs else over}")
         return place
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -129,7 +131,12 @@ class Checkpoint(keras.callbacks.Callback):
         if not self._writes:
             return
         counts = _values(self._count_variables()) if self._counts is None else self._counts
-        content = {"place": list(self._place), "history": self._history, "settings": self._settings}
+        content = {
+            "place": list(self._place),
+            "history": self._history,
+            "settings": self._settings,
+            "learning_rate": float(ops.convert_to_numpy(self._model.optimizer.learning_rate)),
+        }
         arrays = [*counts, *_values(self._variables())]
         self._unwritten = content, arrays, None  # fit of this callback goes on from here if the disk is full
         self._path = self.folder.save(content, arrays)
@@ -174,9 +181,11 @@ class Checkpoint(keras.callbacks.Callback):
             signal.raise_signal(number)
 
 
-def _check_same(directory, there, here):
+def _check_same(directory, content, here):
+    there = content["settings"]
     for name, value in here.items():
-        if there.get(name) != value:
+        lowered = name.endswith("learning_rate") and value == content["learning_rate"]  # by a callback of this run
+        if there.get(name) != value and not lowered:
             raise ValueError(
                 f"{directory} holds a run whose {name} is {there.get(name)!r}, and this one's is {value!r}: fit what "
                 "that is a run of, or give another directory"

@@ -6,8 +6,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import cards, optimizers, replicas
-from kvae.data import streams
+from kvae import arguments, cards, optimizers, replicas
+from kvae.data import checks, streams
 from kvae.data.distributed import distributed
 from kvae.data.stream import Run
 from kvae.models import execution, places, skipping
@@ -23,6 +23,7 @@ class TrainedModel(keras.Model):
 
     reported = ("loss",)
     event_shape = None
+    likelihood = None
     chooses_steps = False
 
     def __init__(self, **kwargs):
@@ -164,14 +165,19 @@ class TrainedModel(keras.Model):
         jit_compile and accumulated gradients raise ValueError.
         """
         replicas.check(self)
+        _check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
         given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
-        first = self._first_batch(given, "x", steps_per_epoch)
-        x = given
+        first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
+        checks.warn_of_constant(first, "x")
         if validation_data is not None:
             if not isinstance(validation_data, tf.data.Dataset):
                 parts = streams.fit_arguments(*streams.unpack(validation_data))
                 validation_data = tuple(part for part in parts if part is not None)
-            validation_data = self._checked(validation_data, "validation_data", kwargs.get("validation_steps"))
+            shape, steps = first.shape[1:], kwargs.get("validation_steps")
+            self._looked_at(validation_data, "validation_data", steps, shape)
+        self._prepare(first)
+        if validation_data is not None:
+            validation_data = streams.finite(self._watched(validation_data, "validation_data"), "validation_data")
             validation_data = distributed(validation_data, self.distribute_strategy, once=True)
         if not self.compiled:
             return super().fit(x, y)  # which says so
@@ -190,8 +196,8 @@ class TrainedModel(keras.Model):
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
             if checkpoint is not None:
-                said = kwargs.get("verbose", "auto") != 0
-                place = stack.enter_context(checkpoint.protect(self, place, places.settings(self, steps), said))
+                run = (places.settings(self, steps), kwargs.get("epochs", 1), kwargs.get("verbose", "auto") != 0)
+                place = stack.enter_context(checkpoint.protect(self, place, *run))
                 x, steps_per_epoch, kwargs["initial_epoch"] = places.rest(x, steps, place), steps, place.epoch
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
@@ -231,6 +237,7 @@ class TrainedModel(keras.Model):
         they don't depend on the batches.
         """
         replicas.check(self)
+        _check_numbers(steps=steps, **kwargs)
         x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
@@ -252,22 +259,52 @@ class TrainedModel(keras.Model):
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work."""
         self._first_batch(data, name, steps)
-        return streams.finite(data, name)
+        return self._watched(streams.finite(data, name), name)
 
     def _first_batch(self, data, name, steps):
         """The first batch (numpy, scaled) of data that can be used, for which the model is then built."""
-        first = streams.check(data, self.event_shape if self.built else None, steps, name)
+        first = self._looked_at(data, name, steps)
+        self._prepare(first)
+        return first
+
+    def _looked_at(self, data, name, steps, event_shape=None):
+        """The first batch of data that can be used; the model stays as it is. event_shape: of one that isn't built."""
+        first = streams.check(data, self.event_shape if self.built else event_shape, steps, name, self.variable_dtype)
+        self._check_values(first)
+        if not isinstance(data, tf.data.Dataset):
+            self._expecting(data, name)
+        return first
+
+    def _watched(self, data, name):
+        """The same data, of which a stream stops at values that the model can't score."""
+        return self._expecting(data, name) if isinstance(data, tf.data.Dataset) else data
+
+    def _expecting(self, data, name):
+        likelihood = self.likelihood
+        if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and streams.are_pixels(data)):
+            return data
+        complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
+        return streams.expecting(data, likelihood.supports, complaint, name)
+
+    def _prepare(self, first):
+        """Build what depends on the data's shape."""
         with self.distribute_strategy.scope():
             if not self.built:
                 self.build((None, *first.shape[1:]))
-            self._check_values(first)
             for metric in self._compiled_metrics():
                 if not getattr(metric, "built", True):
                     metric.build(first[:1], first[:1])
-        return first
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
+
+
+def _check_numbers(epochs=None, **asked):
+    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
+        if asked.get(name) is not None:
+            arguments.whole(name, asked[name], 1)
+    if epochs is not None:
+        arguments.whole("epochs", epochs, 0)
 
 
 def _images(x):

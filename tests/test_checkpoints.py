@@ -1,0 +1,208 @@
+"""A run is killed, starved and interrupted, and nothing of it is lost."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from small_models import dense_vae, same_weights
+
+from kvae import checkpoints
+from kvae.callbacks import Checkpoint
+
+KILLED = pathlib.Path(__file__).with_name("killed.py")
+
+
+def plan(name, folder):
+    """What `killed.py` says, with disks of its own where the machine allows that."""
+    for disk in ("small", "fixed"):
+        (folder / disk).mkdir()
+    mounts = f"mount -t tmpfs -o size=1m none {folder}/small && mount -t tmpfs -o ro none {folder}/fixed"
+    isolated = ["unshare", "-Urm", "sh", "-c"]
+    if shutil.which("unshare") and not subprocess.run([*isolated, mounts], capture_output=True).returncode:
+        start = [*isolated, f'{mounts} && exec "$@"', "sh"]
+    else:
+        start = []
+        for disk in ("small", "fixed"):
+            (folder / disk).rmdir()
+    command = [*start, sys.executable, str(KILLED), name, str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    assert not ended.returncode, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    return plan("quick", tmp_path_factory.mktemp("killed"))
+
+
+def test_a_run_killed_twice_in_an_epoch_and_in_a_save_ends_as_one_that_was_not(killed):
+    assert [death[0] for death in killed["deaths"]] == [9, 9, 9]
+    # Behind batches 20 and 33 of epoch 1, hence at most 7 lost; the third died with half a file written.
+    assert [tuple(death[1:]) for death in killed["deaths"]] == [(2, 1, 16), (2, 1, 32), (3, 1, 40)]
+    assert killed["twice"]["hash"] == killed["whole"]["hash"]
+    assert killed["twice"]["epochs"] == [0, 1, 2]
+    (said,) = killed["twice"]["said"]
+    assert said.endswith("goes on in epoch 2, behind 40 batches.")
+
+
+def test_a_run_that_is_over_stays_as_it_is(killed):
+    assert killed["again"]["hash"] == killed["whole"]["hash"]
+    assert "has had its 3 epochs" in killed["again"]["said"][0]
+
+
+def test_sigterm_waits_for_a_checkpoint_and_then_ends_the_process(killed):
+    assert killed["SIGTERM"]["signal"] == 15
+    assert killed["SIGTERM place"][1:] == [0, 20]
+
+
+def test_behind_ctrl_c_fit_goes_on_in_the_same_process(killed):
+    assert killed["SIGINT"]["place"][1:] == [1, 32]
+    assert killed["SIGINT"]["handlers"]
+    assert killed["SIGINT"]["hash"] == killed["whole"]["hash"]
+
+
+@pytest.mark.parametrize("fault", ["full", "file size"])
+def test_a_full_disk_leaves_the_checkpoints_whole_and_loses_no_step(killed, fault):
+    if fault not in killed:
+        pytest.skip("this machine doesn't let a process mount a disk of its own")
+    found = killed[fault]
+    assert found["errno"] in (28, 27)
+    assert "a checkpoint needs" in found["message"]
+    assert ("bytes free" if fault == "full" else "limit on the size") in found["message"]
+    assert len(found["files"]) == 2 and not any("partial" in name for name in found["files"])
+    assert found["place"][:2] == [1, 28]
+    assert found["said"][0].endswith("behind 32 batches.")  # what memory had when the disk was full
+    assert found["hash"] == killed["whole"]["hash"]
+
+
+def test_a_directory_that_cannot_be_written_is_told_before_the_first_step(killed):
+    if "fixed" not in killed:
+        pytest.skip("this machine doesn't let a process mount a disk of its own")
+    assert (killed["fixed"]["error"], killed["fixed"]["errno"]) == ("OSError", 30)
+    assert "can't be written" in killed["fixed"]["message"]
+
+
+@pytest.mark.slow
+def test_fifty_deaths_at_random_moments(tmp_path):
+    found = plan("fifty", tmp_path)
+    print(found)
+    assert found["same"] == found["runs"] == 50
+    assert found["left half written"]
+
+
+def folder_of_two(directory):
+    folder = checkpoints.Folder(directory)
+    for number in range(4):
+        folder.save({"number": number}, [np.arange(40, dtype="float32") + number, np.array(number)])
+    return folder
+
+
+def test_what_is_saved_is_read_and_the_last_two_are_kept(tmp_path):
+    folder = folder_of_two(tmp_path)
+    content, arrays, path = folder.latest()
+    assert content == {"number": 3}
+    np.testing.assert_array_equal(arrays[0], np.arange(40, dtype="float32") + 3)
+    assert arrays[1].shape == () and arrays[1] == 3
+    assert [file.name for file in folder.files()] == ["checkpoint-000003.kvae", "checkpoint-000002.kvae"]
+    assert path == folder.files()[0]
+
+
+def test_no_flipped_bit_is_silent(tmp_path):
+    path = folder_of_two(tmp_path).files()[0]
+    whole, chance = path.read_bytes(), random.Random(0)
+    for _ in range(400):
+        damaged, place = bytearray(whole), chance.randrange(len(whole))
+        damaged[place] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match=r"damaged|altered"):
+            checkpoints.read(path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:20], lambda b: b + b"x"])
+def test_behind_a_damaged_checkpoint_the_one_before_it_is_taken(tmp_path, damage):
+    folder = folder_of_two(tmp_path)
+    last, before = folder.files()
+    last.write_bytes(damage(last.read_bytes()))
+    with pytest.warns(UserWarning, match="000003.kvae is"):
+        assert folder.latest()[0] == {"number": 2}
+    before.write_bytes(damage(before.read_bytes()))
+    with pytest.warns(UserWarning), pytest.raises(OSError, match="none of which is whole"):
+        folder.latest()
+
+
+def test_one_process_writes(tmp_path):
+    one, other = checkpoints.Folder(tmp_path), checkpoints.Folder(tmp_path)
+    with one.alone(), pytest.raises(FileExistsError, match="another process"), other.alone():
+        pass
+
+
+def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, **fit):
+    keras.utils.set_random_seed(0)
+    model = dense_vae(latent_dim=latent_dim)
+    model.compile(keras.optimizers.Adam(rate))
+    before = model.get_weights()
+    x = np.random.default_rng(0).random((50, 6), "float32")
+    try:
+        model.fit(x, batch_size=batch_size, verbose=0, callbacks=[Checkpoint(directory)], **fit)
+    except ValueError as error:
+        assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+        raise error
+    return model
+
+
+def test_another_run_is_refused_and_more_epochs_go_on(tmp_path, rng, capsys):
+    fitted(tmp_path, rng)
+    for change in ({"rate": 1e-3}, {"latent_dim": 3}, {"batch_size": 5}):
+        with pytest.raises(ValueError, match="holds a run whose"):
+            fitted(tmp_path, rng, **change)
+    longer = fitted(tmp_path, rng, epochs=2)
+    assert longer.history.epoch == [0, 1]
+    assert same_weights(longer, fitted(tmp_path / "other", rng, epochs=2))
+    assert not capsys.readouterr().out
+
+
+class Dies(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch:
+            raise InterruptedError
+
+
+def test_a_learning_rate_that_a_callback_lowered_goes_on(tmp_path, rng):
+    lowers = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
+    model = dense_vae()
+    model.compile(keras.optimizers.Adam(1e-2))
+    x = rng.random((50, 6), "float32")
+    for epochs in (2, 3):  # in one process, where the second begins with the lowered rate
+        model.fit(x, epochs=epochs, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
+    np.testing.assert_allclose(model.history.history["learning_rate"], [5e-3, 2.5e-3, 1.25e-3], rtol=1e-6)
+
+
+def test_replicas_go_on(tmp_path, strategy):
+    def fit(directory, *callbacks):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = dense_vae()
+            model.compile(keras.optimizers.Adam(1e-2))
+        x = np.random.default_rng(0).random((50, 6), "float32")
+        model.fit(x, batch_size=10, epochs=2, verbose=0, callbacks=[Checkpoint(directory), *callbacks])
+        return model
+
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "a", Dies())
+    again, whole = fit(tmp_path / "a"), fit(tmp_path / "b")
+    assert same_weights(again, whole)
+    assert again.history.history == whole.history.history
+
+
+def test_what_checkpoint_cannot_do_is_told(tmp_path, rng):
+    with pytest.raises(ValueError, match="save_every is 0"):
+        Checkpoint(tmp_path, save_every=0)
+    with pytest.raises(ValueError, match="validation_split"):
+        fitted(tmp_path, rng, validation_split=0.5)
