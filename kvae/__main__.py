@@ -76,7 +76,7 @@ def main(argv=None):
         return  # the first worker writes the results
     print(_table(results, seconds))
     for name, model in models.items():
-        model.save(options.output / f"{name.lower()}.keras")
+        model.save(options.output / f"{name.lower()}.keras", overwrite=True)
     (options.output / "results.json").write_text(json.dumps(results, indent=2))
     _draw(models, results, history, test, options.output)
     print(f"\nModels and pictures are in {options.output.resolve()}")

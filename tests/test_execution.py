@@ -85,7 +85,7 @@ def test_fit_wants_compile(rng):
 def test_a_loaded_model_chooses_as_the_saved_one_did(rng, tmp_path):
     for steps in ("auto", 3):
         model = compiled(dense_vae(), steps_per_execution=steps)
-        model.save(tmp_path / "m.keras")
+        model.save(tmp_path / "m.keras", overwrite=True)
         loaded = keras.saving.load_model(tmp_path / "m.keras")
         assert (loaded.chooses_steps, loaded.steps_per_execution) == (steps == "auto", 1 if steps == "auto" else 3)
 

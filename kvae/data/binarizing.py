@@ -35,4 +35,6 @@ def binarize(stream, seed=0, *, anew=True):
 
         return stream.order(epoch, skip=skip, share=share).enumerate(skip).map(drawn)
 
-    return Stream(order, stream.steps, stream.seed)
+    drawn_from = Stream(order, stream.steps, stream.seed)
+    drawn_from.source = stream.source
+    return drawn_from

@@ -14,13 +14,25 @@ import tensorflow_datasets as tfds
 from absl import logging
 from tensorflow_datasets.core.download import downloader
 
-from kvae.data import manifest, packed, records, splits, streams
+from kvae.data import checks, damage, manifest, packed, preparing, records, splits, streams
+from kvae.data.contents import Source
 from kvae.data.sprites import SpritesConfig
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
 
 
-def load(name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0, data_dir=None, **config):
+def load(
+    name,
+    batch_size=128,
+    *,
+    labels=None,
+    validation=0.1,
+    shuffle=10_000,
+    seed=0,
+    damaged="error",
+    data_dir=None,
+    **config,
+):
     """(train, validation, test) of the folder `name` that `pack` wrote, or of the tensorflow-datasets set `name`.
 
     Each is a `Stream` of known length, of batches of uint8 images (n, height, width, channels), the last batch
@@ -34,28 +46,55 @@ def load(name, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, s
     shuffle: images in the shuffling buffer, held as compressed files, as pixels where they are packed; 0 keeps the
         stored order. Only train is shuffled: its files or blocks, then its images, anew in each epoch.
     seed: an integer, which alone decides on that order, epoch by epoch; None draws one.
+    damaged: "error", or "skip" to read all files now and leave out what of them isn't as it was written: of packed
+        data the blocks of some 256 KB, of tfds' files what follows the first damaged example. A warning says what
+        and how many rows; the rest stays in the part (train, validation or test) where it was.
     data_dir: where tfds keeps its sets; None for its default.
     config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
 
     Raises ValueError for sets without images of one shape, unknown labels or a share outside [0, 0.5), TypeError
     for keywords it doesn't take, OSError where the set can't be prepared or files aren't as they were written.
     """
-    streams.check_batch_size(batch_size)
-    streams.check_shuffle(shuffle)
+    checks.check_batch_size(batch_size)
+    checks.check_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+    damage.check(damaged)
     if manifest.is_packed(name):
         if config or data_dir:
             raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
-        return packed.load(name, batch_size, labels=labels, validation=validation, shuffle=shuffle, seed=seed)
+        return packed.load(
+            name, batch_size, labels=labels, validation=validation, shuffle=shuffle, seed=seed, damaged=damaged
+        )
     builder = _builder(name, data_dir, config)
     _check_features(builder, labels)
     _prepare(builder)
     parts = _parts(builder, validation)
-    scale = 255 if _stores_masks(builder) else 1
-    train = _read(builder, parts["train"], labels, scale, batch_size, shuffle, seed)
-    rest = [parts[part] and _read(builder, parts[part], labels, scale, batch_size) for part in ("validation", "test")]
+    files = _files(builder, parts, damaged)
+    scale = 255 if _stores_masks(builder, files["train"]) else 1
+    train = _read(builder, parts["train"], files["train"], labels, scale, batch_size, shuffle, seed)
+    rest = [
+        parts[part] and _read(builder, parts[part], files[part], labels, scale, batch_size)
+        for part in ("validation", "test")
+    ]
     return train, *rest
+
+
+def _files(builder, parts, damaged):
+    """{part: its files}, with damaged="skip" what can be read of them."""
+    if damaged == "error":
+        return {name: part and records.files_of(builder, part) for name, part in parts.items()}
+    files, left_out, faults = {}, 0, []
+    for name, part in parts.items():
+        files[name], found = records.whole_files_of(builder, part) if part else (None, [])
+        faults += found
+        if part:
+            rows = builder.info.splits[part].num_examples
+            lost = rows - sum(file[2] for file in files[name])
+            damage.report(f"{name} of {builder.name}", lost if lost == rows else 0, rows, faults)
+            left_out += lost
+    damage.report(builder.name, left_out, sum(split.num_examples for split in builder.info.splits.values()), faults)
+    return files
 
 
 def _builder(name, data_dir, config):
@@ -110,8 +149,9 @@ def _prepare(builder):
     if offline:
         downloader.MAX_RETRIES = 0  # ten of them take minutes, and files downloaded before need none
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            builder.download_and_prepare()
+        with preparing.alone(builder) as prepared, contextlib.redirect_stdout(io.StringIO()):
+            if not prepared:
+                builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
         reason = "there is no network" if offline else " ".join(str(error).split())[:300] or type(error).__name__
         raise OSError(
@@ -145,16 +185,15 @@ def _parts(builder, validation):
     }
 
 
-def _stores_masks(builder):
+def _stores_masks(builder, files):
     """Whether uint8 images hold 0 and 1, by the first sixty-four: white would be 1/255 once they are scaled."""
     if builder.info.features["image"].np_dtype != np.uint8:
         return False
-    count = min(64, builder.info.splits["train"].num_examples)
     with streams.clear_errors(), _quiet():
-        return int(tf.reduce_max(records.first(builder, "train", ["image"], count)["image"])) == 1
+        return int(tf.reduce_max(records.first(builder, files, ["image"], 64)["image"])) == 1
 
 
-def _read(builder, part, labels, scale, batch_size, shuffle=0, seed=None):
+def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None):
     def element(batch):
         image = batch["image"] * scale if scale != 1 else batch["image"]
         if labels is None:
@@ -164,4 +203,15 @@ def _read(builder, part, labels, scale, batch_size, shuffle=0, seed=None):
         return image, {name: batch[name] for name in labels}
 
     with _quiet():
-        return records.read(builder, part, ["image", *packed.label_names(labels)], batch_size, element, shuffle, seed)
+        names = ["image", *packed.label_names(labels)]
+        stream = records.read(builder, part, names, batch_size, element, shuffle, seed, files)
+    name = builder.info.full_name.removesuffix(f"/{builder.version}")
+    examples = sum(file[2] for file in files)
+    stream.source = Source(
+        name,
+        str(builder.version),
+        part,
+        examples,
+        lambda: _read(builder, part, files, labels, scale, streams.BATCH_SIZE),
+    )
+    return stream

@@ -7,10 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvae import arguments, cards
 from kvae.data import shards, streams
+from kvae.models.diagram import diagram
 from kvae.models.training import TrainedModel
 
-_SEED = "seed_generator_state_"
+_SEED, _RECORD = "seed_generator_state_", "record"
 
 
 class LatentModel(TrainedModel):
@@ -34,6 +36,9 @@ class LatentModel(TrainedModel):
 
     def call(self, x, training=False):
         return self.decode(self.encode(x))
+
+    def _repr_html_(self):
+        return diagram(self)
 
     def build(self, input_shape):
         """input_shape: (None, ...), the images'. `event_shape` and `latent_dim` are None before."""
@@ -59,6 +64,13 @@ class LatentModel(TrainedModel):
             raise ValueError(
                 "The model doesn't know its images' shape yet: call fit, or build((None, height, width, channels))."
             )
+
+    def _sampling_of(self, count, seed):
+        """What `sample` needs, checked: the number of images and the generator of their noise."""
+        self.check_built()
+        seed = arguments.seed(seed)
+        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
+        return arguments.whole("count", count, 1), generator
 
     # Codes and images
 
@@ -108,15 +120,27 @@ class LatentModel(TrainedModel):
 
     # Saving
 
+    def save(self, path, overwrite=False):
+        """Write the model to `path`, a name that ends in .keras, and cards of what it is, .card.json and .card.md.
+
+        `kvae.load` reads it. The file has its name only once it is whole. Raises FileExistsError where there is a
+        file already and overwrite is False, OSError where it can't be written, which leaves what there was.
+        """
+        cards.save(self, path, overwrite, super().save)
+
     def save_own_variables(self, store):
-        """Beside the weights, the state of every seed generator, which Keras leaves out."""
+        """Beside the weights, what the model remembers, and every seed generator's state, which Keras leaves out."""
         super().save_own_variables(store)
+        store[_RECORD] = self.record.encoded()
         for number, state in enumerate(self._seed_states()):
             store[f"{_SEED}{number}"] = state.numpy()
 
     def load_own_variables(self, store):
         names = list(store.keys())
-        super().load_own_variables({name: store[name] for name in names if not name.startswith(_SEED)})
+        weights = [name for name in names if name != _RECORD and not name.startswith(_SEED)]
+        super().load_own_variables({name: store[name] for name in weights})
+        if _RECORD in names:
+            self.record = cards.Record.decoded(store[_RECORD])
         for number, state in enumerate(self._seed_states()):
             if f"{_SEED}{number}" in names:
                 state.assign(store[f"{_SEED}{number}"])

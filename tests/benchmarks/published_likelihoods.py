@@ -154,7 +154,7 @@ class Protocol(keras.callbacks.Callback):
         state["epoch"] = epoch + 1
         state["cpu_seconds"] += cpu_seconds() - self.started
         state["curve"].append([round(-logs["elbo"], 3), round(bound, 3)])
-        self.model.save(self.last)
+        keras.saving.save_model(self.model, self.last)
         if bound < state["best"]:
             state["best"], state["best_epoch"] = bound, epoch + 1
             replace(self.last.read_bytes(), self.run / "best.keras")
