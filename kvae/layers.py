@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import Normal
 from kvae.noise import indexed_normal
 from kvae.replicas import SeedGenerator
@@ -42,8 +43,8 @@ class Sampling(keras.layers.Layer):
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
-        self.seed = seed
-        self.seed_generator = SeedGenerator(seed)
+        self.seed = arguments.seed(seed)
+        self.seed_generator = SeedGenerator(self.seed)
         self.built = True
 
     def call(self, inputs, samples=None, index=None):

@@ -4,9 +4,10 @@ An encoder gives [z_mean, z_log_var], a decoder the parameters of a likelihood. 
 """
 
 import math
-import numbers
 
 from keras import Model, layers
+
+from kvae import arguments
 
 # Variances that neither grow nor shrink through rectifiers (He et al. 2015); Keras' default starves an autoencoder.
 _INITIALIZER = "he_normal"
@@ -18,9 +19,9 @@ def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu", poste
 
     With hidden=() both are linear in x. posterior: one of kvae.posteriors that reads more than these two.
     """
-    x = layers.Input(tuple(shape), name="x")
+    x = layers.Input(arguments.sizes("shape", shape), name="x")
     h = layers.Flatten()(x)
-    for units in hidden:
+    for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
     return _encoder(x, h, latent_dim, posterior)
 
@@ -30,11 +31,12 @@ def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outpu
 
     outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. With hidden=() linear in z.
     """
-    z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
+    shape, outputs = arguments.sizes("shape", shape), arguments.whole("outputs", outputs, 1)
+    z = layers.Input((arguments.whole("latent_dim", latent_dim, 1),), name="z")
     h = z
-    for units in hidden:
+    for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
-    heads = [layers.Reshape(tuple(shape))(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
+    heads = [layers.Reshape(shape)(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
 
@@ -52,11 +54,12 @@ def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu", 
     Raises:
         ValueError: for a shape that isn't an image's or can't be halved so often.
     """
-    filters = _filters(shape, filters)
-    x = layers.Input(tuple(shape), name="x")
+    shape, filters = _filters(shape, filters)
+    x = layers.Input(shape, name="x")
     h = x
     for channels in filters:
         h = layers.Conv2D(channels, 4, activation=activation, **_HALVING)(h)
+    units = arguments.whole("units", units, 1)
     h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(layers.Flatten()(h))
     return _encoder(x, h, latent_dim, posterior)
 
@@ -66,10 +69,11 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
 
     outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. Raises as `conv_encoder`.
     """
-    filters = _filters(shape, filters)
+    shape, filters = _filters(shape, filters)
+    units, outputs = arguments.whole("units", units, 1), arguments.whole("outputs", outputs, 1)
     height, width, channels = shape
     small = (height >> len(filters), width >> len(filters), filters[-1])
-    z = layers.Input((_positive("latent_dim", latent_dim),), name="z")
+    z = layers.Input((arguments.whole("latent_dim", latent_dim, 1),), name="z")
     h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(z)
     h = layers.Dense(math.prod(small), activation, kernel_initializer=_INITIALIZER)(h)
     h = layers.Reshape(small)(h)
@@ -80,15 +84,9 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
 
 
 def _encoder(x, h, latent_dim, posterior):
-    latent_dim = _positive("latent_dim", latent_dim)
+    latent_dim = arguments.whole("latent_dim", latent_dim, 1)
     heads = posterior.outputs(latent_dim) if posterior else {"z_mean": latent_dim, "z_log_var": latent_dim}
     return Model(x, [layers.Dense(units, name=name)(h) for name, units in heads.items()], name="encoder")
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least 1.")
-    return int(value)
 
 
 def _halvings(shape, smallest):
@@ -100,16 +98,20 @@ def _halvings(shape, smallest):
 
 
 def _filters(shape, filters):
+    """The shape and the filters, as tuples of ints."""
+    shape = arguments.sizes("shape", shape)
     if len(shape) != 3:
+        advice = "give grey images an axis of one channel, or use kvae.networks.dense_encoder"
         raise ValueError(
-            f"The images' shape is {tuple(shape)}; a convolutional network expects (height, width, channels)."
+            f"The images' shape is {shape}; a convolutional network expects (height, width, channels): {advice}."
         )
     if filters is None:
         filters = (32,) + (64,) * (_halvings(shape, smallest=4) - 1)
+    filters = arguments.sizes("filters", filters)
     possible = _halvings(shape, smallest=1)
     if not 1 <= len(filters) <= possible:
         raise ValueError(
             f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {len(filters)} is asked for; pad or "
             "resize the images, give fewer filters (at least 1), or use kvae.networks.dense_encoder."
         )
-    return tuple(filters)
+    return shape, filters

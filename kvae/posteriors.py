@@ -1,12 +1,12 @@
 """q(z|x): what the encoder's outputs say of the latents of an image."""
 
 import abc
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import MultivariateNormal, Normal, Reparameterized
 from kvae.flows import Flow, Transformed
 
@@ -87,9 +87,7 @@ class FlowPosterior(Posterior):
         super().__init__(**kwargs)
         if not isinstance(flow, Flow):
             raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Planar(steps=8).")
-        if isinstance(context, bool) or not isinstance(context, numbers.Integral) or context < 0:
-            raise ValueError(f"context is {context!r}; expected an integer of at least 0.")
-        self.flow, self.context = flow, int(context)
+        self.flow, self.context = flow, arguments.whole("context", context, 0)
 
     @property
     def scores_any_z(self):

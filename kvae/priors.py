@@ -1,12 +1,12 @@
 """p(z), what the model assumes of the latents before it has seen an image."""
 
 import abc
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import Distribution, Mixture, Normal
 from kvae.flows import Flow, Transformed
 
@@ -62,7 +62,7 @@ class MixtureOfGaussians(Prior):
 
     def __init__(self, components=50, **kwargs):
         super().__init__(**kwargs)
-        self.components = _count(components)
+        self.components = arguments.whole("components", components, 1)
 
     def build(self, input_shape, event_shape=None):
         shape = (self.components, input_shape[-1])
@@ -97,10 +97,11 @@ class VampPrior(Prior):
 
     def __init__(self, components=500, initial_mean=0.05, initial_std=0.01, bounds=(0.0, 1.0), **kwargs):
         super().__init__(**kwargs)
-        self.components = _count(components)
-        if bounds is not None and not bounds[0] < bounds[1]:
+        self.components = arguments.whole("components", components, 1)
+        if bounds is not None and not (np.shape(bounds) == (2,) and bounds[0] < bounds[1]):
             raise ValueError(f"bounds is {bounds!r}; expected (low, high) with low < high, or None.")
-        self.initial_mean, self.initial_std = initial_mean, initial_std
+        self.initial_mean = arguments.number("initial_mean", initial_mean)
+        self.initial_std = arguments.number("initial_std", initial_std)
         self.bounds = None if bounds is None else tuple(bounds)
 
     def build(self, input_shape, event_shape=None):
@@ -187,9 +188,3 @@ class FlowPrior(Prior):
     @classmethod
     def from_config(cls, config):
         return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})
-
-
-def _count(components):
-    if isinstance(components, bool) or not isinstance(components, numbers.Integral) or components < 1:
-        raise ValueError(f"components is {components!r}; expected an integer of at least 1.")
-    return int(components)

@@ -1,10 +1,9 @@
 """Vector quantisation: a codebook, and how evenly it is used."""
 
-import numbers
-
 import keras
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import sum_event
 
 
@@ -27,9 +26,7 @@ class VectorQuantizer(keras.layers.Layer):
     def __init__(self, codes=512, seed=None, **kwargs):
         # Not in half precision, in which near codes are one.
         super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
-        if isinstance(codes, bool) or not isinstance(codes, numbers.Integral) or codes < 2:
-            raise ValueError(f"codes is {codes!r}; expected an integer of at least 2.")
-        self.codes, self.seed = int(codes), seed
+        self.codes, self.seed = arguments.whole("codes", codes, 2), arguments.seed(seed)
 
     def build(self, input_shape):
         """input_shape: (None, ..., d)."""

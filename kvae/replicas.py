@@ -39,6 +39,48 @@ def part(value):
     return value if context is None else value / context.num_replicas_in_sync
 
 
+def alone():
+    """Whether there is but one replica."""
+    return _context() is None
+
+
+def total(value):
+    """The sum of all replicas' values."""
+    context = _context()
+    return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def first_row(flags):
+    """The first row, int64 (), of all replicas' together whose flag (n,) is set; -1 where there is none."""
+    count, context = tf.size(flags, tf.int64), _context()
+    row = tf.argmax(tf.concat([flags, [True]], 0))
+    if context is None:
+        return tf.where(row < count, row, -1)
+    known = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
+    counts, rows = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([known * count, known * row])))
+    starts = tf.cumsum(counts, exclusive=True)
+    first = tf.argmax(tf.concat([rows < counts, [True]], 0))
+    return tf.concat([starts + rows, [-1]], 0)[first]
+
+
+def either(condition, true, false, *args):
+    """true(*args) or false(*args), neither of which gives anything, as a condition says that is the same on all.
+
+    args: structures of tensors. Where updates of variables are merged over the replicas, that can't be done within a
+    condition of one replica, and the condition is one of all of them.
+    """
+    if alone() or tf.__internal__.distribute.strategy_supports_no_merge_call():
+        ops.cond(condition, lambda: true(*args), lambda: false(*args))
+        return
+
+    def together(strategy, condition, *args):
+        condition = strategy.experimental_local_results(condition)[0]
+        for_each = strategy.extended.call_for_each_replica
+        ops.cond(condition, lambda: for_each(true, args=args), lambda: for_each(false, args=args))
+
+    tf.distribute.get_replica_context().merge_call(together, args=(condition, *args))
+
+
 def nonempty(function, *arrays):
     """function(*arrays), where a replica without examples takes one of zeros and leaves it out of the result.
 

@@ -6,6 +6,8 @@ import numbers
 import keras
 from keras import ops
 
+from kvae import arguments
+
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
     """A weight that rises to `end` within some steps, or within a share of the run that `fit` starts.
@@ -82,8 +84,7 @@ class CyclicalWarmUp(WarmUp):
     """
 
     def __init__(self, cycles=4, ramp=0.5, steps=None, end=1.0):
-        if isinstance(cycles, bool) or not isinstance(cycles, numbers.Integral) or cycles < 1:
-            raise ValueError(f"cycles is {cycles!r}; expected an integer of at least 1.")
+        cycles, ramp = arguments.whole("cycles", cycles, 1), arguments.number("ramp", ramp)
         if not 0 < ramp <= 1:
             raise ValueError(f"ramp is {ramp!r}; expected a share of a cycle in (0, 1].")
         super().__init__(steps, 1.0 if steps is None else None, end)

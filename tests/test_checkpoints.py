@@ -15,6 +15,7 @@ from small_models import dense_vae, same_weights
 
 from kvae import checkpoints
 from kvae.callbacks import Checkpoint
+from kvae.models import places
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")
 
@@ -141,6 +142,19 @@ def test_one_process_writes(tmp_path):
     one, other = checkpoints.Folder(tmp_path), checkpoints.Folder(tmp_path)
     with one.alone(), pytest.raises(FileExistsError, match="another process"), other.alone():
         pass
+
+
+def test_settings_are_equal_for_equal_models_and_tell_others_apart():
+    def found(policy="float32", **arguments):
+        keras.config.set_dtype_policy(policy)
+        model = dense_vae(**arguments)
+        keras.config.set_dtype_policy("float32")
+        model.compile()
+        return places.settings(model, 5)
+
+    assert found() == found()
+    others = [found("mixed_bfloat16"), found(activation="tanh"), found(latent_dim=3), found(likelihood="bernoulli")]
+    assert all(found() != other for other in others)
 
 
 def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, **fit):

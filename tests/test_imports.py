@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
-    ["noise", "replicas"],
+    ["arguments", "noise", "replicas"],
     ["distributions"],
     ["layers", "quantising", "schedules", "flows"],
     ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
@@ -21,9 +21,11 @@ LEVELS = [
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TENSORFLOW = {
+    "archives/weights.py",
     "evaluation/draws.py",
     "evaluation/annealing.py",
     "models/base.py",
+    "models/skipping.py",
     "models/training.py",
     "optimizers.py",
     "replicas.py",

@@ -224,3 +224,13 @@ def test_means_over_millions_of_examples_dont_drift():
     means.update_state(tf.ones(1), {"other": tf.ones(1)}, tf.constant([0.5]))
     assert float(means.totals[0]) - before == 1.0
     assert float(means.result()["other"]) == pytest.approx(3000.5 / 3000.5)
+
+
+@pytest.mark.parametrize("rows", [50, 47])
+def test_an_autoencoders_loss_is_the_mean_over_the_epoch_whatever_its_batches(rng, rows):
+    x = rng.random((rows, 6), "float32")
+    encoder = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    model = kvae.Autoencoder(encoder, dense_decoder((6,), 2, hidden=(8,)))
+    model.compile(keras.optimizers.SGD(0.0))
+    trained = model.fit(x, batch_size=10, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(trained, np.square(x - model.reconstruct(x)).sum(1).mean(), rtol=1e-5)

@@ -3,8 +3,10 @@
 import numpy as np
 import tensorflow as tf
 
+from kvae.data.checks import check_batch_size
 from kvae.data.stream import Stream, share_size
-from kvae.data.streams import check_batch_size
+
+BATCH_SIZE = 32  # Keras', of arrays
 
 
 def in_memory(arrays, batch_size, shuffle=True, seed=0):
@@ -37,7 +39,44 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
     return Stream(tf.autograph.experimental.do_not_convert(order), -(-length // batch_size), seed)
 
 
-def passes(dataset, length):
+def streamed(arrays, kwargs):
+    """(x, y, sample_weight), None where there is none, as a Stream; what `fit` was told of arrays leaves its kwargs."""
+    if kwargs.pop("validation_split", 0):
+        raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
+    batch_size = kwargs.pop("batch_size", None) or BATCH_SIZE
+    kwargs.setdefault("validation_batch_size", batch_size)
+    arrays = tuple(array for array in arrays if array is not None)
+    return in_memory(arrays, batch_size, shuffle=kwargs.pop("shuffle", True))
+
+
+def length(data):
+    """The batches of a dataset; None of arrays, of an endless dataset, and of one that doesn't know it."""
+    if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
+        return int(data.cardinality())
+    return None
+
+
+def rest(data, steps, taken):
+    """A dataset as epochs of so many steps read it behind the batches that were `taken`: Streams, and plain ones so.
+
+    A plain dataset of `steps` batches becomes a Stream that is passed over in each epoch; the batches of any other
+    follow on each other without end. Raises ValueError for one of unknown length.
+    """
+    if isinstance(data, Stream):
+        return data
+    count = int(data.cardinality())
+    if count == tf.data.UNKNOWN_CARDINALITY:
+        raise ValueError(
+            "x is a stream of unknown length, in which a run can't find its place: add "
+            ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
+        )
+    if count == steps:
+        return _passes(data, steps)
+    endless = data if count == tf.data.INFINITE_CARDINALITY else data.repeat()
+    return endless.skip(taken)
+
+
+def _passes(dataset, length):
     """A Stream each of whose epochs is another pass over a plain dataset of so many batches, in the order it has."""
 
     def order(epoch, skip, share):

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import streams
+from kvae.data import checks
 from kvae.data.decoding import Decoder
 from kvae.data.stream import Stream, drawn, share_size
 
@@ -29,8 +29,8 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     Raises OSError where there is no such folder, ValueError where it holds no image and, within `clear_errors`,
     OSError once a file is read that can't be decoded and ValueError for an image whose shape is not the first one's.
     """
-    streams.check_batch_size(batch_size)
-    streams.check_shuffle(shuffle)
+    checks.check_batch_size(batch_size)
+    checks.check_shuffle(shuffle)
     path = pathlib.Path(path)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder")
@@ -176,7 +176,7 @@ def _check_complete(array, name):
 
 
 def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
-    streams.check_shuffle(shuffle)
+    checks.check_shuffle(shuffle)
     for array, name in zip(arrays, names, strict=True):
         if not array.shape or array.dtype.kind not in "buif":
             raise ValueError(
@@ -205,8 +205,8 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
 
     sizes: the rows of each block. names: what errors call the arrays.
     """
-    streams.check_batch_size(batch_size)
-    streams.check_shuffle(shuffle)
+    checks.check_batch_size(batch_size)
+    checks.check_shuffle(shuffle)
     seed = drawn(seed)
     together = max(1, shuffle // max(sizes))
 

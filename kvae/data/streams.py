@@ -1,19 +1,17 @@
 """What the models read: x out of a stream's elements, images as floats, and the checks made before any work."""
 
-import contextlib
-import re
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kvae.data import checks
+from kvae.data.checks import BLOCK_BYTES, NOT_FINITE, check_batch_size
+from kvae.data.errors import clear_errors
 from kvae.data.stream import Stream
 
 BATCH_SIZE = 256
-BLOCK_BYTES = 2**24
-NOT_FINITE = "NaN or infinite values"
-NOT_FINITE_ADVICE = "remove those examples (or replace the values, as np.nan_to_num does) before training"
 
 
 def unpack(element):
@@ -24,11 +22,12 @@ def unpack(element):
     """
     parts = tuple(element) if isinstance(element, tuple | list) else (element,)
     if not 1 <= len(parts) <= 3:
-        raise ValueError(f"found a tuple of {len(parts)}, expected x, (x, y) or (x, y, sample_weight)")
+        advice = ": np.stack makes one array of a list of examples" if len(parts) > 3 else ""
+        raise ValueError(f"found a tuple of {len(parts)}, expected x, (x, y) or (x, y, sample_weight){advice}")
     x, y, sample_weight = parts + (None,) * (3 - len(parts))
     if isinstance(x, Mapping):
         if "image" not in x:
-            raise ValueError(f'found a dict with the keys {sorted(x)}, expected one with the key "image"')
+            raise ValueError(f'found a dict with the keys {sorted(x)}, expected one with the key "image": rename it')
         y = x.get("label") if y is None else y
         x = x["image"]
     return x, y, sample_weight
@@ -64,7 +63,7 @@ def batches(data, batch_size=BATCH_SIZE):
         return data
     check_batch_size(batch_size)
     data = tuple(data) if isinstance(data, list) else data
-    length = _length(data)
+    length = checks.check_kind(data)
     if sum(getattr(array, "nbytes", BLOCK_BYTES + 1) for array in tf.nest.flatten(data)) <= BLOCK_BYTES:
         return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 
@@ -78,20 +77,6 @@ def batches(data, batch_size=BATCH_SIZE):
     return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))
 
 
-def check_batch_size(batch_size):
-    """Raise ValueError unless it is an integer of at least 1."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size!r}, expected an integer of at least 1")
-
-
-def check_shuffle(shuffle):
-    """Raise TypeError or ValueError unless it is a number of examples, or 0."""
-    if isinstance(shuffle, bool) or not isinstance(shuffle, int | np.integer):
-        raise TypeError(f"shuffle is {shuffle!r}, expected the number of images in the shuffling pool, or 0")
-    if shuffle < 0:
-        raise ValueError(f"shuffle is {shuffle}, expected the number of images in the shuffling pool, or 0")
-
-
 def image_shape(data):
     """The shape of one image, (height, width, channels), or of one event of another kind.
 
@@ -99,7 +84,7 @@ def image_shape(data):
     doesn't tell the shape or where its elements look like single images.
     """
     if not isinstance(data, tf.data.Dataset):
-        _length(data)
+        checks.check_kind(data)
         return tuple(unpack(data)[0].shape[1:])
     shape = _spec(data).shape
     if shape.rank is None or None in shape[1:]:
@@ -110,27 +95,29 @@ def image_shape(data):
     return tuple(shape[1:])
 
 
-def check(data, event_shape=None, steps=None, name="the data"):
+def check(data, event_shape=None, steps=None, name="the data", dtype=None):
     """The first batch of x (scaled, float32, numpy), after everything that can be wrong was looked for.
 
     data: a stream of batches, or arrays, which are searched for NaN as a whole. event_shape: the shape of one
     example that the model takes; None takes any. steps: batches that will be read; None reads all. name: what
-    errors call the data. A stream's first batch is read, which for a shuffled one is a pass of its own:
-    the next pass has another order.
+    errors call the data. dtype: of the model's variables, whose squares must hold x's; None takes any finite x.
+    A stream's first batch is read, which for a shuffled one is a pass of its own: the next pass has another order.
 
     Raises TypeError for data of a kind or dtype that can't be read, ValueError for no data, an endless stream
-    without steps, another shape than event_shape, NaN or infinite values, and uint8 of 0 and 1 alone.
+    without steps, another shape than event_shape, NaN, infinite or too large values, and uint8 of 0 and 1 alone.
     """
+    limit = None if dtype is None else checks.largest(dtype)
     if isinstance(data, tf.data.Dataset):
         x = _first_of_stream(data, event_shape, steps, name)
+        checks.check_values(x, limit, name)
     else:
-        length = _length(data)
+        length = checks.check_kind(data)
         array = unpack(data)[0]
-        _check_dtype(array.dtype, name)
-        _check_shape(array.shape, event_shape, name)
+        checks.check_dtype(array.dtype, name)
+        checks.check_shape(array.shape, event_shape, name)
         if not length:
             raise ValueError(f"{name} is empty: found an array of shape {tuple(array.shape)}")
-        _check_array(array, name)
+        checks.check_array(array, limit, name)
         x = array[:BATCH_SIZE]
     x = np.asarray(x)
     if x.dtype == np.uint8 and x.max(initial=0) == 1:
@@ -139,6 +126,17 @@ def check(data, event_shape=None, steps=None, name="the data"):
             "bool or float"
         )
     return keras.ops.convert_to_numpy(scale(x))
+
+
+def is_stream(data):
+    """Whether the data are a `tf.data.Dataset`."""
+    return isinstance(data, tf.data.Dataset)
+
+
+def are_pixels(data):
+    """Whether x is uint8 or bool, in which there is no value outside of [0, 1] once they are scaled."""
+    dtype = _spec(data).dtype if isinstance(data, tf.data.Dataset) else unpack(data)[0].dtype
+    return tf.as_dtype(dtype) in (tf.uint8, tf.bool)
 
 
 def finite(dataset, name="the data"):
@@ -151,8 +149,9 @@ def finite(dataset, name="the data"):
 
     def checked(batch, element):
         x = unpack(element)[0]
-        is_finite = tf.reduce_all(tf.math.is_finite(x))
-        with tf.control_dependencies([tf.debugging.Assert(is_finite, [f"{name} has {NOT_FINITE}", batch])]):
+        spoilt = tf.reduce_any(tf.logical_not(tf.math.is_finite(x)), axis=tf.range(1, tf.rank(x)))
+        told = [f"{name} has {NOT_FINITE}", batch, tf.argmax(tf.concat([spoilt, [True]], 0))]
+        with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(spoilt)), told)]):
             return tf.nest.map_structure(tf.identity, element)
 
     def through(batches):
@@ -161,92 +160,65 @@ def finite(dataset, name="the data"):
     return dataset.through(through) if isinstance(dataset, Stream) else through(dataset)
 
 
-@contextlib.contextmanager
-def clear_errors():
-    """Within it, what a `finite` stream found is one ValueError, not TensorFlow's page of graph nodes.
+def expecting(data, supported, complaint, name="the data", part=0):
+    """The same data, where x holds supported values alone: arrays are searched now, a stream stops at others.
 
-    An assertion whose text begins with OSError or ValueError is that error.
+    supported: function of x, scaled, to a bool tensor of its shape, or one that broadcasts to it; NaN and infinite
+    values pass, which `finite` and the step of training look for. complaint: what the error says of another value.
+    part: 0 for x, 1 for y. Raises ValueError; where a stream is read, within `clear_errors`.
     """
-    try:
-        yield
-    except tf.errors.InvalidArgumentError as error:
-        found = re.search(rf"([\w ]+ has {NOT_FINITE})\W*\[(\d+)\]", str(error))
-        told = re.search(r"assertion failed: \[(OSError|ValueError): (.+)\]", str(error))
-        if told:
-            words = told[2].encode().decode("unicode_escape").encode("latin-1").decode()  # as TensorFlow escapes them
-            raise {"OSError": OSError, "ValueError": ValueError}[told[1]](words) from None
-        if not found:
-            raise
-        message = f"{found[1]} in batch {found[2]} (counted from 0): {NOT_FINITE_ADVICE}"
-        raise ValueError(message) from None
+
+    def unsupported(values):
+        x = tf.cast(values, "float32") if part else scale(values)
+        return x, tf.logical_not(tf.broadcast_to(supported(x), tf.shape(x)) | ~tf.math.is_finite(x))
+
+    def words(x, wrong, place):
+        value = tf.strings.as_string(tf.boolean_mask(x, wrong)[0], shortest=True)
+        return tf.strings.join([f"{name} holds the value ", value, " in ", place, f", {complaint}"])
+
+    if not isinstance(data, tf.data.Dataset):
+        for start, block in checks.blocks(unpack(data)[part]):
+            x, wrong = unsupported(block)
+            if tf.reduce_any(wrong):
+                example = start + int(tf.where(wrong)[0][0])
+                raise ValueError(words(x, wrong, f"example {example}").numpy().decode())
+        return data
+
+    def checked(batch, element):
+        x, wrong = unsupported(unpack(element)[part])
+
+        def stop():
+            place = tf.strings.join(["batch ", tf.strings.as_string(batch), " (counted from 0)"])
+            return tf.debugging.Assert(False, [tf.strings.join(["ValueError: ", words(x, wrong, place)])])
+
+        with tf.control_dependencies([tf.cond(tf.reduce_any(wrong), stop, tf.no_op)]):
+            return tf.nest.map_structure(tf.identity, element)
+
+    def through(batches):
+        return batches.enumerate().map(checked)
+
+    return data.through(through) if isinstance(data, Stream) else through(data)
 
 
 def _spec(dataset):
     spec = unpack(dataset.element_spec)[0]
     if not isinstance(spec, tf.TensorSpec):
-        raise TypeError(f"x is {spec} in the stream, expected one dense tensor")
+        advice = "map makes one of it, with .to_tensor() or tf.sparse.to_dense"
+        raise TypeError(f"x is {spec} in the stream, expected one dense tensor: {advice}")
     return spec
-
-
-def _length(data):
-    arrays = tf.nest.flatten(data)
-    for array in arrays:
-        if not hasattr(array, "shape") or not hasattr(array, "__getitem__"):
-            raise TypeError(
-                f"found {type(array).__name__}, expected a tf.data.Dataset or numpy arrays: np.asarray makes an array "
-                "of a list, tf.data.Dataset.from_generator a stream of a generator"
-            )
-    shapes = [tuple(array.shape) for array in arrays]
-    if () in shapes or len({shape[0] for shape in shapes}) != 1:
-        raise ValueError(f"found arrays of shapes {shapes}, expected as many examples in each along axis 0")
-    return shapes[0][0]
-
-
-def _check_dtype(dtype, name):
-    kind = dtype if isinstance(dtype, tf.DType) else tf.as_dtype(dtype)
-    if not (kind.is_floating or kind.is_integer or kind.is_bool):
-        found = dtype.name if hasattr(dtype, "name") else dtype
-        raise TypeError(f"{name} has the dtype {found}, expected uint8 (0..255), bool or a float type")
-
-
-def _check_shape(shape, event_shape, name):
-    shape = tf.TensorShape(shape)
-    if event_shape is None or shape.rank is None:
-        return
-    event_shape = tuple(event_shape)
-    if shape.rank == len(event_shape) and shape.is_compatible_with(event_shape):
-        advice = "these are single examples, not batches: call .batch(n) on a stream, or give x[None]"
-    elif shape[1:].as_list() == list(event_shape[:-1]) and event_shape[-1:] == (1,):
-        advice = "add the axis of the channel with x[..., None]"
-    else:
-        advice = "give data of that shape, or build the networks for this one"
-    if shape.rank < 1 or not shape[1:].is_compatible_with(event_shape):
-        expected = str(("n", *event_shape)).replace("'", "")
-        raise ValueError(f"{name} has the shape {shape}, but the model takes {expected}: {advice}")
-
-
-def _check_array(array, name):
-    if not tf.as_dtype(array.dtype).is_floating:
-        return
-    rows = max(1, BLOCK_BYTES // max(1, np.asarray(array[:1]).nbytes))
-    for start in range(0, array.shape[0], rows):
-        block = np.isfinite(np.asarray(array[start : start + rows]))
-        if not block.all():
-            first = start + int(np.argmin(block.reshape(len(block), -1).all(axis=1)))
-            raise ValueError(f"{name} has {NOT_FINITE}, first in example {first}: {NOT_FINITE_ADVICE}")
 
 
 @clear_errors()
 def _first_of_stream(dataset, event_shape, steps, name):
     spec = _spec(dataset)
-    _check_dtype(spec.dtype, name)
-    _check_shape(spec.shape, event_shape, name)
+    checks.check_dtype(spec.dtype, name)
+    checks.check_shape(spec.shape, event_shape, name)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
         raise ValueError(f"{name} is an endless stream: say how many batches to read (steps), or use .take(n)")
     for element in batches(dataset).take(1):
         x = unpack(element)[0].numpy()
-        _check_shape(x.shape, event_shape, name)
-        if np.issubdtype(x.dtype, np.inexact) and not np.isfinite(x).all():
-            raise ValueError(f"{name} has {NOT_FINITE} in its first batch: {NOT_FINITE_ADVICE}")
+        checks.check_shape(x.shape, event_shape, name)
+        if not len(x):
+            raise ValueError(f"{name} is empty in its first batch: leave such batches out, as .filter(function) does")
         return x
     raise ValueError(f"{name} is empty: its stream ended before the first batch")

@@ -2,11 +2,11 @@
 
 import abc
 import dataclasses
-import numbers
 
 import keras
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import Normal, Reparameterized
 from kvae.distributions.base import held, hold
 
@@ -23,9 +23,7 @@ class Flow(keras.layers.Layer, abc.ABC):
     def __init__(self, steps, **kwargs):
         # Not in half precision, where the log-determinants would be off: here the probabilities begin.
         super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
-        if isinstance(steps, bool) or not isinstance(steps, numbers.Integral) or steps < 1:
-            raise ValueError(f"steps is {steps!r}; expected an integer of at least 1.")
-        self.steps = int(steps)
+        self.steps = arguments.whole("steps", steps, 1)
 
     def build(self, input_shape, context_shape=None):
         """input_shape: (None, latent_dim). context_shape: (None, units) where the maps depend on an image."""

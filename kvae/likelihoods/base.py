@@ -5,12 +5,16 @@ import math
 
 import keras
 import numpy as np
+from keras import ops
 
 from kvae.distributions import Distribution
 
 # A learned logarithm is this many times its weight: an optimizer whose steps have the learning rate's size, such as
 # Adam, then crosses a factor e in a hundred steps at 1e-3, not in a thousand.
 GAIN = 10.0
+UNIT_INTERVAL = (
+    "values in [0, 1]: divide by 255 (uint8 images are scaled by themselves), or use kvae.GaussianLikelihood"
+)
 
 
 class Likelihood(keras.layers.Layer, abc.ABC):
@@ -21,6 +25,8 @@ class Likelihood(keras.layers.Layer, abc.ABC):
 
     parameters = ("mean",)
     discrete = False
+    expected = None  # of the values of x, in words; None where all real numbers have a density
+    takes_pixels = False  # whether uint8 images, k / 255, and bool ones have a probability whatever they hold
 
     def build(self, input_shape):
         """input_shape: the images', (None, ...)."""
@@ -51,6 +57,10 @@ class Likelihood(keras.layers.Layer, abc.ABC):
                 + (" A second output: outputs=2 in kvae.networks." if len(found) < len(self.parameters) else "")
             )
 
+    def supports(self, x):
+        """Where x (n, ...), a tensor, scaled, has a probability: bool of its shape, or one that broadcasts to it."""
+        return ops.ones_like(x, dtype="bool")
+
     def check_data(self, x):
         """Raise ValueError for values (numpy, scaled) that have no density here; warn of those that fit badly."""
         return None
@@ -73,13 +83,16 @@ class Likelihood(keras.layers.Layer, abc.ABC):
         return -log_prob / (self.dimensions * math.log(2))
 
 
+def in_unit_interval(x):
+    return ops.logical_and(x >= 0, x <= 1)
+
+
 def check_unit_interval(x, likelihood):
     """Raise ValueError unless the values of x are in [0, 1], as the likelihood wants them."""
     low, high = float(np.min(x)), float(np.max(x))
     if low < 0 or high > 1:
         raise ValueError(
-            f"The images' values reach from {low:g} to {high:g}; {type(likelihood).__name__} expects values in [0, 1]: "
-            "divide by 255 (uint8 images are scaled by themselves), or use kvae.GaussianLikelihood."
+            f"The images' values reach from {low:g} to {high:g}; {type(likelihood).__name__} expects {UNIT_INTERVAL}."
         )
 
 

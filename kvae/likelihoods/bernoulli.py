@@ -7,7 +7,7 @@ import numpy as np
 
 from kvae.distributions import Bernoulli
 from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
-from kvae.likelihoods.base import Likelihood, check_unit_interval
+from kvae.likelihoods.base import UNIT_INTERVAL, Likelihood, check_unit_interval, in_unit_interval
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -16,9 +16,13 @@ class BernoulliLikelihood(Likelihood):
 
     parameters = ("logits",)
     discrete = True
+    expected, takes_pixels = UNIT_INTERVAL, True
 
     def distribution(self, outputs):
         return Bernoulli(outputs[0])
+
+    def supports(self, x):
+        return in_unit_interval(x)
 
     def check_data(self, x):
         check_unit_interval(x, self)
@@ -40,9 +44,13 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """
 
     parameters = ("logits",)
+    expected, takes_pixels = UNIT_INTERVAL, True
 
     def distribution(self, outputs):
         return ContinuousBernoulli(outputs[0])
+
+    def supports(self, x):
+        return in_unit_interval(x)
 
     def check_data(self, x):
         check_unit_interval(x, self)

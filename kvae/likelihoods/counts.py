@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.likelihoods.base import GAIN, Likelihood
 
@@ -18,14 +19,15 @@ def _log_softplus(raw):
 
 class _CountLikelihood(Likelihood):
     discrete = True
+    expected = "counts 0, 1, 2, ... as int32 or float32: uint8 means images of 0 to 255, which are scaled by 1/255"
+
+    def supports(self, x):
+        return ops.logical_and(x == ops.round(x), x >= 0)
 
     def check_data(self, x):
-        wrong = (x != np.rint(x)) | (x < 0)
+        wrong = ~ops.convert_to_numpy(self.supports(x))
         if np.any(wrong):
-            raise ValueError(
-                f"The data hold the value {x[wrong][0]:g}; {type(self).__name__} expects counts 0, 1, 2, ... as int32 "
-                "or float32: uint8 means images of 0 to 255, which are scaled by 1/255."
-            )
+            raise ValueError(f"The data hold the value {x[wrong][0]:g}; {type(self).__name__} expects {self.expected}.")
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -69,6 +71,7 @@ class NegativeBinomialLikelihood(_CountLikelihood):
             raise ValueError(
                 f"dispersion is {dispersion!r}; expected 'feature', 'shared', 'decoder' or a positive number."
             )
+        arguments.number("initial_dispersion", initial_dispersion)
         if not _is_positive(initial_dispersion):
             raise ValueError(f"initial_dispersion is {initial_dispersion!r}; expected a positive number.")
         self.dispersion = float(dispersion) if fixed else dispersion

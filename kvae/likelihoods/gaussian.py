@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions import Normal
 from kvae.likelihoods.base import GAIN, Likelihood
 
@@ -34,6 +35,8 @@ class GaussianLikelihood(Likelihood):
         known = math.isfinite(variance) and variance > 0 if fixed else variance in ("shared", "pixel", "decoder")
         if not known:
             raise ValueError(f"variance is {variance!r}; expected 'shared', 'pixel', 'decoder' or a positive number.")
+        arguments.number("initial_variance", initial_variance)
+        arguments.number("min_variance", min_variance)
         if not 0 < min_variance < initial_variance:
             raise ValueError(
                 f"initial_variance is {initial_variance!r} and min_variance {min_variance!r}; expected "

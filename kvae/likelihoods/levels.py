@@ -1,12 +1,12 @@
 """Likelihoods of classes, and of images whose values are a few levels, such as k / 255."""
 
 import math
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.distributions.discrete import CategoricalLevels, DiscretizedLogisticMixture, OneHotCategorical
 from kvae.likelihoods.base import Likelihood
 
@@ -33,8 +33,9 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def __init__(self, components=10, levels=256, **kwargs):
         super().__init__(**kwargs)
-        self.components = _whole("components", components, 1)
-        self.levels = _whole("levels", levels, 2)
+        self.components = arguments.whole("components", components, 1)
+        self.levels = arguments.whole("levels", levels, 2)
+        self.expected, self.takes_pixels = _levels_expected(self.levels), self.levels == 256
 
     def decoder_shape(self, event_shape):
         if len(event_shape) < 2:
@@ -50,8 +51,11 @@ class DiscretizedLogisticLikelihood(Likelihood):
         rest = ops.reshape(rest, (-1, *positions, 2, channels, self.components))
         return DiscretizedLogisticMixture(logits, 0.5 + rest[..., 0, :, :], rest[..., 1, :, :] - 2.0, self.levels)
 
+    def supports(self, x):
+        return _are_levels(x, self.levels)
+
     def check_data(self, x):
-        _check_levels(x, self.levels, self)
+        _check_levels(x, self)
 
     def get_config(self):
         return {**super().get_config(), "components": self.components, "levels": self.levels}
@@ -75,7 +79,9 @@ class CategoricalLikelihood(Likelihood):
 
     def __init__(self, levels=None, **kwargs):
         super().__init__(**kwargs)
-        self.levels = levels if levels is None else _whole("levels", levels, 2)
+        self.levels = levels if levels is None else arguments.whole("levels", levels, 2)
+        self.expected = _levels_expected(self.levels) if self.levels else "one 1 among zeros along the last axis"
+        self.takes_pixels = self.levels == 256
 
     @property
     def dimensions(self):
@@ -96,10 +102,15 @@ class CategoricalLikelihood(Likelihood):
             return OneHotCategorical(outputs[0])
         return CategoricalLevels(ops.reshape(outputs[0], (-1, *self.event_shape, self.levels)))
 
+    def supports(self, x):
+        if self.levels:
+            return _are_levels(x, self.levels)
+        return ops.logical_and(ops.logical_or(x == 0, x == 1), ops.sum(x, axis=-1, keepdims=True) == 1)
+
     def check_data(self, x):
         if self.levels:
-            _check_levels(x, self.levels, self)
-        elif not (np.all((x == 0) | (x == 1)) and np.all(np.sum(x, axis=-1) == 1)):
+            _check_levels(x, self)
+        elif not np.all(ops.convert_to_numpy(self.supports(x))):
             raise ValueError(
                 "The data are not one-hot along their last axis (a 1 among zeros), as CategoricalLikelihood() expects: "
                 "keras.ops.one_hot makes them so of labels; for images of few levels give levels=..."
@@ -109,19 +120,23 @@ class CategoricalLikelihood(Likelihood):
         return {**super().get_config(), "levels": self.levels}
 
 
-def _check_levels(x, levels, likelihood):
-    """Raise ValueError unless x holds levels k / (levels - 1)."""
+def _are_levels(x, levels):
     level = x * (levels - 1)
-    wrong = (np.abs(level - np.rint(level)) > 1e-3) | (level < -1e-3) | (level > levels - 1 + 1e-3)
+    in_range = ops.logical_and(level >= -1e-3, level <= levels - 1 + 1e-3)
+    return ops.logical_and(ops.abs(level - ops.round(level)) <= 1e-3, in_range)
+
+
+def _levels_expected(levels):
+    return (
+        f"{levels} levels k / {levels - 1} from 0 to 1 (uint8 images are 256 such levels): divide whole numbers by "
+        f"{levels - 1}, or use a likelihood for continuous values such as kvae.GaussianLikelihood"
+    )
+
+
+def _check_levels(x, likelihood):
+    """Raise ValueError unless x holds levels k / (levels - 1)."""
+    wrong = ~ops.convert_to_numpy(likelihood.supports(x))
     if np.any(wrong):
         raise ValueError(
-            f"The images hold the value {x[wrong][0]:g}; {type(likelihood).__name__} expects {levels} levels "
-            f"k / {levels - 1} from 0 to 1 (uint8 images are 256 such levels): divide whole numbers by {levels - 1}, "
-            "or use a likelihood for continuous values such as kvae.GaussianLikelihood."
+            f"The images hold the value {x[wrong][0]:g}; {type(likelihood).__name__} expects {likelihood.expected}."
         )
-
-
-def _whole(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
-    return int(value)

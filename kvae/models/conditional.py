@@ -1,11 +1,10 @@
 """The conditional variational autoencoder: images given what is known of them."""
 
-import numbers
-
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.data import streams
 from kvae.models.vae import VAE
 from kvae.priors import VampPrior
@@ -23,8 +22,7 @@ class ConditionalVAE(VAE):
     `decode`, `conditional` and `inverse_transform` take (z, y).
 
     y is class numbers, integers (n,) below label_dim, of which the networks see one 1 among 0s, or numbers
-    (n, label_dim), which they see as they are. Class numbers that aren't below it raise ValueError in arrays and in a
-    stream's first batch; in its later ones the networks see zeros.
+    (n, label_dim), which they see as they are. Class numbers that aren't below it raise ValueError.
 
     Args:
         encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to what the posterior reads.
@@ -39,11 +37,9 @@ class ConditionalVAE(VAE):
     def __init__(
         self, encoder, decoder, label_dim, likelihood="gaussian", prior=None, posterior=None, seed=None, **kwargs
     ):
-        if isinstance(label_dim, bool) or not isinstance(label_dim, numbers.Integral) or label_dim < 1:
-            raise ValueError(f"label_dim is {label_dim!r}; expected an integer of at least 1.")
         if isinstance(prior, VampPrior):
             raise ValueError("A VampPrior is made of images without labels, whose q(z|x,y) isn't known: use another.")
-        self.label_dim = int(label_dim)  # before what builds the model with it
+        self.label_dim = arguments.whole("label_dim", label_dim, 1)  # before what builds the model with it
         super().__init__(encoder, decoder, likelihood, prior, posterior, seed, **kwargs)
 
     def symbol(self, shape, dtype=None):
@@ -72,12 +68,22 @@ class ConditionalVAE(VAE):
         self._check_labels(streams.fit_arguments(x, y, None)[1])
         return super().evaluate(x, y, **kwargs)
 
-    def _first_batch(self, data, name, steps):
-        first = super()._first_batch(data, name, steps)
+    def _looked_at(self, data, name, steps, event_shape=None):
+        first = super()._looked_at(data, name, steps, event_shape)
         batches = streams.batches(data).take(1) if hasattr(data, "element_spec") else [data]
         for element in batches:
             self._check_labels(streams.unpack(element)[1])
         return first
+
+    def _watched(self, data, name):
+        data = super()._watched(data, name)
+        y = streams.unpack(data.element_spec)[1] if hasattr(data, "element_spec") else None
+        if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
+            return data
+        complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"
+        return streams.expecting(
+            data, lambda y: ops.logical_and(y >= 0, y < self.label_dim), complaint, f"y of {name}", part=1
+        )
 
     def _check_labels(self, y):
         """Raise ValueError for class numbers, an array (n,), that aren't all below label_dim."""
@@ -126,14 +132,13 @@ class ConditionalVAE(VAE):
         Returns:
             array (count, ...).
         """
-        self.check_built()
+        count, generator = self._sampling_of(count, seed)
         y = np.asarray(y)
         one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
         self._check_labels(np.atleast_1d(y))
         if not one and len(y) != count:
             raise ValueError(f"There are {len(y)} labels for {count} images; expected one, or one for each.")
         y = np.repeat(y[None], count, axis=0) if one else y
-        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
         conditional = self.conditional((self.prior_distribution(count).sample(generator), y))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)
 

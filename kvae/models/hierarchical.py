@@ -49,6 +49,10 @@ class HierarchicalVAE(VAE):
         self.posteriors, self.priors = posteriors, priors
         super().__init__(encoder, decoder, likelihood, prior, seed=seed, **kwargs)
 
+    @property
+    def networks(self):
+        return *super().networks, *self.posteriors, *self.priors
+
     def build_parts(self, event_shape):
         features = self._features(outputs_or_error(self.encoder, self.symbol(event_shape), "encoder"))
         z, names = [], ["z_mean", "z_log_var"]

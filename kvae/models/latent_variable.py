@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kvae import arguments
 from kvae.layers import WeightedPath
 from kvae.objectives import Draw
 
@@ -38,7 +39,7 @@ class LatentVariableMixin:
             doubly_reparameterized: bool, whether the posterior's parameters get the gradient of Tucker et al. (2019)
                 from the importance-weighted bound: through z alone, once more weighted; the numbers are the same.
         """
-        x = self._scaled(x)
+        samples, x = arguments.whole("samples", samples, 1), self._scaled(x)
         posterior = self.posterior(x, training)
         prior = self.prior_distribution(training=training) if prior is None else prior
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
@@ -79,7 +80,6 @@ class LatentVariableMixin:
         Returns:
             array (count, ...).
         """
-        self.check_built()
-        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
+        count, generator = self._sampling_of(count, seed)
         conditional = self.conditional(self.prior_distribution(count).sample(generator))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)

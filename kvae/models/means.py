@@ -18,9 +18,10 @@ class Means(keras.metrics.Metric):
         self.weights_seen = self.add_variable((), "zeros", self.dtype, name="weights_seen")
 
     def update_state(self, losses, parts, sample_weight=None):
-        values = ops.stack([losses, *(weighted(parts[name], sample_weight) for name in self.names[1:])])
+        values = [losses, *(weighted(parts[name], sample_weight) for name in self.names[1:])]
         count = ops.cast(ops.shape(losses)[0], self.dtype)
-        self.totals.assign_add(ops.sum(ops.cast(values, self.dtype), axis=1))
+        # Not the sums of a stack, which TensorFlow's optimizer of graphs makes 0 where one tensor is in it twice.
+        self.totals.assign_add(ops.stack([ops.sum(ops.cast(value, self.dtype)) for value in values]))
         self.examples.assign_add(count)
         weight = count if sample_weight is None else ops.sum(ops.cast(sample_weight, self.dtype))
         self.weights_seen.assign_add(weight)

@@ -1,5 +1,6 @@
 """What an autoencoder and a VAE share: an encoder and a decoder that fit each other."""
 
+import random
 from collections.abc import Mapping
 
 import keras
@@ -23,6 +24,26 @@ class PairModel(LatentModel):
                 )
         self.encoder = encoder
         self.decoder = decoder
+
+    @property
+    def networks(self):
+        return self.encoder, self.decoder
+
+    def build(self, input_shape):
+        if not self.built and not all(network.built for network in self.networks):
+            self._try_copy(tuple(input_shape[1:]))
+        super().build(input_shape)
+
+    def _try_copy(self, event_shape):
+        """Build a copy first, so that a shape which is refused leaves the networks fit for another."""
+        state = random.getstate()  # from which Keras would draw the seeds of the copy's initializers
+        try:
+            copy = type(self).from_config(self.get_config())
+        except Exception:  # networks that Keras can't copy
+            return
+        finally:
+            random.setstate(state)
+        copy.build_parts(event_shape)
 
     def _build_if_shape_is_known(self):
         shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None

@@ -1,13 +1,13 @@
 """Principal component analysis on a stream, and the density that goes with it."""
 
 import math
-import numbers
 
 import keras
 import numpy as np
 from keras import ops
 
-from kvae.data import streams
+from kvae import arguments, cards
+from kvae.data import contents, streams
 from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
@@ -59,16 +59,17 @@ class PCA(LatentVariableMixin, LatentModel):
 
     def __init__(self, latent_dim, seed=None, solver="auto", tolerance=1e-5, max_passes=12, **kwargs):
         super().__init__(**{"dtype": "float64", **kwargs})
-        self.latent_dim = _integer("latent_dim", latent_dim, 1)
-        self.seed = seed
+        self.latent_dim = arguments.whole("latent_dim", latent_dim, 1)
+        self.seed = arguments.seed(seed)
         if solver not in pca_solvers.SOLVERS:
             raise ValueError(f"solver is {solver!r}; expected one of {pca_solvers.SOLVERS}.")
+        tolerance = arguments.number("tolerance", tolerance)
         if not 0 <= tolerance < 1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a share of the explained variance in [0, 1).")
-        self.solver, self.tolerance, self.max_passes = solver, tolerance, _integer("max_passes", max_passes, 2)
+        self.solver, self.tolerance, self.max_passes = solver, tolerance, arguments.whole("max_passes", max_passes, 2)
         self.prior = StandardNormal(dtype=self.dtype_policy)
-        self.sampling = Sampling(seed=seed, dtype=self.dtype_policy)
-        self.sample_seed = keras.random.SeedGenerator(seed)
+        self.sampling = Sampling(seed=self.seed, dtype=self.dtype_policy)
+        self.sample_seed = keras.random.SeedGenerator(self.seed)
         self.compile(optimizer=None)
 
     def build_parts(self, event_shape):
@@ -105,6 +106,7 @@ class PCA(LatentVariableMixin, LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
+        self.record = cards.Record([contents.described((x,))])
         return self
 
     def _solve(self, stream, features, verbose):
@@ -166,9 +168,3 @@ class PCA(LatentVariableMixin, LatentModel):
     def get_config(self):
         names = "latent_dim", "seed", "solver", "tolerance", "max_passes"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
-
-
-def _integer(name, value, least):
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
-    return int(value)

@@ -4,13 +4,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
-from kvae.data.arrays import in_memory, passes
-from kvae.data.stream import Run, Stream
-
-BATCH_SIZE = 32  # Keras', of arrays
+from kvae.data.stream import Run
 
 
 class Place(NamedTuple):
@@ -26,29 +22,16 @@ class Place(NamedTuple):
     first_epoch: int
     first_update: int
 
+    def batches(self, steps):
+        """How many the run has had, of epochs of so many."""
+        return (self.epoch - self.first_epoch) * steps + self.step
+
 
 def first(model, initial_epoch, steps):
     """The place of a run that begins: behind the updates that the model has taken, unless it is told an epoch."""
     updates = int(ops.convert_to_numpy(model.optimizer.iterations))
     stream_epoch = initial_epoch or (-(-updates // steps) if steps else 0)
     return Place(initial_epoch, 0, stream_epoch, initial_epoch, updates)
-
-
-def length(data):
-    """The batches of a dataset; None of arrays, of an endless dataset, and of one that doesn't know it."""
-    if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
-        return int(data.cardinality())
-    return None
-
-
-def streamed(arrays, kwargs):
-    """(x, y, sample_weight), None where there is none, as a Stream; what `fit` was told of arrays leaves its kwargs."""
-    if kwargs.pop("validation_split", 0):
-        raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
-    batch_size = kwargs.pop("batch_size", None) or BATCH_SIZE
-    kwargs.setdefault("validation_batch_size", batch_size)
-    arrays = tuple(array for array in arrays if array is not None)
-    return in_memory(arrays, batch_size, shuffle=kwargs.pop("shuffle", True))
 
 
 def settings(model, steps):
@@ -66,15 +49,14 @@ def _flat(config, part):
     """{path: leaf} of a configuration, in which names that Keras numbers count from 0."""
     names = {}
 
-    def gather(key, value):
+    def gather(value):
         if isinstance(value, dict):
-            for inner, entry in value.items():
-                gather(inner, entry)
-        elif isinstance(value, list | tuple):
+            if isinstance(value.get("name"), str) and len(value) > 1:  # alone it is a dtype policy's
+                names.setdefault(value["name"], f"name {len(names)}")
+            value = list(value.values())
+        if isinstance(value, list | tuple):
             for entry in value:
-                gather(None, entry)
-        elif key == "name" and isinstance(value, str):
-            names.setdefault(value, f"name {len(names)}")
+                gather(entry)
 
     def flatten(path, value):
         if isinstance(value, dict):
@@ -90,28 +72,8 @@ def _flat(config, part):
         else:
             yield path, repr(np.asarray(value).tolist())
 
-    gather(None, config)
+    gather(config)
     return dict(flatten(part, config))
-
-
-def rest(data, steps, place):
-    """A dataset as a run in epochs of so many steps reads it from its place on: Streams, and plain ones made so.
-
-    A plain dataset of `steps` batches is passed over in each epoch; the batches of any other follow on each other
-    without end. Raises ValueError for one of unknown length.
-    """
-    if isinstance(data, Stream):
-        return data
-    count = int(data.cardinality())
-    if count == tf.data.UNKNOWN_CARDINALITY:
-        raise ValueError(
-            "x is a stream of unknown length, in which a run can't find its place: add "
-            ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
-        )
-    if count == steps:
-        return passes(data, steps)
-    endless = data if count == tf.data.INFINITE_CARDINALITY else data.repeat()
-    return endless.skip((place.epoch - place.first_epoch) * steps + place.step)
 
 
 class StartsAt(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae import likelihoods
+from kvae import arguments, likelihoods
 from kvae.data import streams
 from kvae.models.pair import PairModel, check_built_for
 from kvae.quantising import Perplexity, VectorQuantizer
@@ -43,11 +43,11 @@ class VQVAE(PairModel):
         super().__init__(encoder, decoder, **kwargs)
         if isinstance(commitment, bool) or not isinstance(commitment, numbers.Real) or not 0 <= commitment < math.inf:
             raise ValueError(f"commitment is {commitment!r}; expected a number of at least 0.")
-        self.commitment, self.seed = float(commitment), seed
+        self.commitment, self.seed = float(commitment), arguments.seed(seed)
         self.likelihood = likelihoods.get(likelihood)
-        self.quantizer = VectorQuantizer(codes, seed)
+        self.quantizer = VectorQuantizer(codes, self.seed)
         self.perplexity = Perplexity(self.quantizer.codes)
-        self.sample_seed = keras.random.SeedGenerator(seed)
+        self.sample_seed = keras.random.SeedGenerator(self.seed)
         self._build_if_shape_is_known()
 
     def compile(self, optimizer="adam", loss=None, **kwargs):
@@ -100,7 +100,7 @@ class VQVAE(PairModel):
 
     def _report(self, x, losses, parts, sample_weight):
         self.perplexity.update_state(parts["codes"])
-        return super()._report(x, losses, parts, sample_weight)
+        super()._report(x, losses, parts, sample_weight)
 
     @property
     def metrics(self):
@@ -163,8 +163,7 @@ class VQVAE(PairModel):
         Returns:
             array (count, ...).
         """
-        self.check_built()
-        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
+        count, generator = self._sampling_of(count, seed)
         shape = (*self.code_shape, self.quantizer.codes)
         frequencies = np.broadcast_to(1.0 if frequencies is None else frequencies, shape).reshape(-1, shape[-1])
         with np.errstate(divide="ignore"):

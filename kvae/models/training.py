@@ -6,24 +6,23 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import arguments, cards, optimizers, replicas
-from kvae.data import checks, streams
+from kvae import cards, optimizers, replicas
+from kvae.data import arrays, checks, streams
 from kvae.data.distributed import distributed
 from kvae.data.stream import Run
-from kvae.models import execution, places, skipping
+from kvae.models import execution, places, skipping, stalls
+from kvae.models.checked import CheckedModel, check_numbers
 from kvae.models.means import Means, weighted
 from kvae.objectives import Beginning
 
 
-class TrainedModel(keras.Model):
+class TrainedModel(CheckedModel):
     """A Keras model that minimises a loss of x alone, whose numbers are means over examples.
 
     A subclass gives `reported`, the names of its numbers, `losses_per_example`, and `event_shape` once it is built.
     """
 
     reported = ("loss",)
-    event_shape = None
-    likelihood = None
     chooses_steps = False
 
     def __init__(self, **kwargs):
@@ -165,7 +164,7 @@ class TrainedModel(keras.Model):
         jit_compile and accumulated gradients raise ValueError.
         """
         replicas.check(self)
-        _check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
+        check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
         given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
         checks.warn_of_constant(first, "x")
@@ -185,20 +184,24 @@ class TrainedModel(keras.Model):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
         callbacks = _listed(kwargs.pop("callbacks", None))
-        rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or places.BATCH_SIZE
+        rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or arrays.BATCH_SIZE
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
         recorder = cards.Recorder(self, (given, y, sample_weight), first, kwargs.get("initial_epoch", 0), told)
         callbacks = [recorder, *callbacks]
         checkpoint = next((callback for callback in callbacks if hasattr(callback, "protect")), None)
         if checkpoint is not None and not isinstance(x, tf.data.Dataset):
-            x, y, sample_weight = places.streamed((x, y, sample_weight), kwargs), None, None
-        steps = steps_per_epoch or places.length(x)
+            x, y, sample_weight = arrays.streamed((x, y, sample_weight), kwargs), None, None
+        steps = steps_per_epoch or arrays.length(x)
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
             if checkpoint is not None:
                 run = (places.settings(self, steps), kwargs.get("epochs", 1), kwargs.get("verbose", "auto") != 0)
                 place = stack.enter_context(checkpoint.protect(self, place, *run))
-                x, steps_per_epoch, kwargs["initial_epoch"] = places.rest(x, steps, place), steps, place.epoch
+                x, steps_per_epoch, kwargs["initial_epoch"] = (
+                    arrays.rest(x, steps, place.batches(steps)),
+                    steps,
+                    place.epoch,
+                )
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
             counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step]
@@ -214,6 +217,7 @@ class TrainedModel(keras.Model):
                 callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
             if self._guard.most:
                 callbacks = [skipping.SkippedSteps(self._guard, place, x), *callbacks]
+            callbacks = [stack.enter_context(stalls.Watch("fit")), *callbacks]
             stack.enter_context(streams.clear_errors())
             return super().fit(
                 x,
@@ -237,7 +241,7 @@ class TrainedModel(keras.Model):
         they don't depend on the batches.
         """
         replicas.check(self)
-        _check_numbers(steps=steps, **kwargs)
+        check_numbers(steps=steps, **kwargs)
         x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
@@ -255,56 +259,6 @@ class TrainedModel(keras.Model):
     def _group_for(self, steps):
         if self.chooses_steps:
             self._group_steps(execution.divisor(self.steps_per_execution, [steps]))
-
-    def _checked(self, data, name, steps=None):
-        """The data as they should be read, or one clear error before any work."""
-        self._first_batch(data, name, steps)
-        return self._watched(streams.finite(data, name), name)
-
-    def _first_batch(self, data, name, steps):
-        """The first batch (numpy, scaled) of data that can be used, for which the model is then built."""
-        first = self._looked_at(data, name, steps)
-        self._prepare(first)
-        return first
-
-    def _looked_at(self, data, name, steps, event_shape=None):
-        """The first batch of data that can be used; the model stays as it is. event_shape: of one that isn't built."""
-        first = streams.check(data, self.event_shape if self.built else event_shape, steps, name, self.variable_dtype)
-        self._check_values(first)
-        if not isinstance(data, tf.data.Dataset):
-            self._expecting(data, name)
-        return first
-
-    def _watched(self, data, name):
-        """The same data, of which a stream stops at values that the model can't score."""
-        return self._expecting(data, name) if isinstance(data, tf.data.Dataset) else data
-
-    def _expecting(self, data, name):
-        likelihood = self.likelihood
-        if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and streams.are_pixels(data)):
-            return data
-        complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
-        return streams.expecting(data, likelihood.supports, complaint, name)
-
-    def _prepare(self, first):
-        """Build what depends on the data's shape."""
-        with self.distribute_strategy.scope():
-            if not self.built:
-                self.build((None, *first.shape[1:]))
-            for metric in self._compiled_metrics():
-                if not getattr(metric, "built", True):
-                    metric.build(first[:1], first[:1])
-
-    def _check_values(self, x):
-        """Raise ValueError for values (numpy, scaled) that the model can't score."""
-
-
-def _check_numbers(epochs=None, **asked):
-    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
-        if asked.get(name) is not None:
-            arguments.whole(name, asked[name], 1)
-    if epochs is not None:
-        arguments.whole("epochs", epochs, 0)
 
 
 def _images(x):

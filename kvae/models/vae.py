@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae import likelihoods
+from kvae import arguments, likelihoods
 from kvae.layers import Sampling
 from kvae.models.latent_variable import LatentVariableMixin
 from kvae.models.pair import PairModel, check_built_for
@@ -50,7 +50,7 @@ class VAE(LatentVariableMixin, PairModel):
         if not isinstance(self.posterior_family, Posterior):
             raise TypeError(f"posterior is {posterior!r}; expected one of kvae.posteriors, such as FullNormal().")
         self.prior.check_posterior(self.posterior_family)
-        self.seed = seed
+        self.seed = seed = arguments.seed(seed)
         self.sampling = Sampling(seed=seed, dtype=self.variable_dtype)
         self.sample_seed = keras.random.SeedGenerator(seed)
         self._build_if_shape_is_known()

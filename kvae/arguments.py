@@ -1,0 +1,43 @@
+"""What constructors ask of their arguments, each in one sentence."""
+
+import math
+import numbers
+
+
+def whole(name, value, least):
+    """The value as an int. Raises ValueError unless it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
+    return int(value)
+
+
+def number(name, value):
+    """The value as a float. Raises TypeError unless it is a real number, ValueError unless it is finite."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; expected a number.")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; expected a finite number.")
+    return float(value)
+
+
+def seed(value):
+    """The seed as an int, or None for a random one. Raises ValueError unless it is an integer of 32 bits."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < 2**32:
+        raise ValueError(f"seed is {value!r}; expected an integer from 0 to 2**32 - 1, or None for a random one.")
+    return int(value)
+
+
+def sizes(name, values):
+    """The values as a tuple of ints. Raises ValueError unless they are a sequence of integers of at least 1."""
+    try:
+        return tuple(whole(name, value, 1) for value in values)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} is {values!r}; expected a sequence of integers of at least 1, such as ({_such(name)})."
+        ) from None
+
+
+def _such(name):
+    return "28, 28, 1" if name == "shape" else "64, 32"

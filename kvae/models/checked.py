@@ -1,0 +1,70 @@
+"""What every model here looks for in its data before any work, and in those of a stream while it is read."""
+
+import keras
+
+from kvae import arguments
+from kvae.data import streams
+from kvae.models import stalls
+
+
+class CheckedModel(keras.Model):
+    """A Keras model of events of a shape, with or without a likelihood, that refuses data it can't use.
+
+    A subclass gives `_check_values` where there are values that it can't score.
+    """
+
+    event_shape = None
+    likelihood = None
+
+    def _checked(self, data, name, steps=None):
+        """The data as they should be read, or one clear error before any work."""
+        self._first_batch(data, name, steps)
+        return self._watched(streams.finite(data, name), name)
+
+    def _first_batch(self, data, name, steps):
+        """The first batch (numpy, scaled) of data that can be used, for which the model is then built."""
+        first = self._looked_at(data, name, steps)
+        self._prepare(first)
+        return first
+
+    def _looked_at(self, data, name, steps, event_shape=None):
+        """The first batch of data that can be used; the model stays as it is. event_shape: of one that isn't built."""
+        with stalls.Watch(f"the check of {name}", "its first batch"), streams.clear_errors():
+            shape = self.event_shape if self.built else event_shape
+            first = streams.check(data, shape, steps, name, self.variable_dtype)
+        self._check_values(first)
+        if not streams.is_stream(data):
+            self._expecting(data, name)
+        return first
+
+    def _watched(self, data, name):
+        """The same data, of which a stream stops at values that the model can't score."""
+        return self._expecting(data, name) if streams.is_stream(data) else data
+
+    def _expecting(self, data, name):
+        likelihood = self.likelihood
+        if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and streams.are_pixels(data)):
+            return data
+        complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
+        return streams.expecting(data, likelihood.supports, complaint, name)
+
+    def _prepare(self, first):
+        """Build what depends on the data's shape."""
+        with self.distribute_strategy.scope():
+            if not self.built:
+                self.build((None, *first.shape[1:]))
+            for metric in self._compiled_metrics():
+                if not getattr(metric, "built", True):
+                    metric.build(first[:1], first[:1])
+
+    def _check_values(self, x):
+        """Raise ValueError for values (numpy, scaled) that the model can't score."""
+
+
+def check_numbers(epochs=None, **asked):
+    """Raise ValueError for numbers of steps, epochs or rows that are none."""
+    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
+        if asked.get(name) is not None:
+            arguments.whole(name, asked[name], 1)
+    if epochs is not None:
+        arguments.whole("epochs", epochs, 0)
