@@ -108,15 +108,15 @@ class LatentModel(TrainedModel):
 
     @functools.cached_property
     def _encode_batch(self):
-        return tf.function(lambda x: self.encode(self._scaled(x)))
+        return tf.function(lambda x: self.encode(self._scaled(x)), autograph=False)
 
     @functools.cached_property
     def _decode_batch(self):
-        return tf.function(lambda z: self.decode(self._scaled(z)))
+        return tf.function(lambda z: self.decode(self._scaled(z)), autograph=False)
 
     @functools.cached_property
     def _reconstruct_batch(self):
-        return tf.function(lambda x: self(self._scaled(x), training=False))
+        return tf.function(lambda x: self(self._scaled(x), training=False), autograph=False)
 
     # Saving
 

@@ -138,8 +138,6 @@ class SkippedSteps(keras.callbacks.Callback):
     place: where the run starts. data: what it reads.
     """
 
-    serves_groups = True
-
     def __init__(self, guard, place, data):
         super().__init__()
         self.guard, self.place, self.data = guard, place, data

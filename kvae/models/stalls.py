@@ -15,8 +15,6 @@ class Watch(keras.callbacks.Callback):
     name: of the method that waits. what: it waits for first; None where a callback's methods will say.
     """
 
-    serves_groups = True
-
     def __init__(self, name, what=None):
         super().__init__()
         self.name = name

@@ -169,15 +169,8 @@ class TrainedModel(CheckedModel):
         first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
         checks.warn_of_constant(first, "x")
         if validation_data is not None:
-            if not isinstance(validation_data, tf.data.Dataset):
-                parts = streams.fit_arguments(*streams.unpack(validation_data))
-                validation_data = tuple(part for part in parts if part is not None)
-            shape, steps = first.shape[1:], kwargs.get("validation_steps")
-            self._looked_at(validation_data, "validation_data", steps, shape)
+            validation_data = self._validation(validation_data, first, kwargs.get("validation_steps"))
         self._prepare(first)
-        if validation_data is not None:
-            validation_data = streams.finite(self._watched(validation_data, "validation_data"), "validation_data")
-            validation_data = distributed(validation_data, self.distribute_strategy, once=True)
         if not self.compiled:
             return super().fit(x, y)  # which says so
         if not self.optimizer.built:
@@ -186,9 +179,9 @@ class TrainedModel(CheckedModel):
         callbacks = _listed(kwargs.pop("callbacks", None))
         rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or arrays.BATCH_SIZE
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
+        checkpoint = next((callback for callback in callbacks if hasattr(callback, "protect")), None)
         recorder = cards.Recorder(self, (given, y, sample_weight), first, kwargs.get("initial_epoch", 0), told)
         callbacks = [recorder, *callbacks]
-        checkpoint = next((callback for callback in callbacks if hasattr(callback, "protect")), None)
         if checkpoint is not None and not isinstance(x, tf.data.Dataset):
             x, y, sample_weight = arrays.streamed((x, y, sample_weight), kwargs), None, None
         steps = steps_per_epoch or arrays.length(x)
@@ -197,11 +190,8 @@ class TrainedModel(CheckedModel):
             if checkpoint is not None:
                 run = (places.settings(self, steps), kwargs.get("epochs", 1), kwargs.get("verbose", "auto") != 0)
                 place = stack.enter_context(checkpoint.protect(self, place, *run))
-                x, steps_per_epoch, kwargs["initial_epoch"] = (
-                    arrays.rest(x, steps, place.batches(steps)),
-                    steps,
-                    place.epoch,
-                )
+                x, steps_per_epoch = arrays.rest(x, steps, place.batches(steps)), steps
+                kwargs["initial_epoch"] = place.epoch
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
             counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step]
@@ -228,6 +218,14 @@ class TrainedModel(CheckedModel):
                 callbacks=callbacks,
                 **kwargs,
             )
+
+    def _validation(self, data, first, steps):
+        """Validation data as they should be read. first: the first batch of the data for training."""
+        if not isinstance(data, tf.data.Dataset):
+            data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
+        self._looked_at(data, "validation_data", steps, first.shape[1:])
+        data = streams.finite(self._watched(data, "validation_data"), "validation_data")
+        return distributed(data, self.distribute_strategy, once=True)
 
     def _group_steps(self, steps):
         if steps != self.steps_per_execution:

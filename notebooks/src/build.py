@@ -1,0 +1,95 @@
+"""Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py, executed: python notebooks/src/build.py [NAME ...].
+
+Without names, all of them. Nothing is written unless every cell ran without an error and without a word on stderr.
+"""
+
+import os
+import pathlib
+import re
+import resource
+import sys
+import time
+
+import jupytext
+import nbformat
+from jupyter_client import KernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+SOURCES = pathlib.Path(__file__).parent
+NOTEBOOKS = SOURCES.parent
+LARGEST = 500_000  # bytes
+PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# What TensorFlow's import says of the machine, whatever TF_CPP_MIN_LOG_LEVEL is.
+MACHINE = re.compile(r"WARNING: All log messages before absl|I\d{4} |[EW]\d{4} .*cuda")
+WIDGET = "application/vnd.jupyter.widget-view+json"  # without its kernel it shows an error
+
+
+def execute(notebook):
+    """Run all cells in a kernel of this Python, in the folder of the notebooks; outputs go into `notebook`."""
+    only_ours = KernelSpecManager(kernel_dirs=[])  # and no kernel of the same name that another environment installed
+    kernel = KernelManager(kernel_spec_manager=only_ours)
+    settings = {"timeout": 900, "store_widget_state": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
+    client = NotebookClient(notebook, km=kernel, resources={"metadata": {"path": str(NOTEBOOKS)}}, **settings)
+    try:
+        client.execute()
+    finally:
+        kernel.shutdown_kernel(now=True)
+
+
+def clean(notebook):
+    """Leave nothing that differs between two equal runs, or that a reader without a kernel can't see."""
+    notebook.metadata = nbformat.from_dict({"kernelspec": PYTHON, "language_info": {"name": "python"}})
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for number, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"cell-{number:02d}"
+        cell.metadata = nbformat.from_dict({})
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop(WIDGET, None)
+            if output.get("name") == "stderr":
+                output.text = "".join(line for line in output.text.splitlines(True) if not MACHINE.match(line))
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+
+
+def complaints(notebook):
+    """What was said on stderr, a line for each cell that did."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.get("name") == "stderr":
+                yield f"{cell.id}: {output.text.strip()}"
+
+
+def spent():
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+
+def build(name):
+    notebook = jupytext.read(SOURCES / f"{name}.py", fmt="py:percent")
+    began, before = time.perf_counter(), spent()
+    try:
+        execute(notebook)
+    except CellExecutionError as error:
+        sys.exit(f"{name}: {error}")
+    seconds, processor = time.perf_counter() - began, spent() - before
+    clean(notebook)
+    nbformat.validate(notebook)
+    if found := list(complaints(notebook)):
+        sys.exit(f"{name} wrote to stderr, which no notebook may:\n" + "\n".join(found))
+    text = nbformat.writes(notebook) + "\n"
+    if len(text.encode()) > LARGEST:
+        sys.exit(f"{name}.ipynb would have {len(text.encode()):,} bytes, more than {LARGEST:,}: draw less or coarser")
+    target = NOTEBOOKS / f"{name}.ipynb"
+    new = target.with_suffix(".new")
+    new.write_text(text)
+    new.replace(target)
+    print(f"{name}: {seconds:.0f} s, {processor:.0f} s of the processor, {len(text.encode()) // 1000} kB", flush=True)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    names = [pathlib.Path(name).stem for name in sys.argv[1:]]
+    for name in names or sorted(path.stem for path in SOURCES.glob("[0-9]*.py")):
+        build(name)
