@@ -261,3 +261,67 @@ def test_a_name_that_is_no_folder_is_a_set_of_tfds(tmp_path, monkeypatch):
             kvae.data.load(name)
     shards.write({"train": [{"image": X}]}, "packed")
     assert len(load("packed", labels=None)[0]) == 32
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def flipped(path, row=57):
+    content = bytearray(path.read_bytes())
+    content[128 + 60 * row] ^= 4
+    path.write_bytes(content)
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+LEFT_OUT = [
+    ({"train-image-00002.npy": truncated}, range(400, 600)),
+    ({"train-image-00000.npy": emptied}, range(200)),
+    ({"train-row-00005.npy": lambda path: path.unlink()}, range(1000, 1003)),
+    ({"train-image-00004.npy": flipped}, range(850, 860)),
+    (
+        {"train-image-00001.npy": flipped, "train-row-00001.npy": truncated, "train-mask-00000.npy": emptied},
+        range(200, 400),
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "rows_lost"), LEFT_OUT)
+@pytest.mark.parametrize("shuffle", [0, 150])
+def test_damaged_rows_can_be_left_out_and_the_rest_is_a_stream(changes, rows_lost, shuffle, folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for name, change in changes.items():
+        change(copy / name)
+    with pytest.raises((OSError, tf.errors.InvalidArgumentError), match=r"\.npy"):
+        flat(load(copy, shuffle=shuffle)[0])
+    with pytest.warns(
+        UserWarning, match=rf"copy: {len(rows_lost)} of 1003 rows are left out.*{next(iter(changes))} is"
+    ) as said:
+        train, validation, test = load(copy, shuffle=shuffle, validation=0.2, damaged="skip")
+    assert len(said) == 1 and "restore" not in str(said[0].message)
+    whole = {0: range(601), 1: range(601, 802), 2: range(802, 1003)}
+    for number, part in enumerate((train, validation, test)):
+        kept = [row for row in whole[number] if row not in rows_lost]
+        order = flat(part.epoch(2))
+        assert sorted(order) == kept and (number or shuffle or order == kept)
+        assert part.cardinality() == -(-len(kept) // 32) and rows(part.epoch(2, skip=2)) == rows(part.epoch(2))[2:]
+        halves = [flat(part.epoch(1, share=(i, 2))) for i in range(2)]
+        assert sorted(halves[0] + halves[1]) == kept
+    x, row = next(iter(train))
+    np.testing.assert_array_equal(x, X[row])
+
+
+def test_nothing_is_left_out_of_whole_data_and_not_everything_of_damaged(folder, tmp_path, recwarn):
+    again, expected = load(folder, damaged="skip")[0], load(folder)[0]
+    assert rows(again.epoch(3)) == rows(expected.epoch(3)) and not recwarn
+    shutil.copytree(folder, tmp_path / "copy")
+    for path in (tmp_path / "copy").glob("train-image*"):
+        emptied(path)
+    with pytest.raises(OSError, match=r"train of .*copy has no rows left that are as they were written: .*; 3 more"):
+        load(tmp_path / "copy", damaged="skip")
+    with pytest.raises(ValueError, match="damaged is 'ignore', expected one of"):
+        load(folder, damaged="ignore")

@@ -9,6 +9,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from small_models import dense_vae
 
+import kvae.data
 from kvae.data import records, streams
 
 EXAMPLES, BATCH = 103, 12
@@ -168,3 +169,36 @@ def test_a_missing_file_is_named(tmp_path, builder):
     file.unlink()
     with pytest.raises(tf.errors.NotFoundError, match=file.name):
         list(read(ManyFiles(data_dir=tmp_path)))
+
+
+DAMAGES = {
+    "cut at a record": (cut_at_a_record, 3),
+    "cut in a record": (lambda data: data[: len(data) // 2], None),
+    "empty": (lambda data: b"", 0),
+    "flipped": (lambda data: data[:400] + bytes([data[400] ^ 1]) + data[401:], 0),
+    "missing": (None, 0),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_what_cannot_be_read_of_a_file_can_be_left_out(case, tmp_path, builder):
+    damage, left = DAMAGES[case]
+    shutil.copytree(builder.data_path.parent, tmp_path / "many_files")
+    file = sorted(tmp_path.rglob("*.tfrecord*"))[2]
+    file.write_bytes(damage(file.read_bytes())) if damage else file.unlink()
+    parts = [
+        kvae.data.load("many_files", 10, labels="number", validation=0.2, data_dir=data_dir, **options)
+        for data_dir, options in [(builder.data_path.parents[1], {})]
+    ]
+    stored = [flat(labels.tolist() for _, labels in part.epoch(0).as_numpy_iterator()) for part in parts[0]]
+    message = rf"many_files: \d+ of {EXAMPLES} rows are left out, .*{file.name} gives \d+ of the \d+ examples"
+    with pytest.warns(UserWarning, match=message) as said:
+        again = kvae.data.load("many_files", 10, labels="number", validation=0.2, data_dir=tmp_path, damaged="skip")
+    assert len(said) == 1
+    found = [flat(labels.tolist() for _, labels in part.epoch(0).as_numpy_iterator()) for part in again]
+    whole = sum(file_[3] for file_ in records.files_of(builder, "train")[2:3])
+    lost = int(str(said[0].message).split(" of 103")[0].split()[-1])
+    assert 0 < lost <= whole and (left is None or lost >= whole - max(left, 3))
+    assert sum(map(len, found)) == EXAMPLES - lost
+    for part, kept, everything in zip(again, found, stored, strict=True):
+        assert set(kept) <= set(everything) and part.cardinality() == -(-len(kept) // 10)

@@ -3,6 +3,7 @@
 from kvae.data.binarizing import binarize
 from kvae.data.loading import load
 from kvae.data.manifest import verify
+from kvae.data.nearest import nearest_sprites
 from kvae.data.packing import pack
 from kvae.data.sources import from_folder, from_hdf5, from_npy, from_parquet
 from kvae.data.sprites import Sprites, SpritesConfig
@@ -20,6 +21,7 @@ __all__ = [
     "from_parquet",
     "image_shape",
     "load",
+    "nearest_sprites",
     "pack",
     "verify",
 ]

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import manifest
+from kvae.data.errors import LESS_MEMORY
 
 ALIGNMENT = 64  # bytes: TensorFlow copies arrays that aren't aligned
 AHEAD = 64  # blocks asked of the disk at once
@@ -52,16 +53,33 @@ class Blocks:
             content = self._read(numbers)
         except OSError as error:
             return np.empty(0, np.uint8), f"OSError: {error}"
+        except MemoryError:
+            size = len(numbers) * self.block_rows * self.row_bytes
+            words = f"no memory for a pool of {len(numbers)} blocks of {self.path(0).parent}, {size:,} bytes"
+            return np.empty(0, np.uint8), f"MemoryError: {words}: {LESS_MEMORY}"
+        same = self._same(content, numbers)
+        return content, "" if same.all() else f"OSError: {self._altered(numbers[np.argmin(same)])}"
+
+    def _same(self, content, numbers):
         size = self.block_rows * self.row_bytes
         full = len(content) // size
         found = tf.fingerprint(content[: full * size].reshape(full, size)).numpy()
         if full < len(numbers):
             found = np.concatenate([found, tf.fingerprint(content[None, full * size :]).numpy()])
-        same = (found == self.fingerprints[numbers]).all(axis=1)
-        return content, "" if same.all() else self._altered(numbers[np.argmin(same)])
+        return (found == self.fingerprints[numbers]).all(axis=1)
+
+    def faults(self, numbers):
+        """(number, what is wrong with it) of those of the blocks, int64 (k,), that can't be read as they were."""
+        try:
+            same = self._same(self._read(numbers), numbers)
+        except OSError as error:
+            if len(numbers) == 1:
+                return [(numbers[0], str(error))]
+            return [fault for part in np.array_split(numbers, 2) for fault in self.faults(part)]
+        return [(number, self._altered(number)) for number in numbers[~same]]
 
     def _read(self, numbers):
-        places = [self._place(number) for number in numbers.tolist()]
+        places = [self.place(number) for number in numbers.tolist()]
         content = _aligned(sum(rows for *_, rows in places) * self.row_bytes)
         filled = 0
         for first in range(0, len(places), AHEAD):
@@ -83,11 +101,11 @@ class Blocks:
         return file, start, size
 
     def _altered(self, number):
-        path, first, rows = self._place(int(number))
+        path, first, rows = self.place(int(number))
         altered = f"rows {first} to {first + rows - 1}, counted from 0, haven't their fingerprint"
-        return f"OSError: {path} is altered: {altered}; {manifest.ADVICE}"
+        return f"{path} is altered: {altered}; {manifest.ADVICE}"
 
-    def _place(self, number):
+    def place(self, number):
         """The path of a block's shard, the block's first row in it, its rows."""
         row = number * self.block_rows
         shard, first = divmod(row, self.shard_rows)

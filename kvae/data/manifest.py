@@ -85,32 +85,43 @@ def read(directory):
     return content
 
 
-def check(directory, content):
+def check(directory, content, lost=None):
     """The blocks' fingerprints, {split: {column: uint8 (blocks, 8)}}.
 
-    Raises OSError for the first shard that isn't as long as it was, or has another header or other fingerprints.
+    lost: a dict, which gets {path: what is wrong} of each shard that isn't as long as it was, or has another header or
+    other fingerprints; None raises OSError for the first.
     """
     fingerprints = {split: {name: [] for name in part["columns"]} for split, part in content["splits"].items()}
     for path, split, name, shard in shards(directory, content):
         try:
-            size = path.stat().st_size
-        except FileNotFoundError:
-            raise FileNotFoundError(f"{path} is missing: expected {shard['bytes']} bytes; {ADVICE}") from None
-        if size != shard["bytes"]:
-            found = "is empty" if not size else "is cut" if size < shard["bytes"] else "is too long"
-            raise OSError(f"{path} {found}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
-        column = content["splits"][split]["columns"][name]
-        with open(path, "rb") as file:
-            start = file.read(column["header_bytes"])
-            file.seek(column["header_bytes"] + shard["rows"] * row_bytes(column))
-            end = file.read()
-        if hashlib.sha256(start + end).hexdigest() != shard["frame_sha256"]:
-            raise OSError(f"{path} is altered: its header or fingerprints aren't those of {MANIFEST}; {ADVICE}")
-        fingerprints[split][name].append(np.load(io.BytesIO(end)).view(np.uint8).reshape(-1, 8))
+            found = _fingerprints(path, shard, content["splits"][split]["columns"][name])
+        except OSError as error:
+            if lost is None:
+                raise
+            lost[str(path)] = str(error)
+            found = np.zeros((-(-shard["rows"] // content["splits"][split]["block_rows"]), 8), np.uint8)
+        fingerprints[split][name].append(found)
     return {
         split: {name: np.concatenate(blocks) for name, blocks in part.items() if blocks}
         for split, part in fingerprints.items()
     }
+
+
+def _fingerprints(path, shard, column):
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: expected {shard['bytes']} bytes; {ADVICE}") from None
+    if size != shard["bytes"]:
+        found = "is empty" if not size else "is cut" if size < shard["bytes"] else "is too long"
+        raise OSError(f"{path} {found}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
+    with open(path, "rb") as file:
+        start = file.read(column["header_bytes"])
+        file.seek(column["header_bytes"] + shard["rows"] * row_bytes(column))
+        end = file.read()
+    if hashlib.sha256(start + end).hexdigest() != shard["frame_sha256"]:
+        raise OSError(f"{path} is altered: its header or fingerprints aren't those of {MANIFEST}; {ADVICE}")
+    return np.load(io.BytesIO(end)).view(np.uint8).reshape(-1, 8)
 
 
 def verify(directory):

@@ -1,12 +1,15 @@
 """What `pack` wrote, as Streams: blocks of rows in an order drawn for each epoch, shuffled again in pools."""
 
+import functools
 import os
+import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import manifest
+from kvae.data import damage, manifest
 from kvae.data.blocks import Blocks
+from kvae.data.contents import Source
 from kvae.data.splits import parts
 from kvae.data.stream import Stream, drawn, share_size
 
@@ -14,7 +17,7 @@ POOL_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
 
 
-def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0):
+def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_000, seed=0, damaged="error"):
     """(train, validation, test) of the folder that `kvae.data.pack` wrote; arguments as those of `kvae.data.load`.
 
     shuffle: rows in a pool of consecutive blocks of the epoch's order, at least sixteen of about 256 KB; a few pools
@@ -22,23 +25,40 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
 
     Each is a `Stream`. In n shares worker i reads the i-th part of the epoch's blocks. Raises OSError for files that
     aren't as they were written, at once for their sizes, headers and fingerprints, otherwise when the rows are read.
+    With damaged="skip" all of the folder is read now, and the blocks of rows with a damaged column are left out.
     """
     content = manifest.read(directory)
     if not content["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
-    fingerprints = manifest.check(directory, content)
+    lost = {} if damaged == "skip" else None
+    fingerprints = manifest.check(directory, content, lost)
     splits = content["splits"]
     seed = drawn(seed)
-    streams = []
+    streams, kept, left_out, faults = [], {}, 0, []
     rows = {name: split["rows"] for name, split in splits.items()}
     for name, part in parts(rows, validation).items():
         if part is None:
             streams.append(None)
             continue
         split, start, stop = part
-        read = _reader(directory, split, splits[split], labels, fingerprints[split])
+        columns = _columns(directory, split, splits[split], labels, fingerprints[split])
+        read = functools.partial(_read, columns, labels)
+        if lost is not None:
+            if split not in kept:
+                kept[split], found = damage.kept_blocks(columns, lost)
+                faults += found
+            rows_there = stop - start
+            numbers, start, stop = damage.window(kept[split], start, stop, splits[split]["block_rows"])
+            damage.report(f"{name} of {directory}", 0 if stop > start else rows_there, rows_there, faults)
+            left_out += rows_there - (stop - start)
+            read = functools.partial(_read, columns, labels, chosen=numbers)
         pool = shuffle if name == "train" else 0
-        streams.append(_stream(read, start, stop, splits[split]["block_rows"], int(batch_size), pool, seed))
+        stored = functools.partial(_stream, read, start, stop, splits[split]["block_rows"], int(batch_size))
+        stream = stored(pool, seed)
+        part = f"{split}[{start}:{stop}]"
+        stream.source = Source(pathlib.Path(directory).resolve().name, None, part, stop - start, stored)
+        streams.append(stream)
+    damage.report(str(directory), left_out, sum(rows.values()), faults)
     return tuple(streams)
 
 
@@ -46,25 +66,26 @@ def label_names(labels):
     return [labels] if isinstance(labels, str) else list(labels or ())
 
 
-def _reader(directory, name, split, labels, fingerprints):
-    """Function of blocks' numbers, int64 (k,), to their x, (x, y) or (x, {name: y}), as labels asks for."""
+def _columns(directory, name, split, labels, fingerprints):
+    """The `Blocks` of x and of the labels."""
     x, *others = split["columns"]
     names = label_names(labels)
     missing = [label for label in names if label not in split["columns"]]
     if missing:
         raise ValueError(f"{directory} has no column {missing} in {name}: labels can be of {others}")
-    columns = [Blocks(os.path.abspath(directory), name, column, split, fingerprints[column]) for column in (x, *names)]
-
-    def read(numbers):
-        x, *y = (column.read(numbers) for column in columns)
-        if labels is None:
-            return x
-        return x, y[0] if isinstance(labels, str) else dict(zip(names, y, strict=True))
-
-    return read
+    return [Blocks(os.path.abspath(directory), name, column, split, fingerprints[column]) for column in (x, *names)]
 
 
-def _stream(read, start, stop, block_rows, batch_size, shuffle, seed):
+def _read(columns, labels, numbers, chosen=None):
+    """x, (x, y) or (x, {name: y}), as labels asks for, of blocks' numbers, int64 (k,), counted among the chosen."""
+    numbers = numbers if chosen is None else tf.gather(chosen, numbers)
+    x, *y = (column.read(numbers) for column in columns)
+    if labels is None:
+        return x
+    return x, y[0] if isinstance(labels, str) else dict(zip(label_names(labels), y, strict=True))
+
+
+def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
     """The Stream of the rows from start to stop of a split; a shuffled one starts at 0.
 
     An epoch's order is the blocks in a random order, but for a last one that isn't full, cut into pools of whole

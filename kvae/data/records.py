@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from kvae.data import damage
 from kvae.data.stream import Stream, drawn, share_size
 
 FILES = 16  # files read in turn where the order is shuffled
@@ -13,13 +14,14 @@ BLOCK = 16  # examples of one file read in its turn
 UNROLLED = 8  # images decoded in one turn of a loop, which costs half as much as decoding a small PNG
 
 
-def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
+def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=None):
     """The Stream of element({name: (n, ...)}), batch by batch, of the features `names` of a split or a part of one.
 
     builder: a prepared tfds builder. part: as tfds writes it, such as "train[:54000]". element: function of tensors.
     shuffle: examples in the shuffling pool, as they are stored; 0 keeps the stored order. The files' order is
         shuffled as well, and several are read in turn.
     seed: int, which alone decides with the epoch on the order; None draws one.
+    files: those of the part, as `files_of` gives them; None for all.
 
     Of n shares each is a stretch of the files, where there are n of them, and otherwise every n-th row of the whole
     one's batches. Raises ValueError for sets not stored as TFRecords and for a batch_size that n doesn't divide; what
@@ -27,8 +29,9 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
     """
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"{builder.name} is stored as {builder.info.file_format.value}, expected tfrecord")
-    split, files = builder.info.splits[part], _files(builder, part)
-    full, rest = divmod(split.num_examples, batch_size)
+    files = files_of(builder, part) if files is None else files
+    count = sum(take for _, _, take, _ in files)
+    full, rest = divmod(count, batch_size)
     seed = drawn(seed)
     decode = _decoder(builder, names, math.gcd(batch_size, UNROLLED))
 
@@ -44,7 +47,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
             block_length=BLOCK,
         )
         if shuffle:
-            pool = min(shuffle, split.num_examples)
+            pool = min(shuffle, count)
             examples = examples.shuffle(pool, _draw(seed, epoch), reshuffle_each_iteration=False)
         return examples
 
@@ -69,16 +72,29 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None):
     return Stream(order, full + bool(rest), seed)
 
 
-def first(builder, part, names, count):
-    """The first `count` examples as they are stored, {name: (count, ...)}."""
-    files = [np.array(column) for column in zip(*_files(builder, f"{part}[:{count}]"), strict=True)]
+def first(builder, files, names, count):
+    """The first `count` examples of some files as they are stored, {name: (count, ...)}."""
+    files = [np.array(column) for column in zip(*files, strict=True)]
     examples = tf.data.Dataset.from_tensor_slices(tuple(files)).flat_map(lambda *file: _examples(builder.name, *file))
     return _decoder(builder, names, 1)(next(iter(examples.batch(count))))
 
 
-def _files(builder, part):
+def files_of(builder, part):
+    """[(name, the examples before the part's, the part's, all examples)] of a split or a part of one."""
     files = builder.info.splits[part].file_instructions
     return [(file.filename, file.skip, file.take, file.examples_in_shard) for file in files]
+
+
+def whole_files_of(builder, part):
+    """The same without what can't be read, and what is wrong with the files."""
+    found, faults = [], []
+    for name, skip, take, whole in files_of(builder, part):
+        there = damage.readable(name, skip, take)
+        if there < take:
+            faults.append(f"{name} gives {there} of the {take} examples from its {skip}th on")
+        if there:
+            found.append((name, skip, there, whole))
+    return found, faults
 
 
 def _draw(seed, epoch):

@@ -98,6 +98,11 @@ class Stream(tf.data.Dataset):
         self.next_epoch += 1
         return iter(batches)
 
+    def _repr_html_(self):
+        from kvae.data.preview import preview  # which reads Streams
+
+        return preview(self)
+
     @property
     def element_spec(self):
         return self._plain.element_spec
