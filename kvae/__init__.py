@@ -1,6 +1,19 @@
 """Autoencoders and variational autoencoders in Keras, for data that does not fit in memory."""
 
-from kvae import data, distributions, evaluation, flows, networks, optimizers, plots, posteriors, schedules
+from kvae import (
+    callbacks,
+    data,
+    distributions,
+    evaluation,
+    flows,
+    networks,
+    optimizers,
+    plots,
+    posteriors,
+    schedules,
+    widgets,
+)
+from kvae.archives import load
 from kvae.layers import Sampling
 from kvae.likelihoods import (
     BernoulliLikelihood,
@@ -43,13 +56,16 @@ __all__ = [
     "Sampling",
     "StandardNormal",
     "VampPrior",
+    "callbacks",
     "data",
     "distributions",
     "evaluation",
     "flows",
+    "load",
     "networks",
     "optimizers",
     "plots",
     "posteriors",
     "schedules",
+    "widgets",
 ]

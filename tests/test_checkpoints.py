@@ -11,6 +11,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from small_models import dense_vae, same_weights
 
 from kvae import checkpoints
@@ -183,8 +184,17 @@ def test_another_run_is_refused_and_more_epochs_go_on(tmp_path, rng, capsys):
 
 
 class Dies(keras.callbacks.Callback):
+    most_steps = 4
+
+    def __init__(self, epoch=1, batch=0):
+        super().__init__()
+        self.place = epoch, batch
+
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch:
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if (self.epoch, batch) >= self.place:
             raise InterruptedError
 
 
@@ -196,6 +206,27 @@ def test_a_learning_rate_that_a_callback_lowered_goes_on(tmp_path, rng):
     for epochs in (2, 3):  # in one process, where the second begins with the lowered rate
         model.fit(x, epochs=epochs, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
     np.testing.assert_allclose(model.history.history["learning_rate"], [5e-3, 2.5e-3, 1.25e-3], rtol=1e-6)
+
+
+def test_skipped_steps_are_counted_through_a_death_in_the_epoch(tmp_path):
+    x = np.random.default_rng(0).random((4, 50, 6), "float32")
+    x[2:, 12] = np.nan
+
+    def fit(directory, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = dense_vae()
+        model.compile(keras.optimizers.Adam(1e-2))
+        batches = tf.data.Dataset.from_tensor_slices(x.reshape(-1, 10, 6))
+        with pytest.warns(UserWarning, match="skipped"):
+            return model.fit(batches, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 3), *callbacks])
+
+    whole = fit(tmp_path / "a")
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "b", Dies(1, 16))
+    again = fit(tmp_path / "b")
+    assert again.history == whole.history
+    assert again.history["skipped_steps"] == [2, 2]
+    assert same_weights(again.model, whole.model)
 
 
 def test_replicas_go_on(tmp_path, strategy):

@@ -105,9 +105,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._raise_deferred()
 
     def on_epoch_end(self, epoch, logs=None):
+        history = self._model.history  # this epoch isn't in it yet
+        self._history = {name: list(map(float, values)) for name, values in history.history.items()}
         for name, value in (logs or {}).items():
             self._history.setdefault(name, []).append(float(value))
-        self._history.setdefault("epoch", []).append(epoch)
+        self._history["epoch"] = [*history.epoch, epoch]
         self._place = self._place._replace(epoch=epoch + 1, step=0, stream_epoch=self._place.stream_epoch + 1)
         self._save()
         self._raise_deferred()
@@ -125,7 +127,7 @@ class Checkpoint(keras.callbacks.Callback):
         return list({id(v): v for v in variables if id(v) not in counted}.values())
 
     def _count_variables(self):
-        return [variable for metric in self._model.metrics for variable in metric.variables]
+        return [variable for metric in self._model.metrics for variable in metric.variables] + self._model.counters
 
     def _save(self):
         if not self._writes:

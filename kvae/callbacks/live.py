@@ -5,6 +5,7 @@ import sys
 from types import SimpleNamespace
 
 import keras
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kvae import plots
@@ -77,7 +78,7 @@ def picture(model, images, history):
 
     history: an object with `epoch` and `history`, as `fit` returns; before the first epoch they are empty.
     """
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
     generative = hasattr(model, "sample")
     grid = figure.add_gridspec(2, 2, height_ratios=[1, 2], width_ratios=[1, 0.8])
     plots.reconstructions(model, images, len(images), ax=figure.add_subplot(grid[0, :]))
@@ -87,6 +88,8 @@ def picture(model, images, history):
     if history.epoch:
         plots.history(history, ax=curves)
         curves.set_title(f"Epoch {history.epoch[-1] + 1}")
+        for panel in filter(Axes.get_legend, figure.axes):
+            panel.legend(frameon=False, fontsize="small")
     else:
         curves.set_axis_off()
         curves.text(0.5, 0.5, "before the first epoch", ha="center", va="center")

@@ -9,6 +9,7 @@ from keras import ops
 from kvae.data import streams
 from kvae.distributions import Normal
 from kvae.evaluation import draws
+from kvae.evaluation.tables import latents_table, table
 
 _ROWS = 250
 
@@ -18,6 +19,9 @@ class ActiveUnits(NamedTuple):
 
     variances: np.ndarray
     active: np.ndarray
+
+    def _repr_html_(self):
+        return latents_table({"variance of its posterior mean": self.variances, "active": self.active})
 
 
 def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
@@ -50,6 +54,15 @@ class AggregatePosterior(NamedTuple):
     total_correlation: np.ndarray | None
     latents: dict | None
     examples: int
+
+    def _repr_html_(self):
+        total = self.total_correlation
+        rows = [
+            ("mutual information, nats", f"{np.mean(self.mutual_information):.2f}", "of x and z"),
+            ("KL of the aggregate", f"{np.mean(self.aggregate_kl):.2f}", "KL(q(z) || p(z))"),
+            *([] if total is None else [("total correlation", f"{np.mean(total):.2f}", "KL(q(z) || prod q(z_j))")]),
+        ]
+        return table(rows) + (latents_table(self.latents) if self.latents else "")
 
 
 def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=streams.BATCH_SIZE):

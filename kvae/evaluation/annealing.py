@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.evaluation import draws
+from kvae.evaluation.tables import table
 
 _ACCEPTANCE = 0.65  # that is best for Hamiltonian Monte Carlo in many dimensions (Neal 2011, section 4.4.1)
 
@@ -18,6 +19,10 @@ class Bracket(NamedTuple):
     x: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+
+    def _repr_html_(self):
+        bounds = {"lower bound": self.lower, "upper bound": self.upper}
+        return table([(f"{name} of log p(x), nats", f"{np.mean(of):.2f}") for name, of in bounds.items()])
 
 
 def annealed_importance_sampling(

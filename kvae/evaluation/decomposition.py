@@ -9,6 +9,7 @@ import numpy as np
 from kvae.data import streams
 from kvae.evaluation.aggregate import AggregatePosterior, aggregate_posterior, scores_any_z
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
+from kvae.evaluation.tables import table
 
 
 class Estimate(NamedTuple):
@@ -84,6 +85,20 @@ class Decomposition:
         split = f"mutual information {self.mutual_information} + KL of the aggregate posterior {self.aggregate_kl}"
         return f"{terms}; KL to the prior = {split}"
 
+    def _repr_html_(self):
+        split = [
+            ("- mutual information", self.mutual_information, "of x and z"),
+            ("- KL of the aggregate", self.aggregate_kl, "KL(q(z) || p(z))"),
+        ]
+        return table(
+            [
+                ("log p(x), nats", self.log_likelihood, "the three terms together"),
+                ("reconstruction", self.reconstruction, "E[log p(x|z)]"),
+                *(split if self.aggregate else [("- KL to the prior", self.kl, "KL(q(z|x) || p(z))")]),
+                ("+ KL to the true posterior", self.gap, "KL(q(z|x) || p(z|x))"),
+            ]
+        )
+
 
 def elbo_decomposition(
     model, data, samples=5_000, components=2_000, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto", resume=None
@@ -103,6 +118,11 @@ class RateDistortion(NamedTuple):
 
     rate: Estimate
     distortion: Estimate
+
+    def _repr_html_(self):
+        return table(
+            [("rate, nats", self.rate, "KL(q(z|x) || p(z))"), ("distortion", self.distortion, "-E[log p(x|z)]")]
+        )
 
 
 def rate_distortion(model, data, samples=10, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto"):

@@ -7,6 +7,7 @@ import numpy as np
 
 from kvae.data import streams
 from kvae.evaluation import draws
+from kvae.evaluation.tables import table
 from kvae.evaluation.unfinished import Unfinished
 
 FEW = 20  # effective samples
@@ -84,6 +85,18 @@ class LogLikelihood:
         return (
             f"log p(x) = {self.mean:.2f} +- {self.standard_error:.2f} nats{bits} ({len(self.values):,} examples, "
             f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {effective:.0f}{few})"
+        )
+
+    def _repr_html_(self):
+        bits = [] if self.dimensions is None else [("bits per dimension", f"{self.bits_per_dimension:.4f}")]
+        effective = f"{np.median(self.effective_samples):.0f} of {self.samples:,}"
+        return table(
+            [
+                ("log p(x), nats", f"{self.mean:.2f} +- {self.standard_error:.2f}", f"{len(self.values):,} examples"),
+                *bits,
+                *((f"bound, k = {k:,}", f"{bound:.2f}") for k, bound in self.curve.items()),
+                ("effective samples", effective, "median; few mean log p(x) is higher still"),
+            ]
         )
 
 

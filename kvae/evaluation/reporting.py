@@ -11,6 +11,7 @@ from kvae.data import streams
 from kvae.evaluation.aggregate import ActiveUnits, active_units
 from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
 from kvae.evaluation.importance import FEW
+from kvae.evaluation.tables import table
 
 _COLLAPSED = 0.01  # the variance of a latent's posterior mean
 _MISMATCH = 0.1  # nats, of one latent's aggregate posterior to the prior
@@ -58,10 +59,8 @@ class Report:
         return "\n".join([*lines, "", *(f"! {finding}" for finding in self.findings or ("nothing stands out",))])
 
     def _repr_html_(self):
-        cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows]
-        table = "".join(f"<tr>{row}</tr>" for row in cells)
         findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in self.findings or ("nothing stands out",))
-        return f"<table>{table}</table><ul>{findings}</ul>"
+        return f"{table(self.rows)}<ul>{findings}</ul>"
 
 
 def report(

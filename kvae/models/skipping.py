@@ -35,6 +35,7 @@ class Guard:
         self.most, self.strategy = most, tf.distribute.get_strategy()
         self.counts = _counter((3,))  # steps and skipped steps of the epoch, skipped steps in a row
         self.places = _counter((ROOM, 3))  # step, row, cause
+        self.variables = [self.counts, self.places]
 
     def apply(self, inputs, losses, gradients, apply, restore, *args):
         """apply(*args) where losses, floats among the inputs and gradients are finite, else restore(*args), counted.

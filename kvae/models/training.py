@@ -144,6 +144,11 @@ class TrainedModel(CheckedModel):
     def metrics(self):
         return [self.means, *self._compiled_metrics()]
 
+    @property
+    def counters(self):
+        """What an epoch counts beside its metrics: the variables of the steps that were left out."""
+        return self._guard.variables
+
     def _compiled_metrics(self):
         return [metric for metric in super().metrics if metric is not self.means and metric.name != "loss"]
 

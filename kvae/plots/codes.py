@@ -32,7 +32,7 @@ def first_examples(data, count, labels=None):
     found, seen = [], 0
     size = min(count, streams.BATCH_SIZE)
     stream = streams.batches(data, size)
-    if stream is not data:
+    if not hasattr(data, "element_spec"):
         stream = stream.take(-(-count // size))  # else tf.data reads ahead
     for element in stream:
         x, y, _ = streams.unpack(element)

@@ -1,0 +1,141 @@
+"""Densities over the plane of two latents. The colours go by their square root, so that faint parts are seen."""
+
+import matplotlib.lines
+import matplotlib.patches
+import numpy as np
+from keras import ops
+
+from kvae.plots.canvas import CATEGORIES, axes
+from kvae.plots.codes import check_count, first_examples
+
+_TRUTH, _LINES = "Blues", CATEGORIES[1]
+_DRAWS = 400_000  # of the aggregate posterior
+_FARTHEST = 9.0  # nats below the peak, where a density counts as zero
+
+
+def aggregate_posterior(model, x, *, count=1000, size=60, ax=None):
+    """The aggregate posterior q(z), the mean of q(z|x) over images, as a filled density, and lines of the prior p(z).
+
+    q(z) is a histogram of draws of each q(z|x). The lines are those regions of highest density that hold 50 % and 95 %
+    of p(z).
+
+    Args:
+        model: a VAE of latent_dim 2.
+        x: a stream or an array of images.
+        count: images.
+        size: cells a side of the histogram.
+        ax: Axes to draw in; None makes a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        ValueError: for another latent_dim, an empty x and counts too small.
+    """
+    _check(model, count, size)
+    x, _ = first_examples(x, count)
+    drawn = _draws(model.posterior(x).repeat(-(-_DRAWS // len(x))))
+    both = np.concatenate([drawn[:: len(drawn) // 2000], _draws(model.prior_distribution(2000))])
+    grid = _grid(np.quantile(both, 0.002, axis=0), np.quantile(both, 0.998, axis=0), size)
+    half = (grid[1, 1] - grid[0, 0]) / 2
+    edges = [np.append(side - h, side[-1] + h) for side, h in zip((grid[0, :, 0], grid[:, 0, 1]), half, strict=True)]
+    prior = _over(model.prior_distribution().log_prob, grid)
+    filled = np.histogram2d(*drawn.T, bins=edges)[0].T
+    ax = _draw(ax, grid, filled, np.exp(prior - prior.max()), "q(z): mean of q(z|x)", "p(z): 50 %, 95 %")
+    ax.set_title("Aggregate posterior and prior")
+    return ax
+
+
+def posterior(model, x, index=0, *, size=100, ax=None):
+    """p(z|x) of one image by quadrature, as a filled density, and lines of the q(z|x) that stands in for it.
+
+    The lines are those regions of highest density that hold 50 % and 95 % of q(z|x); the title has KL(q(z|x) ||
+    p(z|x)), what the ELBO lacks for this image.
+
+    Args:
+        model: a VAE of latent_dim 2 whose posterior can score any z.
+        x: a stream or an array of images.
+        index: which of them.
+        size: points a side of the grid that both are computed on.
+        ax: Axes to draw in; None makes a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        ValueError: as `aggregate_posterior`, for an index beyond x and a posterior that scores only its own z.
+    """
+    check_count("index", index, least=0)
+    _check(model, 1, size)
+    family = getattr(model, "posterior_family", None)
+    if family is not None and not family.scores_any_z:
+        raise ValueError(
+            f"This {type(family).__name__} scores only the z that it drew itself: use another "
+            "posterior, such as kvae.posteriors.FullNormal()."
+        )
+    x, _ = first_examples(x, index + 1)
+    if index >= len(x):
+        raise ValueError(f"index is {index}; expected 0 to {len(x) - 1}, one of the images.")
+    x = x[index:]
+    q, prior = model.posterior(x), model.prior_distribution()
+
+    def log_joint(z):
+        return model.log_conditional(model._scaled(np.repeat(x, len(z), axis=0)), z) + prior.log_prob(z)
+
+    def log_q(z):
+        return q.pairwise_log_prob(z)[:, 0]
+
+    drawn = np.concatenate([_draws(q.repeat(500)), _draws(model.prior_distribution(500))])
+    coarse = _grid(drawn.min(axis=0), drawn.max(axis=0), 2 * size)
+    values = [_over(function, coarse) for function in (log_joint, log_q)]
+    seen = coarse[np.any([value > value.max() - _FARTHEST for value in values], axis=0)]
+    margin = coarse[1, 1] - coarse[0, 0]
+    grid = _grid(seen.min(axis=0) - margin, seen.max(axis=0) + margin, size)
+    log_p, log_q = (_over(function, grid) for function in (log_joint, log_q))
+    log_p, log_q = (value - np.logaddexp.reduce(value, axis=None) for value in (log_p, log_q))
+    ax = _draw(ax, grid, np.exp(log_p), np.exp(log_q), "p(z|x), by quadrature", "q(z|x): 50 %, 95 %")
+    ax.set_title(f"KL(q(z|x) ‖ p(z|x)) = {np.sum(np.exp(log_q) * (log_q - log_p)):.2f} nats")
+    return ax
+
+
+def _check(model, count, size):
+    check_count("count", count)
+    check_count("size", size, least=2)
+    if not hasattr(model, "posterior") or model.latent_dim != 2:
+        raise ValueError(
+            f"{type(model).__name__} has latent_dim {model.latent_dim}; densities are drawn of a VAE with 2 latents."
+        )
+
+
+def _draws(distribution):
+    return ops.convert_to_numpy(distribution.sample(seed=0))
+
+
+def _grid(low, high, size):
+    """Points (size, size, 2), z0 along the second axis, z1 along the first."""
+    sides = np.linspace(low, high, size, dtype=np.float32)
+    return np.stack(np.meshgrid(*sides.T), axis=-1)
+
+
+def _over(function, grid):
+    """Log-densities (size, size), a row of the grid at a time."""
+    return np.stack([ops.convert_to_numpy(function(row)).astype(np.float64) for row in grid])
+
+
+def _draw(ax, grid, filled, lined, name, name_of_lines):
+    ax = axes(ax, 4.4, 4)
+    root = np.sqrt(filled / filled.max())
+    ax.pcolormesh(grid[..., 0], grid[..., 1], root, cmap=_TRUTH, vmin=0, vmax=1, rasterized=True)
+    ax.contour(grid[..., 0], grid[..., 1], lined, _levels(lined), colors=[_LINES], linewidths=2)
+    area = matplotlib.patches.Patch(color=CATEGORIES[0], label=name)
+    line = matplotlib.lines.Line2D([], [], color=_LINES, lw=2, label=name_of_lines)
+    ax.legend(handles=[area, line], fontsize=8, loc="upper right", framealpha=0.7)
+    ax.set(xlabel="z0", ylabel="z1")
+    return ax
+
+
+def _levels(density):
+    """Above which 95 % and 50 % of the density lie."""
+    ordered = np.sort(density, axis=None)[::-1]
+    held = np.cumsum(ordered) / ordered.sum()
+    return np.unique(ordered[np.searchsorted(held, (0.95, 0.5))])
