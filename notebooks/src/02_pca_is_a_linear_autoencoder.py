@@ -289,10 +289,10 @@ assert np.isclose(found["covariance", 32, 2_000][0], found["randomized", 32, 2_0
 
 # %%
 figure, ax = plt.subplots(figsize=(5.6, 3.6), layout="constrained")
-for solver, colour in (("full", CATEGORIES[1]), ("auto", CATEGORIES[6]), ("covariance", CATEGORIES[0])):
+for solver, label, i in (("full", "array, full SVD", 1), ("auto", "array, leanest", 6), ("covariance", "stream", 0)):
     peaks = np.array([found[solver, 16, rows][1] or np.nan for rows in ROWS]) / 1e6
-    ax.loglog(ROWS, peaks, "o-", color=colour, lw=2.5, label=solver)
-    ax.loglog(ROWS, np.where(np.isnan(peaks), CAP / 1e6, np.nan), "X", color=colour, ms=12)
+    ax.loglog(ROWS, peaks, "o-", color=CATEGORIES[i], lw=2.5, label=label)
+    ax.loglog(ROWS, np.where(np.isnan(peaks), CAP / 1e6, np.nan), "X", color=CATEGORIES[i], ms=12)
 ax.axhline(CAP / 1e6, color="grey", ls="--", label="limit; cross: died")
 ax.set(xlabel="images of 16 x 16 pixels", ylabel="memory above the start, MB")
 ax.legend(frameon=False);

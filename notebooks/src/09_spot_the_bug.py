@@ -122,7 +122,7 @@ def cost(loss, latents):  # of so many latents with mean and variance 1
 
 assert np.isclose(cost(elbo_loss, 8), 4) and not np.isclose(cost(loss, 8), 4)
 sound = trained(by_hand(elbo_loss), binary[:1500])
-axes = plt.subplots(1, 2, figsize=(8, 3.6), sharex=True, sharey=True)[1]
+axes = plt.subplots(1, 2, figsize=(8, 3.6))[1]
 bounds = [np.mean(vae.draw(test).elbo) for vae in (suspect, sound)]
 for ax, name, vae, bound in zip(axes, ("mean", "sum"), (suspect, sound), bounds, strict=True):
     kvae.plots.latents(vae, test, ax=ax).set_title(f"Codes with the {name}: ELBO {bound:.1f} nats")
