@@ -1,6 +1,7 @@
 """What every notebook of the series keeps to; that each runs is nbval's to say."""
 
 import ast
+import base64
 import pathlib
 
 import jupytext
@@ -45,6 +46,15 @@ def test_a_notebook_and_its_source_hold_the_same_cells(name):
     source = jupytext.read(NOTEBOOKS / "src" / f"{name}.py", fmt="py:percent")
     for made, cell in zip(notebook(name).cells, source.cells, strict=True):
         assert (made.cell_type, made.source) == (cell.cell_type, cell.source), f"run notebooks/src/build.py {name}"
+
+
+def test_the_readme_shows_it_and_one_of_its_pictures(name):
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    assert f"](notebooks/{name}.ipynb)" in readme
+    assert f"notebooks/pictures/{name}.png" in readme
+    shown = base64.b64encode((NOTEBOOKS / "pictures" / f"{name}.png").read_bytes()).decode()
+    outputs = [output.get("data", {}) for cell in notebook(name).cells for output in cell.get("outputs", [])]
+    assert any(data.get("image/png", "").replace("\n", "") == shown for data in outputs), "run notebooks/src/build.py"
 
 
 def test_it_was_executed_from_top_to_bottom_without_a_complaint(name):

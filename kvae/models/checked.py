@@ -4,6 +4,7 @@ import keras
 
 from kvae import arguments
 from kvae.data import streams
+from kvae.data.distributed import distributed
 from kvae.models import stalls
 
 
@@ -47,6 +48,14 @@ class CheckedModel(keras.Model):
             return data
         complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
         return streams.expecting(data, likelihood.supports, complaint, name)
+
+    def _validation(self, data, first, steps):
+        """Validation data as they should be read. first: the first batch of the data for training."""
+        if not streams.is_stream(data):
+            data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
+        self._looked_at(data, "validation_data", steps, first.shape[1:])
+        data = streams.finite(self._watched(data, "validation_data"), "validation_data")
+        return distributed(data, self.distribute_strategy, once=True)
 
     def _prepare(self, first):
         """Build what depends on the data's shape."""

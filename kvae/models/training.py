@@ -224,14 +224,6 @@ class TrainedModel(CheckedModel):
                 **kwargs,
             )
 
-    def _validation(self, data, first, steps):
-        """Validation data as they should be read. first: the first batch of the data for training."""
-        if not isinstance(data, tf.data.Dataset):
-            data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
-        self._looked_at(data, "validation_data", steps, first.shape[1:])
-        data = streams.finite(self._watched(data, "validation_data"), "validation_data")
-        return distributed(data, self.distribute_strategy, once=True)
-
     def _group_steps(self, steps):
         if steps != self.steps_per_execution:
             self.steps_per_execution = steps

@@ -1,8 +1,10 @@
 """Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py, executed: python notebooks/src/build.py [NAME ...].
 
-Without names, all of them. Nothing is written unless every cell ran without an error and without a word on stderr.
+Without names, all of them. Nothing is written unless every cell ran without an error and without a word on stderr. The
+picture of each that the README shows goes into notebooks/pictures.
 """
 
+import base64
 import os
 import pathlib
 import re
@@ -19,6 +21,8 @@ from nbclient.exceptions import CellExecutionError
 
 SOURCES = pathlib.Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
+PICTURES = NOTEBOOKS / "pictures"
+SHOWN = {"01": 5, "02": 4, "03": 1, "04": 4, "05": 5, "06": 2, "07": 4, "08": 0, "09": 3}  # counted from 0
 LARGEST = 500_000  # bytes
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What TensorFlow's import says of the machine, whatever TF_CPP_MIN_LOG_LEVEL is.
@@ -61,6 +65,15 @@ def complaints(notebook):
                 yield f"{cell.id}: {output.text.strip()}"
 
 
+def picture(name):
+    """Writes the picture that the README shows of a notebook."""
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    outputs = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
+    pictures = [data["image/png"] for data in outputs if "image/png" in data]
+    PICTURES.mkdir(exist_ok=True)
+    (PICTURES / f"{name}.png").write_bytes(base64.b64decode(pictures[SHOWN[name[:2]]]))
+
+
 def spent():
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
@@ -84,6 +97,7 @@ def build(name):
     new = target.with_suffix(".new")
     new.write_text(text)
     new.replace(target)
+    picture(name)
     print(f"{name}: {seconds:.0f} s, {processor:.0f} s of the processor, {len(text.encode()) // 1000} kB", flush=True)
 
 
