@@ -1,5 +1,6 @@
 """The card beside a saved model: what the file is, and what the run was that made it."""
 
+import contextlib
 import dataclasses
 import datetime
 import hashlib
@@ -49,24 +50,28 @@ class Record:
 class Recorder(keras.callbacks.Callback):
     """Notes in a model's record what it is trained on, counts the epochs, and keeps the last one's metrics.
 
-    data, first: as those of `kvae.data.contents.described`. initial_epoch: `fit`'s. settings: a dict, of `fit`.
+    data, first: as those of `kvae.data.contents.described`. settings: a dict, of `fit`.
     """
 
-    def __init__(self, model, data, first, initial_epoch, settings):
+    def __init__(self, model, data, first, settings):
         super().__init__()
-        self.record = model.record
-        self.before = max(self.record.epochs - initial_epoch, 0)
         self.data = {**contents.described(data, first), **settings}
-        self.start = self.record.start or weights_hash(_state(model))
+        self.start = weights_hash(_state(model))
+        self.before = None
 
     def on_train_begin(self, logs=None):
-        self.record.start = self.start
-        if self.data not in self.record.data:
-            self.record.data.append(self.data)
+        record = self.model.record  # that of the run which this one goes on from, where there is one
+        record.start = record.start or self.start
+        if self.data not in record.data:
+            record.data.append(self.data)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.before is None:
+            self.before = max(self.model.record.epochs - epoch, 0)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.record.epochs = self.before + epoch + 1
-        self.record.metrics = {name: float(value) for name, value in (logs or {}).items()}
+        self.model.record.epochs = self.before + epoch + 1
+        self.model.record.metrics = {name: float(value) for name, value in (logs or {}).items()}
 
 
 def _state(model):
@@ -91,21 +96,23 @@ def save(model, path, overwrite, write):
     there = [each for each in paths if os.path.lexists(each)]
     if there and not overwrite:
         raise FileExistsError(f"{there[0]} exists: give another name, or overwrite=True to replace what is there")
-    temporary = path.with_name(f"{path.stem}.partial.keras")
+    temporary = path.with_name(f".{path.stem}.partial.keras")
     try:
         write(temporary)
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
             card = {"format": "kvae card", "version": 1, "file": _file(file, path), **described(model)}
-        for old in paths[1:]:
-            old.unlink(missing_ok=True)  # a card of another file would have this one refused
-        os.replace(temporary, path)
+        with contextlib.ExitStack() as stack:
+            for each, text in zip(paths[1:], (json.dumps(card, indent=1), markdown(card)), strict=True):
+                file = stack.enter_context(atomic(each))
+                file.write(text.encode())
+                file.flush()
+            for old in paths[1:]:
+                old.unlink(missing_ok=True)  # a card of another file would have this one refused
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    for each, text in zip(paths[1:], (json.dumps(card, indent=1), markdown(card)), strict=True):
-        with atomic(each) as file:
-            file.write(text.encode())
 
 
 def card_paths(path):

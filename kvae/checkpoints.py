@@ -33,6 +33,7 @@ class Folder:
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
+        self._damaged = set()
 
     def files(self):
         """The paths of the checkpoints, the last one first."""
@@ -52,7 +53,8 @@ class Folder:
             with atomic(path) as file:
                 for part in parts:
                     file.write(part)
-            for old in files[KEPT - 1 :]:
+            whole = [file for file in files if file not in self._damaged]
+            for old in set(files).difference(whole[: KEPT - 1]):
                 old.unlink(missing_ok=True)
         except OSError as error:
             raise _told(error, path, size) from error
@@ -68,6 +70,7 @@ class Folder:
             try:
                 return *read(path), path
             except OSError as error:
+                self._damaged.add(path)
                 warnings.warn(f"{error}; the checkpoint before it is taken, if there is one", stacklevel=2)
         if files:
             raise OSError(
@@ -140,6 +143,8 @@ def _lock(folder, directory):
         raise FileExistsError(
             f"another process keeps its checkpoints in {directory}: wait for its end, or give another directory"
         ) from None
+    except OSError:
+        return  # NFS has no locks of folders
 
 
 def _told(error, path, size=None):

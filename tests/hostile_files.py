@@ -129,6 +129,10 @@ CONFIGS = {
         lambda f: activation(f, function("keras.src.utils.python_utils", "func_load")),
         "func_load, which isn't a part of a model",
     ),
+    "a maker of parts": (
+        lambda f: activation(f, function("keras.losses", "deserialize")),
+        "keras.losses.deserialize, which isn't a part of a model",
+    ),
     "a TFSMLayer": (lambda f: f.with_layer(tfsm(f)), "has a TFSMLayer, which can run code"),
     "a wrapped TFSMLayer": (lambda f: f.with_layer(wrapped(tfsm(f))), "has a TFSMLayer, which can run code"),
     "a TFSMLayer where it is made": (
@@ -165,6 +169,10 @@ CONFIGS = {
         "config.json is nested too deep",
     ),
     "nested 60 deep": (lambda f: f.with_layer(deep(60)), "config.json is nested too deep, in more than 50 levels"),
+    "units that are no number": (
+        lambda f: (f.layer["config"].update(units="x"), f.with_config(f.config)),
+        "damaged or not a .keras file: Keras makes no model of it, TypeError",
+    ),
     "a list": (lambda f: f.with_config([f.config]), "config.json isn't that of a model"),
     "no JSON": (lambda f: f.write({**f.members, "config.json": b"\x80\x04\x95"}), "config.json isn't JSON"),
 }

@@ -133,6 +133,13 @@ def test_nothing_is_overwritten_unless_that_is_asked_for(x, tmp_path):
         model.save(tmp_path / "none" / "a.keras")
 
 
+def test_a_file_that_is_called_partial_is_left_alone(x, tmp_path):
+    model, _ = trained(x)
+    model.save(tmp_path / "a.partial.keras")
+    model.save(tmp_path / "a.keras")
+    kvae.load(tmp_path / "a.partial.keras")
+
+
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(x, tmp_path):
     path = tmp_path / "a.keras"
     model, _ = trained(x)
@@ -150,6 +157,13 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(x, tmp_path):
     assert error.value.errno == errno.EFBIG
     assert {each: each.read_bytes() for each in tmp_path.iterdir()} == before
     kvae.load(path)
+
+
+def test_where_its_card_cannot_be_written_no_model_is_either(x, tmp_path):
+    model, _ = trained(x)
+    with pytest.raises(OSError, match="name too long"):
+        model.save(tmp_path / f"{240 * 'x'}.keras")  # which is short enough, and its card's isn't
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_users_text_is_no_markup_in_a_card(x, tmp_path):

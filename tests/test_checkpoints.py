@@ -1,5 +1,7 @@
 """A run is killed, starved and interrupted, and nothing of it is lost."""
 
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -139,6 +141,25 @@ def test_behind_a_damaged_checkpoint_the_one_before_it_is_taken(tmp_path, damage
         folder.latest()
 
 
+def test_behind_a_damaged_checkpoint_two_whole_ones_are_kept(tmp_path):
+    folder = folder_of_two(tmp_path)
+    for number in 4, 5:
+        folder.files()[0].write_bytes(b"")
+        with pytest.warns(UserWarning, match="is damaged"):
+            folder.latest()
+        folder.save({"number": number}, [])
+    assert [checkpoints.read(path)[0]["number"] for path in folder.files()] == [5, 2]
+
+
+def test_where_folders_have_no_locks_one_can_write(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.EBADF, "Bad file descriptor")  # as NFS says
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with checkpoints.Folder(tmp_path).alone():
+        folder_of_two(tmp_path)
+
+
 def test_one_process_writes(tmp_path):
     one, other = checkpoints.Folder(tmp_path), checkpoints.Folder(tmp_path)
     with one.alone(), pytest.raises(FileExistsError, match="another process"), other.alone():
@@ -151,19 +172,30 @@ def test_settings_are_equal_for_equal_models_and_tell_others_apart():
         model = dense_vae(**arguments)
         keras.config.set_dtype_policy("float32")
         model.compile()
-        return places.settings(model, 5)
+        return places.settings(model, 5, {"name": None})
 
-    assert found() == found()
+    assert found() == found() and found(seed=None) == found(seed=None)
     others = [found("mixed_bfloat16"), found(activation="tanh"), found(latent_dim=3), found(likelihood="bernoulli")]
     assert all(found() != other for other in others)
 
 
-def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, **fit):
+def test_settings_of_a_lambda_are_those_in_another_kernel_of_a_notebook():
+    def found(file):
+        names = {}
+        exec(compile("double = lambda x: 2 * x", file, "exec"), names)
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(names["double"])])
+        model.compile()
+        return places.settings(model, 5, {"name": None})
+
+    assert found("/tmp/ipykernel_1/2.py") == found("/tmp/ipykernel_22/2.py")
+
+
+def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, x=None, **fit):
     keras.utils.set_random_seed(0)
     model = dense_vae(latent_dim=latent_dim)
     model.compile(keras.optimizers.Adam(rate))
     before = model.get_weights()
-    x = np.random.default_rng(0).random((50, 6), "float32")
+    x = np.random.default_rng(0).random((50, 6), "float32") if x is None else x
     try:
         model.fit(x, batch_size=batch_size, verbose=0, callbacks=[Checkpoint(directory)], **fit)
     except ValueError as error:
@@ -174,7 +206,8 @@ def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, **fit):
 
 def test_another_run_is_refused_and_more_epochs_go_on(tmp_path, rng, capsys):
     fitted(tmp_path, rng)
-    for change in ({"rate": 1e-3}, {"latent_dim": 3}, {"batch_size": 5}):
+    other = np.random.default_rng(1).random((50, 6), "float32")
+    for change in ({"rate": 1e-3}, {"latent_dim": 3}, {"batch_size": 5}, {"batch_size": 11}, {"x": other}):
         with pytest.raises(ValueError, match="holds a run whose"):
             fitted(tmp_path, rng, **change)
     longer = fitted(tmp_path, rng, epochs=2)
@@ -198,6 +231,87 @@ class Dies(keras.callbacks.Callback):
             raise InterruptedError
 
 
+def through(directory, *callbacks, x=None, optimizer=lambda: keras.optimizers.Adam(1e-2), **compiled):
+    keras.utils.set_random_seed(0)
+    model = dense_vae()
+    model.compile(optimizer(), **compiled)
+    x = np.random.default_rng(0).random((200, 6), "float32") if x is None else x
+    model.fit(x, batch_size=10, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 3), *callbacks])
+    return model
+
+
+OPTIMIZERS = {
+    "averaged": lambda: keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.9, ema_overwrite_frequency=7),
+    "scaled": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), dynamic_growth_steps=8),
+    "accumulated": lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+def test_all_that_an_optimizer_keeps_goes_on_in_the_middle_of_an_epoch(tmp_path, optimizer):
+    whole = through(tmp_path / "a", optimizer=optimizer, metrics=["mse"])
+    with pytest.raises(InterruptedError):
+        through(tmp_path / "b", Dies(1, 12), optimizer=optimizer, metrics=["mse"])
+    again = through(tmp_path / "b", optimizer=optimizer, metrics=["mse"])
+    assert again.history.history == whole.history.history
+    for v, w in zip(
+        again.variables + again.optimizer.variables, whole.variables + whole.optimizer.variables, strict=True
+    ):
+        np.testing.assert_array_equal(v, w)
+    assert again.record == whole.record and whole.record.epochs == 2
+
+
+class Stops(Dies):
+    """Ends the run in its usual way, as a limit of time does."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.model.stop_training = self.model.stop_training or (self.epoch, batch) >= self.place
+
+
+def test_a_run_that_a_callback_stopped_in_an_epoch_goes_on_there(tmp_path):
+    whole = through(tmp_path / "a", x=tf.constant(np.random.default_rng(0).random((200, 6), "float32")))
+    through(tmp_path / "b", Stops(1, 8))
+    stopped = through(tmp_path / "b", Stops(1, 2))
+    assert checkpoints.Folder(tmp_path / "b").latest()[0]["place"][:2] == [1, 12]
+    stopped.fit(np.random.default_rng(1).random((20, 6), "float32"), verbose=0)
+    assert int(stopped.optimizer.iterations) == 20 + 12 + 1  # that fit has not passed over its batch
+    again = through(tmp_path / "b")
+    assert same_weights(again, whole) and again.history.history == whole.history.history
+
+
+def test_an_endless_stream_is_read_in_whole_groups_of_steps(tmp_path):
+    x = tf.data.Dataset.from_tensor_slices(np.random.default_rng(0).random((200, 6), "float32")).batch(10).repeat()
+
+    def fit(directory, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = dense_vae()
+        model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4)
+        model.fit(x, epochs=3, steps_per_epoch=18, verbose=0, callbacks=[Checkpoint(directory, 4), *callbacks])
+        return model
+
+    whole = fit(tmp_path / "a")
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "b", Dies(2, 12))
+    assert same_weights(fit(tmp_path / "b"), whole)
+
+
+def test_what_would_put_other_weights_in_place_or_lose_the_order_is_refused(tmp_path):
+    x, y = np.ones((20, 6), "float32"), np.zeros(20, int)
+    model = dense_vae()
+    model.compile()
+    backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    for other in backup, keras.callbacks.SwapEMAWeights(), Checkpoint(tmp_path / "other"):
+        with pytest.raises(ValueError, match=f"Checkpoint can't go with .*{type(other).__name__}"):
+            model.fit(x, callbacks=[other, Checkpoint(tmp_path / "a")])
+    with pytest.raises(ValueError, match="class_weight can't go with"):
+        model.fit(x, y, class_weight={0: 2.0}, callbacks=[Checkpoint(tmp_path / "a")])
+    assert not model.optimizer.built and not (tmp_path / "a").exists()
+    plain = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
+    plain.compile(loss="mse")
+    with pytest.raises(TypeError, match="Checkpoint can't protect a Sequential"):
+        plain.fit(x, x, verbose=0, callbacks=[Checkpoint(tmp_path / "a")])
+
+
 def test_a_learning_rate_that_a_callback_lowered_goes_on(tmp_path, rng):
     lowers = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
     model = dense_vae()
@@ -206,6 +320,10 @@ def test_a_learning_rate_that_a_callback_lowered_goes_on(tmp_path, rng):
     for epochs in (2, 3):  # in one process, where the second begins with the lowered rate
         model.fit(x, epochs=epochs, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
     np.testing.assert_allclose(model.history.history["learning_rate"], [5e-3, 2.5e-3, 1.25e-3], rtol=1e-6)
+    again = dense_vae()  # in another process
+    again.compile(keras.optimizers.Adam(1e-2))
+    again.fit(x, epochs=4, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
+    assert float(again.optimizer.learning_rate) == pytest.approx(6.25e-4)
 
 
 def test_skipped_steps_are_counted_through_a_death_in_the_epoch(tmp_path):
@@ -236,11 +354,11 @@ def test_replicas_go_on(tmp_path, strategy):
             model = dense_vae()
             model.compile(keras.optimizers.Adam(1e-2))
         x = np.random.default_rng(0).random((50, 6), "float32")
-        model.fit(x, batch_size=10, epochs=2, verbose=0, callbacks=[Checkpoint(directory), *callbacks])
+        model.fit(x, batch_size=10, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 2), *callbacks])
         return model
 
     with pytest.raises(InterruptedError):
-        fit(tmp_path / "a", Dies())
+        fit(tmp_path / "a", Dies(1, 3))
     again, whole = fit(tmp_path / "a"), fit(tmp_path / "b")
     assert same_weights(again, whole)
     assert again.history.history == whole.history.history

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_rgba
+from small_models import dense_vae
 
 import kvae
 from kvae import plots
@@ -382,3 +383,12 @@ def test_errors_say_what_came_and_what_to_do(vae, autoencoder, pca, x):
             call()
     with pytest.raises(ValueError, match="ax was not made by"):
         plots.history(vae_logs(), ax=plt.figure().add_axes([0, 0, 1, 1]))
+
+
+def test_codes_are_drawn_in_axes_that_share_theirs():
+    model = dense_vae()
+    model.build((None, 6))
+    figure, axes = plt.subplots(1, 2, sharex=True, sharey=True)
+    for ax in axes:
+        plots.latents(model, np.random.default_rng(0).random((20, 6), "float32"), ax=ax)
+    figure.canvas.draw()

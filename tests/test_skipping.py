@@ -138,6 +138,31 @@ def test_gradients_that_are_not_finite_are_seen_behind_a_finite_loss(x):
     assert all(np.isfinite(weight).all() for weight in found.get_weights())
 
 
+class Roots(keras.layers.Layer):
+    """The root of each value times a weight of its own, whose gradient is NaN where the value is 0, and there alone."""
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=(3, 2), initializer="ones")
+
+    def call(self, x):
+        return keras.ops.reshape(keras.ops.sqrt(keras.ops.reshape(x, (-1, 3, 2)) * self.weight), (-1, 6))
+
+
+def test_one_entry_of_a_gradient_that_is_no_product_is_seen(x):
+    x[33, 3] = 0
+
+    def model():
+        inputs = keras.Input((6,))
+        return kvae.Autoencoder(
+            keras.Model(inputs, keras.layers.Dense(2)(Roots()(inputs))), dense_decoder((6,), 2, hidden=(8,))
+        )
+
+    with pytest.warns(UserWarning, match=r"gradients aren't finite in epoch \d, batch 3 \(counted"):
+        found, history = fitted(tf.data.Dataset.from_tensor_slices(x).batch(10), model)
+    assert history["skipped_steps"] == [1, 1]
+    assert all(np.isfinite(weight).all() for weight in found.get_weights())
+
+
 def test_an_overflow_that_the_loss_scale_is_there_for_is_no_fault(x):
     def optimizer(rate):
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(rate), initial_scale=2.0**100)

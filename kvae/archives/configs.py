@@ -29,6 +29,7 @@ _RUN_CODE = (
     keras.layers.JaxLayer,
     keras.layers.FlaxLayer,
 )
+_MAKE_PARTS = "get", "deserialize", "serialize"  # in these modules, and are no parts themselves
 _FUNCTIONS = "activations", "constraints", "initializers", "losses", "metrics", "regularizers"  # modules of keras
 
 
@@ -90,7 +91,7 @@ def _function(module, name):
     """A function of those modules of keras that hold what models are made of."""
     places = [f"keras.{place}" for place in _FUNCTIONS]
     for place in places if module == "builtins" else {module}.intersection([*places, "keras.ops"]):
-        if hasattr(sys.modules[place], name):
+        if name not in _MAKE_PARTS and hasattr(sys.modules[place], name):
             return getattr(sys.modules[place], name)
     return None
 

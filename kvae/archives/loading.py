@@ -49,6 +49,9 @@ def load(path):
             return keras.saving.load_model(path, safe_mode=True)
     except Refusal as refusal:
         raise ValueError(f"{path} is {refusal}") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        refusal = damage(f"Keras makes no model of it, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+        raise ValueError(f"{path} is {refusal}") from error
 
 
 def _members(path):

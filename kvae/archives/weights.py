@@ -15,7 +15,7 @@ def check_weights(content):
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
             size = sum(map(_stored, _datasets(file)))
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise damage(f"its {WEIGHTS} can't be read: {error}") from None
     if size > len(content):
         raise harm(f"its {WEIGHTS} declares {size} bytes and has {len(content)}")

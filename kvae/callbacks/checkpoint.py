@@ -1,6 +1,7 @@
 """A run that can be killed at any moment."""
 
 import contextlib
+import dataclasses
 import signal
 import threading
 
@@ -8,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae.cards import Record
 from kvae.checkpoints import Folder
 from kvae.models.places import Place
 
@@ -17,10 +19,10 @@ class Checkpoint(keras.callbacks.Callback):
 
     The state is the weights, the optimizer, the seeds, the metrics, the history and the place in the stream, so that
     a run that was killed, in the middle of an epoch too, ends with the weights of one that wasn't, bit by bit on the
-    same machine: for a `kvae.data.Stream`, an array, or any stream that gives the same batches in each run. The last
-    two checkpoints are kept; a damaged one is told by its checksum, and the one before it is taken, with a warning.
-    Ctrl-C and SIGTERM wait for the end of a batch and a checkpoint; a second one doesn't wait. Other callbacks start
-    anew, as they do in Keras.
+    same machine: for a `kvae.data.Stream`, an array, or a stream that gives the same batches each time that it is
+    iterated, as `tf.data.Dataset.shuffle` doesn't. The last two checkpoints are kept; a damaged one is told by its
+    checksum, and the one before it is taken, with a warning. Ctrl-C and SIGTERM wait for the end of a batch and a
+    checkpoint; a second one doesn't wait. Other callbacks start anew, as they do in Keras.
 
     Args:
         directory: a folder of this run alone, made where it isn't there.
@@ -37,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(f"save_every is {save_every!r}, expected a number of batches of at least 1")
         self.folder = Folder(directory)
         self.save_every = self.most_steps = int(save_every)  # `fit` takes no more at a time
-        self._unwritten = None
+        self._unwritten = self._start = None
 
     @contextlib.contextmanager
     def protect(self, model, place, settings, epochs, said):
@@ -67,7 +69,8 @@ class Checkpoint(keras.callbacks.Callback):
         counts = len(self._count_variables())
         for variable, array in zip(variables, arrays[counts:], strict=True):
             variable.assign(array)
-        self._history, self._counts = content["history"], arrays[:counts]
+        self._history, self._counts, self._settings = content["history"], arrays[:counts], content["settings"]
+        self._model.record = Record(**content["record"])
         place = Place(*content["place"])
         if said:
             behind = f", behind {place.step} batches" if place.step else ""
@@ -75,6 +78,13 @@ class Checkpoint(keras.callbacks.Callback):
             over = f"has had its {epochs} epochs: say more epochs, or another directory, to train."
             print(f"Checkpoint: the run in {self.folder.directory} {goes_on if place.epoch < epochs else over}")
         return place
+
+    def on_train_begin(self, logs=None):
+        if self._start is None:
+            raise TypeError(
+                f"Checkpoint can't protect a {type(self.model).__name__}: it is for the models of kvae, others have "
+                "keras.callbacks.BackupAndRestore"
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self._start.epoch:
@@ -105,6 +115,9 @@ class Checkpoint(keras.callbacks.Callback):
         self._raise_deferred()
 
     def on_epoch_end(self, epoch, logs=None):
+        if self._model.stop_training and self._place.step < self._settings["batches an epoch"]:
+            self._save()  # in the middle of an epoch, where a callback has stopped it
+            return
         history = self._model.history  # this epoch isn't in it yet
         self._history = {name: list(map(float, values)) for name, values in history.history.items()}
         for name, value in (logs or {}).items():
@@ -137,6 +150,7 @@ class Checkpoint(keras.callbacks.Callback):
             "place": list(self._place),
             "history": self._history,
             "settings": self._settings,
+            "record": dataclasses.asdict(self._model.record),
             "learning_rate": float(ops.convert_to_numpy(self._model.optimizer.learning_rate)),
         }
         arrays = [*counts, *_values(self._variables())]

@@ -16,7 +16,7 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
     shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises ValueError for a batch size below 1.
     """
     check_batch_size(batch_size)
-    flat = tf.nest.flatten(arrays)
+    flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
     length = len(flat[0])
 
     def read(rows):
@@ -37,6 +37,15 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
         return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).skip(skip).map(batch).prefetch(2)
 
     return Stream(tf.autograph.experimental.do_not_convert(order), -(-length // batch_size), seed)
+
+
+def check_class_weight(data, class_weight, checkpoint):
+    """Raise ValueError for class_weight with a Stream or a Checkpoint, whose epochs Keras would lose."""
+    if class_weight and (checkpoint is not None or isinstance(data, Stream)):
+        raise ValueError(
+            "class_weight can't go with a Stream or a Checkpoint: give sample_weight, or map a stream's (x, y) to "
+            "(x, y, weights)"
+        )
 
 
 def streamed(arrays, kwargs):

@@ -63,10 +63,10 @@ class PCA(LatentVariableMixin, LatentModel):
         self.seed = arguments.seed(seed)
         if solver not in pca_solvers.SOLVERS:
             raise ValueError(f"solver is {solver!r}; expected one of {pca_solvers.SOLVERS}.")
-        tolerance = arguments.number("tolerance", tolerance)
-        if not 0 <= tolerance < 1:
+        if not 0 <= arguments.number("tolerance", tolerance) < 1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a share of the explained variance in [0, 1).")
-        self.solver, self.tolerance, self.max_passes = solver, tolerance, arguments.whole("max_passes", max_passes, 2)
+        self.solver, self.tolerance = solver, float(tolerance)
+        self.max_passes = arguments.whole("max_passes", max_passes, 2)
         self.prior = StandardNormal(dtype=self.dtype_policy)
         self.sampling = Sampling(seed=self.seed, dtype=self.dtype_policy)
         self.sample_seed = keras.random.SeedGenerator(self.seed)

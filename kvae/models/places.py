@@ -8,6 +8,9 @@ from keras import ops
 
 from kvae.data.stream import Run
 
+_DATA = "examples", "content", "seed", "batch_size", "shuffle"
+_NOT_BESIDE = keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights
+
 
 class Place(NamedTuple):
     """`step` batches into `epoch`, both counted from 0.
@@ -34,9 +37,27 @@ def first(model, initial_epoch, steps):
     return Place(initial_epoch, 0, stream_epoch, initial_epoch, updates)
 
 
-def settings(model, steps):
-    """What decides a run, a flat dict: the model's configuration, how it was compiled, the batches of an epoch."""
+def protector(callbacks):
+    """The callback that keeps the run's state, or None. Raises ValueError beside others that put weights in place."""
+    found = [callback for callback in callbacks if hasattr(callback, "protect")]
+    others = [type(callback).__name__ for callback in callbacks if isinstance(callback, _NOT_BESIDE)]
+    if found and (others or found[1:]):
+        other = others[0] if others else f"another {type(found[0]).__name__}"
+        raise ValueError(
+            f"{type(found[0]).__name__} can't go with {other}, which puts other weights in place: leave one of them out"
+        )
+    return found[0] if found else None
+
+
+def settings(model, steps, data):
+    """What decides a run, a flat dict: the model's configuration, how it was compiled, the batches of an epoch.
+
+    data: what `fit` was given, as a card has it. Of a stream without a name only the seed counts: its first batch may
+    be another each time.
+    """
+    known = _DATA if data["name"] else ("seed",)
     found = {"batches an epoch": steps, "weights": [list(weight.shape) for weight in model.weights]}
+    found.update(_flat({name: data[name] for name in known if name in data}, "data"))
     for part, config in (("model", model.get_config), ("compile", model.get_compile_config)):
         try:
             found.update(_flat(config(), part))
@@ -59,7 +80,9 @@ def _flat(config, part):
                 gather(entry)
 
     def flatten(path, value):
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value.get("class_name") == "__lambda__":
+            yield path, "lambda"  # its code holds the name of its file, another one in each kernel of a notebook
+        elif isinstance(value, dict):
             for inner, entry in value.items():
                 yield from flatten(f"{path}.{names.get(inner, inner)}", entry)
         elif isinstance(value, list | tuple):
@@ -80,12 +103,19 @@ class StartsAt(keras.callbacks.Callback):
     """Starts the data, if they are a `Run`, at a place, which a callback of Keras may still move to another epoch.
 
     Batches of the first epoch that were taken before are counted, and not read: for them `train_function` only
-    reports.
+    reports. Its context ends that however the run ends.
     """
 
     def __init__(self, data, place):
         super().__init__()
-        self.data, self.place = data, place
+        self.data, self.place, self.train = data, place, None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        if self.train is not None:
+            self.model.train_function = self.train
 
     def on_train_begin(self, logs=None):
         self.begun = False
@@ -98,17 +128,17 @@ class StartsAt(keras.callbacks.Callback):
             self.data.next_epoch = self.place.stream_epoch if epoch == self.place.epoch else epoch
             self.data.skip = self.place.step
         if self.place.step:
-            _pass_over(self.model, self.place.step)
+            self._pass_over()
 
+    def _pass_over(self):
+        model, taken = self.model, 0
+        self.train = model.train_function
 
-def _pass_over(model, steps):
-    train, taken = model.train_function, 0
+        def report(iterator):
+            nonlocal taken
+            taken += model.steps_per_execution
+            if taken >= self.place.step:
+                model.train_function, self.train = self.train, None
+            return model.get_metrics_result()
 
-    def report(iterator):
-        nonlocal taken
-        taken += model.steps_per_execution
-        if taken >= steps:
-            model.train_function = train
-        return model.get_metrics_result()
-
-    model.train_function = report
+        model.train_function = report

@@ -15,6 +15,7 @@ IN_A_ROW = 10
 ROOM = 4  # places kept of an epoch's faults: the first ones and the last
 LARGE = 1e12  # of a sum of losses and gradients
 LOOKS_EVERY = 1.0  # seconds
+PRODUCTS = "MatMul", "Conv2DBackpropFilter", "Conv3DBackpropFilterV2"
 CAUSES = (f"x has {NOT_FINITE}", "the loss isn't finite", "the gradients aren't finite")
 
 
@@ -97,8 +98,8 @@ def _finite(values, gradients):
     """Whether all of them are finite, on all replicas.
 
     A sum is finite where what it is of is. A NaN or an infinity that comes into a product of matrices fills a row or a
-    column of it, so that of a large gradient one of each tells; only where these are large, all is looked at, since
-    what is too large for a float may then stand alone.
+    column of it, so that of a gradient that is one some of each tell; only where these are large, all is looked at,
+    since what is too large for a float may then stand alone.
     """
     gradients = [getattr(gradient, "values", gradient) for gradient in gradients]
     if not replicas.alone():
@@ -109,11 +110,19 @@ def _finite(values, gradients):
 
 
 def _crossing(gradient):
-    """All of a vector, one row and one column of a matrix or a kernel: flat."""
-    rank, gradient = len(gradient.shape), tf.cast(gradient, tf.float32)
-    if rank < 2:
-        return [tf.reshape(gradient, [-1])]
-    return [gradient[(0,) * (rank - 1)], tf.reshape(gradient[..., 0], [-1])]
+    """What tells whether a gradient is finite, flat: of a product the first row and column, of all others all."""
+    parts = [gradient[..., 0, :], gradient[..., 0]] if _is_product(gradient) else [gradient]
+    return [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts]
+
+
+def _is_product(gradient):
+    """Whether it sums over the examples what went into a layer times what comes back, as a kernel's does."""
+    if isinstance(gradient, tf.__internal__.EagerTensor):
+        return False  # which doesn't tell
+    operation = gradient.op
+    while operation.type in ("Cast", "Identity"):
+        operation = operation.inputs[0].op
+    return operation.type in PRODUCTS
 
 
 def _sum(parts):

@@ -170,6 +170,9 @@ class TrainedModel(CheckedModel):
         """
         replicas.check(self)
         check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
+        callbacks = _listed(kwargs.pop("callbacks", None))
+        checkpoint = places.protector(callbacks)
+        arrays.check_class_weight(x, kwargs.get("class_weight"), checkpoint)
         given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
         checks.warn_of_constant(first, "x")
@@ -181,11 +184,9 @@ class TrainedModel(CheckedModel):
         if not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
-        callbacks = _listed(kwargs.pop("callbacks", None))
         rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or arrays.BATCH_SIZE
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
-        checkpoint = next((callback for callback in callbacks if hasattr(callback, "protect")), None)
-        recorder = cards.Recorder(self, (given, y, sample_weight), first, kwargs.get("initial_epoch", 0), told)
+        recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
         if checkpoint is not None and not isinstance(x, tf.data.Dataset):
             x, y, sample_weight = arrays.streamed((x, y, sample_weight), kwargs), None, None
@@ -193,9 +194,10 @@ class TrainedModel(CheckedModel):
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
             if checkpoint is not None:
-                run = (places.settings(self, steps), kwargs.get("epochs", 1), kwargs.get("verbose", "auto") != 0)
-                place = stack.enter_context(checkpoint.protect(self, place, *run))
-                x, steps_per_epoch = arrays.rest(x, steps, place.batches(steps)), steps
+                settings, said = places.settings(self, steps, recorder.data), kwargs.get("verbose", "auto") != 0
+                place = stack.enter_context(checkpoint.protect(self, place, settings, kwargs.get("epochs", 1), said))
+                group = 1 if self.chooses_steps else self.steps_per_execution
+                x, steps_per_epoch = arrays.rest(x, steps, place.batches(-(-steps // group) * group)), steps
                 kwargs["initial_epoch"] = place.epoch
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
@@ -207,7 +209,7 @@ class TrainedModel(CheckedModel):
                 kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
             if self.chooses_steps:
                 self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts))
-            callbacks = [places.StartsAt(x, place), *callbacks]
+            callbacks = [stack.enter_context(places.StartsAt(x, place)), *callbacks]
             if hasattr(self.loss, "begin"):
                 callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
             if self._guard.most:

@@ -35,13 +35,14 @@ def aggregate_posterior(model, x, *, count=1000, size=60, ax=None):
     _check(model, count, size)
     x, _ = first_examples(x, count)
     drawn = _draws(model.posterior(x).repeat(-(-_DRAWS // len(x))))
-    both = np.concatenate([drawn[:: len(drawn) // 2000], _draws(model.prior_distribution(2000))])
+    prior, of_prior = model.prior_distribution(), _draws(model.prior_distribution(10_000))
+    both = np.concatenate([drawn[:: len(drawn) // 10_000], of_prior])
     grid = _grid(np.quantile(both, 0.002, axis=0), np.quantile(both, 0.998, axis=0), size)
     half = (grid[1, 1] - grid[0, 0]) / 2
     edges = [np.append(side - h, side[-1] + h) for side, h in zip((grid[0, :, 0], grid[:, 0, 1]), half, strict=True)]
-    prior = _over(model.prior_distribution().log_prob, grid)
     filled = np.histogram2d(*drawn.T, bins=edges)[0].T
-    ax = _draw(ax, grid, filled, np.exp(prior - prior.max()), "q(z): mean of q(z|x)", "p(z): 50 %, 95 %")
+    lines = _over(prior.log_prob, grid), _levels(prior.log_prob, of_prior)
+    ax = _draw(ax, grid, filled, lines, "q(z): mean of q(z|x)", "p(z): 50 %, 95 %")
     ax.set_title("Aggregate posterior and prior")
     return ax
 
@@ -85,16 +86,17 @@ def posterior(model, x, index=0, *, size=100, ax=None):
     def log_q(z):
         return q.pairwise_log_prob(z)[:, 0]
 
-    drawn = np.concatenate([_draws(q.repeat(500)), _draws(model.prior_distribution(500))])
+    of_q = _draws(q.repeat(10_000))
+    drawn = np.concatenate([of_q, _draws(model.prior_distribution(500))])
     coarse = _grid(drawn.min(axis=0), drawn.max(axis=0), 2 * size)
     values = [_over(function, coarse) for function in (log_joint, log_q)]
     seen = coarse[np.any([value > value.max() - _FARTHEST for value in values], axis=0)]
     margin = coarse[1, 1] - coarse[0, 0]
     grid = _grid(seen.min(axis=0) - margin, seen.max(axis=0) + margin, size)
-    log_p, log_q = (_over(function, grid) for function in (log_joint, log_q))
-    log_p, log_q = (value - np.logaddexp.reduce(value, axis=None) for value in (log_p, log_q))
-    ax = _draw(ax, grid, np.exp(log_p), np.exp(log_q), "p(z|x), by quadrature", "q(z|x): 50 %, 95 %")
-    ax.set_title(f"KL(q(z|x) ‖ p(z|x)) = {np.sum(np.exp(log_q) * (log_q - log_p)):.2f} nats")
+    joint, lines = _over(log_joint, grid), (_over(log_q, grid), _levels(log_q, of_q))
+    true, other = (values - np.logaddexp.reduce(values, axis=None) for values in (joint, lines[0]))
+    ax = _draw(ax, grid, np.exp(true), lines, "p(z|x), by quadrature", "q(z|x): 50 %, 95 %")
+    ax.set_title(f"KL(q(z|x) ‖ p(z|x)) = {np.sum(np.exp(other) * (other - true)):.2f} nats")
     return ax
 
 
@@ -122,11 +124,12 @@ def _over(function, grid):
     return np.stack([ops.convert_to_numpy(function(row)).astype(np.float64) for row in grid])
 
 
-def _draw(ax, grid, filled, lined, name, name_of_lines):
+def _draw(ax, grid, filled, lines, name, name_of_lines):
     ax = axes(ax, 4.4, 4)
     root = np.sqrt(filled / filled.max())
     ax.pcolormesh(grid[..., 0], grid[..., 1], root, cmap=_TRUTH, vmin=0, vmax=1, rasterized=True)
-    ax.contour(grid[..., 0], grid[..., 1], lined, _levels(lined), colors=[_LINES], linewidths=2)
+    values, levels = lines
+    ax.contour(grid[..., 0], grid[..., 1], values, levels, colors=[_LINES], linewidths=2, linestyles="solid")
     area = matplotlib.patches.Patch(color=CATEGORIES[0], label=name)
     line = matplotlib.lines.Line2D([], [], color=_LINES, lw=2, label=name_of_lines)
     ax.legend(handles=[area, line], fontsize=8, loc="upper right", framealpha=0.7)
@@ -134,8 +137,6 @@ def _draw(ax, grid, filled, lined, name, name_of_lines):
     return ax
 
 
-def _levels(density):
-    """Above which 95 % and 50 % of the density lie."""
-    ordered = np.sort(density, axis=None)[::-1]
-    held = np.cumsum(ordered) / ordered.sum()
-    return np.unique(ordered[np.searchsorted(held, (0.95, 0.5))])
+def _levels(log_density, drawn):
+    """Above which 95 % and 50 % of a density lie, that z (n, 2) were drawn of."""
+    return np.unique(np.quantile(ops.convert_to_numpy(log_density(drawn)), (0.05, 0.5)))

@@ -85,4 +85,5 @@ def _prior_outline(ax, centre, scale):
     ax.add_patch(matplotlib.patches.Ellipse(centre, *(2 * radii), fill=False, ls="--", ec=colour))
     box = {"fc": ax.get_facecolor(), "ec": "none", "alpha": 0.7, "pad": 1}
     ax.text(centre[0], centre[1] + radii[1], "95 % of p(z)", ha="center", va="center", bbox=box)
-    ax.set_aspect("equal", adjustable="datalim")
+    shared = max(len(axis.get_siblings(ax)) for axis in (ax.get_shared_x_axes(), ax.get_shared_y_axes())) > 1
+    ax.set_aspect("equal", adjustable="box" if shared else "datalim")  # as matplotlib wants it

@@ -106,7 +106,8 @@ strip(x_test[:7], ["\n".join(f"{name} {factors[name][i]:.2f}" for name in FACTOR
 
 # %% [markdown]
 # The strip shows seven images and what they were drawn from. Hue 0 is red and 0.75 violet, scale and position are
-# shares of the image's side, orientation is in radians. A good code of such an image needs about six numbers.
+# shares of the image's side, orientation is in radians. A good code of such an image needs about six numbers,
+# these five and one for the shape.
 #
 # ## 2. PCA: the best linear code
 #
@@ -138,7 +139,7 @@ assert np.allclose(axes @ axes.T, np.eye(LATENT_DIM), atol=1e-6)
 
 # %%
 looks = [0.5 + axis.reshape(shape) / (2 * abs(axis).max()) for axis in axes[:6]]
-strip([pca.mean.numpy().reshape(shape), *looks], ["mean", *(f"axis {i}" for i in range(6))])
+strip([pca.mean.numpy().reshape(shape), *looks], ["mean", *(f"axis {i}" for i in range(len(looks)))])
 
 
 # %% [markdown]
@@ -193,7 +194,7 @@ assert run.history["val_loss"][-1] < 0.9 * pca_error
 #    with a mean from a network and a variance that is learned as well.
 #
 # How probable is an image? $\;p(x) = \int p(x \mid z)\, p(z)\, dz\;$ runs over all $z$, through a neural network:
-# nobody can compute it. Nor, for the same reason, the posterior $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$.
+# nobody can compute it exactly. So the posterior $p(z \mid x) = p(x \mid z)\, p(z) / p(x)$ is out of reach as well.
 # So a second network stands in for the posterior: $q(z \mid x) = \mathcal N(\mu(x), \Sigma(x))$, $\Sigma$ diagonal.
 # For any such $q$
 #
@@ -214,8 +215,8 @@ assert run.history["val_loss"][-1] < 0.9 * pca_error
 # the *square root* of the variance. `kvae.Sampling` is that line; `z` now has a gradient in $\mu$ and $\sigma$.
 #
 # One thing is added. With 3,072 pixels the first term is in the thousands, so early in training the KL hardly
-# counts. We weigh it with 20 (`FIRST_BETA`) at first and let the weight, `beta`, fall to 1. In the second half of training what is
-# minimised is the negative ELBO itself. So the encoder first has to be frugal, and later may say more.
+# counts. We weigh it with 20 (`FIRST_BETA`) at first and let the weight, `beta`, fall to 1. In the second half of
+# training what is minimised is the negative ELBO itself. So the encoder first has to be frugal, and later may say more.
 #
 # `kvae.callbacks.Live` draws while the model trains, in one picture that changes.
 
@@ -254,7 +255,7 @@ kvae.plots.reconstructions(models, test, count=6);
 # %% [markdown]
 # From ten numbers PCA gives back a coloured cloud. The two networks give back a shape with an outline, in the right
 # place and colour. Squared error is all that the autoencoder trains for, while the VAE was kept frugal for half of
-# its training. What the VAE has beside its error is a density, by whose bound it is many hundreds of nats ahead.
+# its training. What the VAE has beside its error is a density, by whose bound it is ahead in the table.
 #
 # ## 6. New images
 #
@@ -302,8 +303,8 @@ way = np.linspace(0, 1, 7, dtype="float32")[:, None]
 strip(loaded.inverse_transform((1 - way) * codes[0] + way * codes[1]), [f"{w:.2f}" for w in way[:, 0]])
 
 # %% [markdown]
-# The loaded model decodes codes on the straight line from the first test image's to the second's. Colour, place and
-# form change step by step.
+# The loaded model decodes codes on the straight line from the first test image's to the second's. Place, size
+# and form change step by step.
 #
 # ## 9. What did it cost?
 #
@@ -312,7 +313,7 @@ strip(loaded.inverse_transform((1 - way) * codes[0] + way * codes[1]), [f"{w:.2f
 # %%
 stages, read, memory, seconds = (np.array(column) for column in zip(*notes, strict=True))
 figure, ax = plt.subplots(figsize=(7, 3.4), layout="constrained")
-ax.plot(read / 1e3, read * image_bytes / 1e6, "--", color="grey", lw=2, label="an array of as many images (computed)")
+ax.plot(read / 1e3, read * image_bytes / 1e6, "--", color="black", lw=2, label="an array of as many images (computed)")
 for stage in dict.fromkeys(stages.tolist()):
     at = stages == stage
     ax.plot(read[at] / 1e3, memory[at], "o-", lw=2.5, ms=4, label=f"this process: {stage}")
@@ -322,7 +323,7 @@ ax.legend(frameon=False, fontsize=8)
 assert np.ptp(memory) < 0.25 * read[-1] * image_bytes / 1e6
 
 # %% [markdown]
-# The grey line is what as many images need as an array, and grows with every one. The coloured line doesn't: it steps
+# The dashed line is what as many images need as an array, and grows with every one. The solid line doesn't: it steps
 # up a little where a model and its training are compiled, and stays there however many images go by. Reading is
 # faster than training (whose time has its compilation and validation in it), so the disk isn't what the networks
 # wait for.

@@ -197,7 +197,7 @@ ax.legend(frameon=False);
 # %% [markdown]
 # At small codes the orange dots lie well below the blue line: with as many numbers, a curved code says more. With
 # growing codes the gap closes, since PCA with all 64 axes is exact and there is nothing left to win. The networks pay
-# in time and in images: PCA took a fraction of a second and has no setting but $k$.
+# in time and in settings: PCA took a fraction of a second and has no setting but $k$.
 #
 # ## 5. Where PCA's memory ends
 #
@@ -232,8 +232,8 @@ paths = {16: write(ROWS[-1], 16), 32: write(2_000, 32), 80: write(2_000, 80)}
 # %% [markdown]
 # Then a second Python process fits PCA again and again, with a limit of 128 MB on what it may take beyond what it has
 # after loading its libraries (`RLIMIT_DATA`; Linux keeps the peak as `VmHWM`). Two ways go through an array and
-# scikit-learn: `"full"`, the textbook's singular value decomposition, and `"auto"`, the leanest that it knows. Two go
-# through a stream and `kvae.PCA`.
+# scikit-learn: `"full"`, the textbook's singular value decomposition, and `"auto"`, the leanest of its PCA's
+# solvers. Two go through a stream and `kvae.PCA`. (scikit-learn's `IncrementalPCA` streams too, approximately.)
 
 # %%
 CHILD = r"""
@@ -304,7 +304,7 @@ ax.legend(frameon=False);
 #
 # ## Summary
 #
-# 1. A linear autoencoder learns PCA's plane, by another basis. PCA computes it without training, and sorted.
+# 1. A linear autoencoder learns PCA's plane, in another basis. PCA computes it without training, and sorted.
 # 2. PCA can't bend. Where images lie on a curve, a nonlinear autoencoder needs fewer numbers for the same error.
 # 3. Memory is a property of the solver and not of PCA: from a stream the rows cost nothing. The pixels do.
 #
@@ -313,7 +313,8 @@ ax.legend(frameon=False);
 # 1. How many axes explain 90 % of the variance of the training digits? Set `answer` below.
 # 2. Let the bar turn all the way, with `limit = np.pi / 2`: the curve is closed now. What does a code of one number
 #    do at the seam? And one of two numbers?
-# 3. Give `linear` of section 2 a hidden layer of 16 units with `activation="linear"`. Is its plane still PCA's? Why?
+# 3. Give `linear` of section 2 a hidden layer of 16 units, and both networks in `trained` `activation="linear"`. Is its
+#    plane still PCA's? Why?
 
 # %%
 # NBVAL_CHECK_OUTPUT

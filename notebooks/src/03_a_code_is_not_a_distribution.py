@@ -156,7 +156,7 @@ kvae.plots.code_map(flat, small, size=14, ax=plt.subplots(figsize=(4, 4.3), layo
 # %% [markdown]
 # Each orange dot is the code of a sprite, drawn on what the decoder makes of the plane. The codes form four arcs, one
 # for each shape, and hue runs along them. All that the model ever saw is on these thin lines. Between two arcs the
-# pictures are mixtures of two shapes. Beyond the arcs' ends, and at the middle where they bend round, are colours and
+# pictures are mixtures of two shapes. Beyond the arcs' ends, and in the corner round which they bend, are colours and
 # forms that no sprite has. These are the *holes*: the decoder answers there too, but nothing ever told it what.
 #
 # For these sprites we can list *every* image that there is (four shapes, 200 hues), so the distance is exact up to the
@@ -208,8 +208,8 @@ ax.set_xlabel("squared distance to the nearest sprite")
 assert off(frames)[2:-2].max() > 3 * off(frames)[[0, -1]].max()
 
 # %% [markdown]
-# Both ends are hearts. In between the walk leaves the arc and crosses the hole: murky mixtures of shapes, in colours
-# that no sprite has. A code in the middle of two good codes need not be good.
+# Both ends are hearts. In between the walk leaves the arc and crosses the hole: patchy hearts of two dull colours,
+# and no sprite is like that. A code in the middle of two good codes need not be good.
 #
 # ## 5. What is missing
 #

@@ -171,7 +171,7 @@ figure.legend(*ax.get_legend_handles_labels(), loc="outside right upper");
 # * **Sampling.** The first term is a mean over draws, and gradients must pass through them:
 #   $z = \mu + \sigma \odot \varepsilon$ with $\varepsilon \sim \mathcal N(0, I)$, where
 #   $\sigma = \exp(\tfrac12 \log \sigma^2)$ is the *square root* of the variance. Notebook 05 is about this line.
-# * **A `train_step`** that takes off the KL, which for two normals is a formula:
+# * **A `train_step`** that subtracts the KL, which for two normals is a formula:
 #   $\mathrm{KL} = \tfrac12 \sum_j (\mu_j^2 + \sigma_j^2 - 1 - \log \sigma_j^2)$.
 #
 # The data are scikit-learn's digits. Each pixel is made black or white, so the decoder gives *logits*, and
@@ -345,10 +345,11 @@ kvae.plots.latents(vae, (test, labels));
 #
 # 1. A grid has 241 points a latent, and a computer decodes a million points a second. How many years does $p(x)$ of
 #    one image take with ten latents? Set `answer` below.
-# 2. Replace `likelihood="bernoulli"` by `kvae.GaussianLikelihood()` and train on the grey images,
-#    `digits.images / 16`. What has to change in `HandWrittenVAE`, and what in `joint_and_q`?
+# 2. Replace `likelihood="bernoulli"` by `kvae.GaussianLikelihood()` and train on the grey images, `digits.images / 16`
+#    with the same frame. What has to change in `HandWrittenVAE`, and what in `joint_and_q`?
 # 3. Give the networks and the VAE `posterior=kvae.posteriors.FullNormal()`, whose ellipses may be tilted. Which of the
-#    three images of section 5 does it help?
+#    three images of section 5 does it help? (In `joint_and_q`, $\log q$ is then
+#    `q.pairwise_log_prob(grid.astype("float32"))[:, i]`.)
 
 # %%
 # NBVAL_CHECK_OUTPUT

@@ -9,7 +9,8 @@
 # **Time:** about one minute on two cores. **Data:** formulas with a known answer, then `sprites` of 16 x 16 pixels,
 # drawn on your machine the first time, so nothing is downloaded.
 #
-# In all pictures **blue** is the pathwise gradient (the reparameterization trick), **orange** the score function's.
+# Where two gradients are compared, **blue** is the pathwise one (the reparameterization trick), **orange** the score
+# function's.
 
 # %%
 import os
@@ -160,9 +161,9 @@ ax.set(xlabel="d, the size of z", ylabel="variance of one estimate", title="Grad
 ax.legend();
 
 # %% [markdown]
-# The solid orange line rises with $d^2$, the dotted one, with the best of constants, still with $d$. The blue one stays
-# at 1. To halve an error one needs four times the draws; at $d = 300$ the score function would need hundreds of
-# thousands of draws for what one pathwise draw gives.
+# The solid orange line rises with $d^2$, the dotted one, with $\mathbb E_q[f]$ as its baseline, still with $d$. The
+# blue one stays at 1. The error of an average falls with the root of the draws; at $d = 300$ the score function needs
+# hundreds of thousands of draws for what one pathwise draw gives, and more than a thousand with its baseline.
 #
 # What the pathwise gradient asks in return: $f$ must have a derivative, and $z$ must be a smooth function of noise.
 # For a $z$ that jumps (a class, a coin) it is not there, and the score function is what remains.
@@ -221,7 +222,8 @@ for ax in axes:
 #
 # where $[\,\cdot\,]$ is a constant to the gradient, `tf.stop_gradient`, and so is $z$. Its value is
 # $\log p(x \mid z)$; its slope in the encoder's weights is the score function's estimate. The baseline $b$ is the
-# batch's average, or 0. The KL is a formula, and the decoder's gradient needs no draw's slope: both stay as they are.
+# batch's average, or 0. (An image's own value is a 64th of that average, which makes the slope a 64th too small.) The
+# KL is a formula, and the decoder's gradient needs no draw's slope: both stay as they are.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -266,7 +268,7 @@ kvae.plots.reconstructions({"pathwise": vae, "score function": scored}, test, co
 #
 # Why? Take one test image, the VAE trained pathwise, and 5,000 draws of $z$. Each draw gives one estimate of
 # $\frac{d}{d\mu_j} \mathbb E_q[\log p(x \mid z)]$ either way, here for the latent $j$ with the smallest $\sigma$.
-# The baseline is now the best one could ask for: this image's own average of $\log p(x \mid z)$.
+# The baseline is now better than a batch's average: it is this image's own average of $\log p(x \mid z)$.
 
 # %%
 image = tf.cast(next(iter(test))[:1], "float32") / 255
@@ -306,10 +308,10 @@ figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", 
 assert pathwise_run["val_loss"][-1] < min(score_run["val_loss"][-1], plain_run["val_loss"][-1]) - 20
 
 # %% [markdown]
-# Left, further right is worse (each tick is a factor of ten or more): the pathwise estimates lie nearest to the exact
-# gradient, the score function's with the best baseline a few times further off, those without one far away. Right, what
-# it does to training: the blue loss falls steadily; the orange ones stay above it and jump, when a few bad estimates
-# throw the encoder off. Only the estimate of one gradient differs between these runs.
+# Left, further right is worse, on a logarithmic axis. The pathwise estimates lie nearest to the exact gradient (their
+# own average stands for it), the score function's with the baseline up to a few times further off, those without one
+# far away. Right, what it does to training: the blue loss falls steadily; the orange ones stay above it and jump, when
+# a few bad estimates throw the encoder off. Only the estimate of one gradient differs between these runs.
 #
 # ## Summary
 #

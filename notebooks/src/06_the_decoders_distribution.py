@@ -155,12 +155,12 @@ kvae.plots.reconstructions(models, sprites_test, count=7);
 # %% [markdown]
 # Averaged, the error is so cheap that no latent is used: the KL is 0, and every image comes back as the same blur, the
 # mean image. This is *posterior collapse*, and nobody asked for it: the code only said `mean` where the bound says
-# sum. Summed, a few nats go into the code, and a pale spot comes back at the right place. With a learned variance colour
-# and form come back too.
+# sum. Summed, a few nats go into the code, and a pale spot comes back at the right place. With a learned variance
+# colour and form come back too.
 #
 # There is another way to put it. Multiply a loss by a constant, and its minimum stays where it is. The averaged error
 # is the bound for any $\sigma^2$ you like, with the KL weighed by $\beta = D / (2 \sigma^2)$. For the variance learned
-# above this $\beta$ is several hundred thousand. All three ELBOs in the table are bounds of the same $\log p(x)$, so
+# above this $\beta$ is about a million. All three ELBOs in the table are bounds of the same $\log p(x)$, so
 # they can be compared, and a fixed variance costs thousands of nats.
 #
 # ## 4. The learned variance, and PCA's
@@ -312,7 +312,8 @@ panels[1, 0].set_ylabel("draws of p(x|z)", fontsize=11);
 #
 # 1. Somebody averages the squared error over images of 28 x 28 grey pixels and adds the KL. A variance of 0.01 would
 #    be right for these images. By how much, $\beta$, is the KL weighed too much? Set `answer` below.
-# 2. Set `variances` of section 3 to 0.1, 0.01 and 0.001. Which has the best ELBO, and how far is it from the learned?
+# 2. In a new cell, train as in section 3 with variances of 0.1, 0.01 and 0.001. Which has the best ELBO, and how far is
+#    it from that of the learned variance?
 # 3. In section 5, give `GaussianLikelihood("pixel", min_variance=1e-8)`. What do the ELBO and the samples do?
 
 # %%

@@ -129,10 +129,10 @@ kvae.plots.posterior(models["IWAE"], test, index=one, ax=right);
 
 # %% [markdown]
 # The curves cross. With one draw the IWAE is far worse, with many it is better. At the end both are nearly flat:
-# that is $\log p(x)$. An encoder that is judged by ten draws together need not be right with each. So its $q(z \mid
-# x)$ is wider than it was (right, the same image), it seldom misses the place, and the decoder is free to have
-# posteriors that are no normals. **The ELBO of an IWAE says nothing about the model.** Compare models by $\log
-# p(x)$.
+# that is $\log p(x)$. An encoder that is judged by ten draws together need not be right with each. So its
+# $q(z \mid x)$ is wider than it was (right, the same image), it seldom misses the place, and the decoder is free to
+# have posteriors that are no normals. **The ELBO of an IWAE says nothing about the model.** Compare models by
+# $\log p(x)$.
 #
 # ## 3. Better posteriors: more shapes
 #
@@ -159,7 +159,7 @@ assert found["FlowPosterior"].elbo.value > found["ELBO"].elbo.value
 #
 # ## 4. Better priors: what the codes ask for
 #
-# The mismatch has the opposite cure: the codes stay, and the prior comes to them. Which prior has the largest bound?
+# The mismatch has another cure: let the prior come to the codes. Which prior has the largest bound?
 # By the second identity $p(z) = q(z)$: the mismatch is then zero. That would be a mixture of as many normals as
 # there are images. Three ways to something smaller:
 #
@@ -178,8 +178,8 @@ add("FlowPrior", prior=kvae.FlowPrior(kvae.flows.Coupling(steps=6, hidden=(32,))
 kvae.plots.canvas.show_tiles(None, vamp.pseudo_inputs.numpy()[:24], 12);
 
 # %% [markdown]
-# These are pseudo-inputs of the `VampPrior`. They began as 50 training images (`start_at`), and they moved: each is
-# now whatever image makes the best component. Some are no longer one.
+# These are pseudo-inputs of the `VampPrior`. They began as 50 training images (`start_at`) and are still seen to be
+# that, but they have learned: noise has come to places where it makes $q(z \mid u)$ a better part of the prior.
 #
 # ## 5. The aggregate posterior against each prior
 

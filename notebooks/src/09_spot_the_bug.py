@@ -127,11 +127,11 @@ for ax, name, vae in zip(plt.subplots(1, 2, figsize=(8, 2.6))[1], ("mean", "sum"
         ax.hist(np.linalg.norm(z, axis=1), 40, alpha=0.6)
     ax.set(xlabel="distance of z from 0", ylabel="draws", title=f"{name}: ELBO {np.mean(vae.draw(test).elbo):.1f} nats")
     ax.legend(["z ~ q(z|x)", "z ~ p(z)"])
-assert np.mean(sound.draw(test).elbo) > np.mean(suspect.draw(test).elbo) + 1
+assert np.mean(sound.draw(test).elbo) > np.mean(suspect.draw(test).elbo) + 5 and np.var(suspect.draw(test).z) > 1.2
 
 # %% [markdown]
-# With the mean, the codes of unseen images and the draws of the prior are hardly ever at the same distance from 0:
-# what the decoder gets when it samples it has never seen. With the sum they mix, and the ELBO is far higher.
+# With the mean, the codes of unseen images lie farther out than the draws of the prior: what the decoder gets when it
+# samples, it has seldom seen. With the sum both have the same distances from 0, and the ELBO is far higher.
 #
 # ## 2. Every reconstruction is the same
 #
@@ -248,8 +248,8 @@ kvae.plots.samples(suspect, 16, ax=axes[1]).set_title("mean of p(x|z)")
 kvae.plots.samples(suspect, 16, noise=True, ax=axes[2]).set_title("x ~ p(x|z)");
 
 # %% [markdown]
-# The means in the middle look good. But the model claims to be a density of images, and on the right is what it says
-# that images are: black and white pixels. The data have 17 grey levels. **What is wrong?**
+# The means in the middle are blurred digits, as usual. But the model claims to be a density of images, and on the
+# right is what it says that images are: black and white pixels. The data have 17 grey levels. **What is wrong?**
 
 # %% [markdown]
 # **The line** is the cross-entropy. $x \log p + (1 - x) \log (1 - p)$ is a Bernoulli's log-*probability* for $x = 0$
@@ -336,11 +336,11 @@ assert np.std(np.diff(losses[-60:])) > 2 * np.std(np.diff(better[-60:]))
 # The last one is about no formula. 1,797 images, some to train on and some to test:
 
 # %%
-train, test = binary[:1300], binary[-900:]
-values = trained(by_hand(elbo_loss), train, epochs=150).draw(test, samples=20).elbo.numpy()
+train, test = binary[:700], binary[-1400:]
+values = trained(by_hand(elbo_loss), train, epochs=250).draw(test, samples=20).elbo.numpy()
 ax = plt.subplots(figsize=(6, 2.6))[1]
 means = np.convolve(values, np.ones(100) / 100, "valid")
-ax.plot(range(900), values, ".", range(50, 851), means, ms=3, lw=3)
+ax.plot(range(1400), values, ".", range(50, 1351), means, ms=3, lw=3)
 ax.set(xlabel="number of the image in the test set", ylabel="ELBO, nats", ylim=(-32, -6), title="Line: mean of 100");
 
 # %% [markdown]
@@ -348,9 +348,9 @@ ax.set(xlabel="number of the image in the test set", ylabel="ELBO, nats", ylim=(
 # **What is wrong?**
 
 # %% [markdown]
-# **The line** is the first. 1,300 and 900 are more than 1,797: the first 403 images of `test` are the last ones
+# **The line** is the first. 700 and 1,400 are more than 1,797: the first 303 images of `test` are the last ones
 # of `train`. The model has learned them by heart, and its mean over the test set is too good. Choosing the epoch, the
-# learning rate or $eta$ by the test set is the same mistake, only slower. **The test:** no image is in both.
+# learning rate or $\beta$ by the test set is the same mistake, only slower. **The test:** no image is in both.
 
 
 # %%
@@ -359,9 +359,9 @@ def shared(train, test):  # grey images: two different ones may be equal in blac
     return len({image.tobytes() for image in train} & {image.tobytes() for image in test})
 
 
-print("images in both:", shared(grey[:1300], grey[-900:]), "and after the repair:", shared(grey[:1300], grey[1300:]))
-assert shared(grey[:1300], grey[1300:]) == 0
-assert values[:403].mean() > values[403:].mean() + 1
+print("images in both:", shared(grey[:700], grey[-1400:]), "and after the repair:", shared(grey[:700], grey[700:]))
+assert shared(grey[:700], grey[700:]) == 0
+assert values[:303].mean() > values[303:].mean() + 1
 
 # %% [markdown]
 # ## Summary
@@ -375,7 +375,8 @@ assert values[:403].mean() > values[403:].mean() + 1
 #
 # 1. The mean-squared error of section 2 is averaged over colour images of 64 x 64 x 3. Which $\sigma_x$ does it
 #    silently assume? Set `answer` below.
-# 2. Put both means into one loss, over pixels and over latents. Which $\beta$ is that? Does the code collapse?
+# 2. Put both means into one loss, over pixels and over latents. Which $\beta$ is that, beside both sums? Does the
+#    code collapse?
 # 3. Write the KL with `z_log_var` read as the logarithm of $\sigma$ in place of $\sigma^2$, the sampling as in
 #    section 3. Is that a bug?
 
