@@ -22,7 +22,7 @@ class Checkpoint(keras.callbacks.Callback):
     same machine: for a `kvae.data.Stream`, an array, or a stream that gives the same batches each time that it is
     iterated, as `tf.data.Dataset.shuffle` doesn't. The last two checkpoints are kept; a damaged one is told by its
     checksum, and the one before it is taken, with a warning. Ctrl-C and SIGTERM wait for the end of a batch and a
-    checkpoint; a second one doesn't wait. Other callbacks start anew, as they do in Keras.
+    checkpoint; a second one doesn't wait. Other callbacks, such as EarlyStopping, start anew, as they do in Keras.
 
     Args:
         directory: a folder of this run alone, made where it isn't there.

@@ -1,5 +1,7 @@
 """Arrays in memory, and plain datasets, as Streams."""
 
+import warnings
+
 import numpy as np
 import tensorflow as tf
 
@@ -69,7 +71,7 @@ def rest(data, steps, taken):
     """A dataset as epochs of so many steps read it behind the batches that were `taken`: Streams, and plain ones so.
 
     A plain dataset of `steps` batches becomes a Stream that is passed over in each epoch; the batches of any other
-    follow on each other without end. Raises ValueError for one of unknown length.
+    follow on each other without end. Raises ValueError for one of unknown length, and warns of one that shuffles.
     """
     if isinstance(data, Stream):
         return data
@@ -79,10 +81,20 @@ def rest(data, steps, taken):
             "x is a stream of unknown length, in which a run can't find its place: add "
             ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
         )
+    if _shuffles(data):
+        warnings.warn(
+            "x is shuffled by tf.data, whose order a process that goes on doesn't repeat: a run that is stopped will "
+            "go on, but not bit by bit. Shuffle with kvae.data (load, from_npy, ...) for that, or give arrays.",
+            stacklevel=3,
+        )
     if count == steps:
         return _passes(data, steps)
     endless = data if count == tf.data.INFINITE_CARDINALITY else data.repeat()
     return endless.skip(taken)
+
+
+def _shuffles(dataset):
+    return "Shuffle" in type(dataset).__name__ or any(map(_shuffles, dataset._inputs()))
 
 
 def _passes(dataset, length):
