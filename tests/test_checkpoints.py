@@ -18,6 +18,7 @@ from small_models import dense_vae, same_weights
 
 from kvae import checkpoints
 from kvae.callbacks import Checkpoint
+from kvae.data.arrays import in_memory
 from kvae.models import places
 
 KILLED = pathlib.Path(__file__).with_name("killed.py")
@@ -346,6 +347,32 @@ def test_skipped_steps_are_counted_through_a_death_in_the_epoch(tmp_path):
     assert again.history == whole.history
     assert again.history["skipped_steps"] == [2, 2]
     assert same_weights(again.model, whole.model)
+
+
+class DiesInValidation(keras.callbacks.Callback):
+    def on_test_begin(self, logs=None):
+        raise InterruptedError
+
+
+def test_a_run_that_dies_behind_an_epochs_last_group_goes_on_with_the_next_epoch(tmp_path):
+    x = np.random.default_rng(0).random((90, 6), "float32")  # 9 batches, in groups of 4
+
+    def fit(directory, *callbacks):
+        keras.utils.set_random_seed(0)
+        model = dense_vae()
+        model.compile(keras.optimizers.Adam(1e-2))
+        checkpoint = Checkpoint(directory, 4)
+        data = in_memory((x,), 10)
+        model.fit(data, validation_data=x, epochs=2, verbose=0, callbacks=[checkpoint, *callbacks])
+        return model
+
+    with pytest.raises(InterruptedError):
+        fit(tmp_path / "a", DiesInValidation())
+    assert checkpoints.Folder(tmp_path / "a").latest()[0]["place"][:2] == [0, 9]
+    again, whole = fit(tmp_path / "a"), fit(tmp_path / "b")
+    assert again.steps_per_execution == whole.steps_per_execution == 4
+    assert same_weights(again, whole)
+    assert again.history.history == whole.history.history
 
 
 def test_an_order_that_cannot_be_repeated_is_told(tmp_path):

@@ -99,7 +99,8 @@ class Checkpoint(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if batch + 1 <= self._place.step:
             return  # a batch of the run before
-        self._place = self._place._replace(step=batch + 1)
+        taken = min(batch + 1, self._settings["batches an epoch"])  # the last group may be smaller
+        self._place = self._place._replace(step=taken)
         self._counts = None
         next_step = batch + 1 + self._model.steps_per_execution
         if self._signal or next_step - self._saved_step > self.save_every:

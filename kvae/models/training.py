@@ -201,7 +201,7 @@ class TrainedModel(CheckedModel):
                 kwargs["initial_epoch"] = place.epoch
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
-            counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step]
+            counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step % (steps or 1)]
             if isinstance(x, Run):
                 counts[0] = x.steps if x.steps != x.stream.steps else None
                 steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
