@@ -92,6 +92,7 @@ def test_a_directory_that_cannot_be_written_is_told_before_the_first_step(killed
         pytest.skip("this machine doesn't let a process mount a disk of its own")
     assert (killed["fixed"]["error"], killed["fixed"]["errno"]) == ("OSError", 30)
     assert "can't be written" in killed["fixed"]["message"]
+    assert not killed["fixed"]["steps"]
 
 
 @pytest.mark.slow
