@@ -1,4 +1,4 @@
-"""What every model here looks for in its data before any work, and in those of a stream while it is read."""
+"""What every model here reads of its data, and looks for in them before any work or while a stream is read."""
 
 import keras
 
@@ -16,6 +16,13 @@ class CheckedModel(keras.Model):
 
     event_shape = None
     likelihood = None
+
+    def _read(self, element):
+        """What the model takes of a stream's element: x, (n, ...), here the images alone."""
+        return streams.unpack(element)[0]
+
+    def _scaled(self, x):
+        return streams.scale(x, self.variable_dtype)
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work."""

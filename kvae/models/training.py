@@ -127,13 +127,6 @@ class TrainedModel(CheckedModel):
             sample_weight = ops.reshape(sample_weight, (-1,))
         return self._scaled(self._read(data)), sample_weight
 
-    def _read(self, element):
-        """What the model takes of a stream's element: x, (n, ...), here the images alone."""
-        return streams.unpack(element)[0]
-
-    def _scaled(self, x):
-        return streams.scale(x, self.variable_dtype)
-
     def _report(self, x, losses, parts, sample_weight):
         self.means.update_state(weighted(losses, sample_weight) + sum(self.losses), parts, sample_weight)
         for metric in self._compiled_metrics():
