@@ -60,13 +60,13 @@ class At(keras.callbacks.Callback):
             self.function()
 
 
-def run(folder, *others, checkpoint=None, hidden=8):
+def run(folder, *others, checkpoint=None):
     """Fit, and say what it came to: a hash of weights, optimizer and history."""
     keras.utils.set_random_seed(1)
     x = np.random.default_rng(0).random((ROWS, 6), "float32")
     model = kvae.VAE(
-        kvae.networks.dense_encoder((6,), 2, hidden=(hidden,)),
-        kvae.networks.dense_decoder((6,), 2, hidden=(hidden,)),
+        kvae.networks.dense_encoder((6,), 2, hidden=(8,)),
+        kvae.networks.dense_decoder((6,), 2, hidden=(8,)),
         seed=3,
     )
     rate = keras.optimizers.schedules.ExponentialDecay(1e-2, 20, 0.9)
