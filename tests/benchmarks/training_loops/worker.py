@@ -73,8 +73,7 @@ def measured(options):
     def tick(loss):
         """To be called after each epoch with its mean loss."""
         loss = float(loss)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        ticks.append((usage.ru_utime + usage.ru_stime, time.perf_counter(), loss))
+        ticks.append((cpu_seconds(), time.perf_counter(), loss))
 
     module.train(options.variant, case, images, options.warm_up + options.epochs, tick)
     first, last = ticks[options.warm_up - 1], ticks[-1]
@@ -85,6 +84,12 @@ def measured(options):
         "loss": last[2],
         "versions": versions(),
     }
+
+
+def cpu_seconds():
+    """Of this process so far, the system's for it included."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
 def versions():
