@@ -132,6 +132,14 @@ def test_a_report_of_its_decoders_variance(data):
     assert any("at its bound" in finding for finding in kvae.evaluation.report(model, data, samples=5).findings)
 
 
+def test_a_report_advises_a_prior_that_it_takes(data):
+    model = conditional()
+    model.encoder.layers[-1].get_layer("z_mean").bias.assign([3.0, 3.0])
+    findings = " ".join(kvae.evaluation.report(model, data, samples=50).findings)
+    assert "such as kvae.MixtureOfGaussians()" in findings and "VampPrior" not in findings
+    conditional(prior=kvae.MixtureOfGaussians())
+
+
 def test_what_would_simulate_labels_is_refused_before_any_work():
     for function in (kvae.evaluation.bidirectional, kvae.evaluation.simulation_based_calibration):
         with pytest.raises(ValueError, match="A ConditionalVAE draws images of labels that are given"):
@@ -160,6 +168,34 @@ def test_class_numbers_that_are_not_there_are_refused(data, label):
     for call in (lambda: model.fit(stream, verbose=0), lambda: model.sample(2, y=label)):
         with pytest.raises(ValueError, match="y has class numbers"):
             call()
+
+
+@pytest.mark.parametrize("label", [-1, LABELS])
+def test_class_numbers_that_are_not_there_stop_a_stream_in_any_batch(data, label):
+    x, y = data
+    y[50] = label
+    model, evaluation = conditional(), kvae.evaluation
+    model.compile()
+    stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
+    own = kvae.data.Stream(lambda epoch, skip, share: stream.skip(skip), 3)
+    message = rf"^y of \w+ holds the value {label} in batch 2 \(counted from 0\), expected class numbers from 0 to 2"
+    for read in (
+        lambda: model.fit(stream, verbose=0),
+        lambda: model.fit(own, verbose=0),
+        lambda: model.fit(x[:50], y[:50], validation_data=stream, verbose=0),
+        lambda: model.evaluate(stream, verbose=0),
+        lambda: model.predict(stream, verbose=0),
+        lambda: model.transform(own),
+        lambda: model.reconstruct(stream),
+        lambda: evaluation.log_likelihood(model, own, 5),
+        lambda: evaluation.annealed_importance_sampling(model, stream, 5, 2, 2),
+        lambda: evaluation.squared_error(model, stream),
+        lambda: evaluation.active_units(model, stream),
+        lambda: evaluation.aggregate_posterior(model, stream),
+        lambda: evaluation.report(model, stream, 5),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read()
 
 
 def test_what_is_no_label_is_refused(data):

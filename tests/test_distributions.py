@@ -52,6 +52,20 @@ def test_kl_divergence_is_never_negative_in_float32(rng):
     assert np.min(0.5 * (tf.square(mean) + tf.exp(log_var) - 1.0 - log_var)) < 0, "the textbook's form is safe here"
 
 
+def test_kl_divergence_of_any_two_normals_is_finite_in_float32_and_float64s():
+    differences = np.r_[-1e4, -100.0, -80, -1, -1e-3, 0, 1e-3, 1, 79, 80, 100, 1e4]
+    expected, found = np.clip(differences, -80, 80), {}
+    for dtype in ("float32", "float64"):
+        log_vars = [tf.constant(sign * differences[:, None] / 2, dtype) for sign in (1, -1)]
+        zeros = tf.zeros_like(log_vars[0])
+        with tf.GradientTape() as tape:
+            tape.watch(log_vars)
+            kl = Normal(zeros, log_vars[0]).kl_divergence(Normal(zeros, log_vars[1]))
+        found[dtype] = np.stack([kl, *tape.gradient(kl, log_vars)])
+    np.testing.assert_allclose(found["float64"][0, :, 0], (np.expm1(expected) - expected) / 2, atol=1e-15)
+    np.testing.assert_allclose(found["float32"], found["float64"], rtol=2e-5, atol=1e-7)  # of rounding the difference
+
+
 @pytest.mark.parametrize("log_var", [-1e4, -50.0, 50.0, 1e4])
 def test_normal_stays_finite(log_var):
     mean, log_var = tf.constant([[3.0, -3.0]]), tf.constant([[log_var, log_var]])

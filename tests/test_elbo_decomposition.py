@@ -102,6 +102,36 @@ def test_a_report_of_a_good_model_finds_nothing(x):
     assert "nothing stands out" in str(found)
 
 
+def test_a_report_has_a_row_a_latent_the_largest_kl_first(x):
+    model, _ = linear_gaussian.model()
+    kernel, bias = model.encoder.get_layer("z_mean").get_weights()
+    model.encoder.get_layer("z_mean").set_weights([kernel, np.add(bias, [0.0, 0.0, 3.0])])
+    names, *rows = evaluation.report(model, x, samples=20).latents
+    assert names[1:-1] == ("KL, nats", "mutual information", "KL of the aggregate", "variance of its mean")
+    assert [row[0] for row in rows] == ["z2", "z0", "z1"] and {row[-1] for row in rows} == {"yes"}
+    shifted = [[of[at] for at in (2, 0, 1)] for of in (0.5 * np.log(PRECISIONS), [0, 0, 4.5], 1 - 1 / PRECISIONS)]
+    expected = [shifted[0] + np.array(shifted[1]), *shifted]
+    np.testing.assert_allclose(np.array([row[1:-1] for row in rows], float).T, expected, rtol=0.1, atol=0.2)
+
+
+def test_a_report_of_many_latents_has_ten_in_text_and_all_in_html(rng):
+    found = evaluation.report(small_models.dense_vae(latent_dim=13), rng.random((30, 6)), samples=5)
+    lines = str(found).splitlines()
+    assert [line.split()[0] for line in lines[12:22]] == [row[0] for row in found.latents[1:11]]
+    assert lines[22] == "and 3 more, below these"
+    assert all(f"<td>z{latent}</td>" in found._repr_html_() for latent in range(13))
+
+
+@pytest.mark.parametrize("posterior, advised", [(None, True), (kvae.posteriors.FullNormal(), False)])
+def test_a_report_advises_another_posterior_than_the_models_own(rng, posterior, advised):
+    model = small_models.dense_vae(posterior=posterior)
+    for name, offset in (("z_mean", 3.0), ("z_log_var", -4.0)):
+        model.encoder.get_layer(name).bias.assign([offset, offset])
+    findings = " ".join(evaluation.report(model, rng.random((60, 6)), samples=50).findings)
+    assert "isn't p(z|x)" in findings and "such as kvae.VampPrior()" in findings and "a flow" in findings
+    assert ("FullNormal()" in findings) == advised
+
+
 def test_a_report_names_what_is_wrong(x):
     model, _ = linear_gaussian.model(shift=2.0, spread=0.3)
     mean, log_var = model.encoder.get_layer("z_mean"), model.encoder.get_layer("z_log_var")
@@ -147,3 +177,10 @@ def test_what_has_no_closed_form_is_left_out(rng):
     with pytest.raises(ValueError, match="scores only"):
         evaluation.aggregate_posterior(planar, x)
     assert "mutual" not in str(evaluation.report(planar, x, samples=5))
+
+
+def test_a_learned_priors_table_is_of_what_is_known_by_latent(rng):
+    found = evaluation.report(small_models.dense_vae(prior=kvae.VampPrior(5)), rng.random((30, 6)), samples=5)
+    names, *rows = found.latents
+    assert names == ("latent", "mutual information", "variance of its mean", "active") and len(rows) == 2
+    assert "<td>mutual_information</td></tr>" in found.decomposition.aggregate._repr_html_()

@@ -186,3 +186,17 @@ def test_parts_that_do_not_fit_are_refused():
         kvae.HierarchicalVAE(encoder, [normal([8, 5], 3), normal([8], 2)], [normal([2], 3)], decoder)
     with pytest.raises(ValueError, match=r"posteriors\[1\] gives outputs of shapes \[\(None, 2\)\]; expected"):
         kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), layers.Dense(2)], [normal([2], 3)], decoder)
+
+
+def test_a_report_advises_what_it_takes(rng):
+    model = two_layer()
+    for posterior in model.posteriors:
+        mean, log_var = posterior.layers[-2:]
+        mean.set_weights([np.zeros(mean.kernel.shape), np.full(mean.bias.shape, 3.0)])
+        log_var.bias.assign(log_var.bias - 4.0)
+    found = kvae.evaluation.report(model, rng.random((60, 6)), samples=50)
+    findings = " ".join(found.findings)
+    for words in ("5 of 5 latents collapsed", "the prior isn't", "kvae.VampPrior()", "larger networks as posteriors="):
+        assert words in findings
+    assert "FullNormal" not in findings and "free bits" not in findings
+    assert found.latents[0] == ("latent", "variance of its mean", "active") and len(found.latents) == 6

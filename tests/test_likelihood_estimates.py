@@ -75,12 +75,28 @@ def test_intervals_cover_the_truth():
 
 
 def test_an_error_that_few_weights_tell_is_not_to_be_trusted(x):
-    words = "below 20: trust neither sampling_error nor bias"
+    words = "below 20 in 200 of the examples: trust neither sampling_error nor bias"
     model, log_p = linear_gaussian.model(shift=6.0)
     found = log_likelihood(model, x, samples=50)
     assert log_p(x).mean() - found.mean > 3 * (found.sampling_error - found.bias)
     assert words in str(found)
-    assert words not in str(log_likelihood(linear_gaussian.model()[0], x, samples=50))
+    assert "below" not in str(log_likelihood(linear_gaussian.model()[0], x, samples=50))
+
+
+def test_single_examples_whose_draws_miss_the_posterior_are_told(x):
+    model, log_p = linear_gaussian.model()
+    kernel, bias = model.encoder.get_layer("z_mean").get_weights()
+    model.encoder.get_layer("z_mean").set_weights([0.95 * kernel, bias])  # off by ever more, the further x is
+    x = np.array(x)
+    x[7] *= 30
+    found = log_likelihood(model, x, samples=200)
+    assert np.flatnonzero(found.degenerate).tolist() == [7] and np.median(found.effective_samples) > 150
+    error = log_p(x) - found.values
+    assert error[7] > 10 and np.max(np.abs(np.delete(error, 7))) < 0.5
+    words = "the least 1.2, below 20 in 1 of the examples: their log p(x) may be far too low"
+    assert words in str(found) and "in one example; 1 have fewer than 20" in found._repr_html_()
+    findings = kvae.evaluation.report(model, x, samples=200).findings
+    assert any("in 1 of 200 examples fewer than 20 draws" in finding for finding in findings)
 
 
 def test_the_numbers_depend_on_neither_batches_nor_chunks(x):

@@ -11,7 +11,7 @@ from kvae.distributions.normal import LOG_VAR_LIMIT, Normal
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Reparameterized):
-    """N(mean, L L^T), L = D U: D diagonal, exp(log_var / 2) within exp(+-25), U lower triangular with a diagonal of 1.
+    """N(mean, L L^T), L = D U: D diagonal, exp(log_var / 2) within exp(+-20), U lower triangular with a diagonal of 1.
 
     Each row of L has the scale of its own latent, so that small variances don't make solving with it inexact.
 

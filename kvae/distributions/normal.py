@@ -8,12 +8,12 @@ from keras import ops
 from kvae.distributions.base import Reparameterized, sum_event
 
 _LOG_2PI = math.log(2.0 * math.pi)
-LOG_VAR_LIMIT = 50.0
+LOG_VAR_LIMIT = 40.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Normal(Reparameterized):
-    """N(mean, diag(exp(log_var))), with log_var held within +-50 so that no density overflows float32.
+    """N(mean, diag(exp(log_var))), with log_var held within +-40 so that no density and no KL overflows float32.
 
     Args:
         mean: tensor (n, ...).

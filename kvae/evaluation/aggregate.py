@@ -24,6 +24,7 @@ class ActiveUnits(NamedTuple):
         return latents_table({"variance of its posterior mean": self.variances, "active": self.active})
 
 
+@streams.clear_errors()
 def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
     """The latents whose posterior mean varies with x: Var_x(E_q[z]) > threshold (Burda et al. 2016, section 5.3).
 
@@ -65,6 +66,7 @@ class AggregatePosterior(NamedTuple):
         return table(rows) + (latents_table(self.latents) if self.latents else "")
 
 
+@streams.clear_errors()
 def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=streams.BATCH_SIZE):
     """How E_x[KL(q(z|x) || p(z))] is mutual information of x and z, and how much KL(q(z) || p(z)).
 

@@ -10,8 +10,6 @@ from kvae.evaluation import draws
 from kvae.evaluation.tables import table
 from kvae.evaluation.unfinished import Unfinished
 
-FEW = 20  # effective samples
-
 
 @dataclasses.dataclass(frozen=True)
 class LogLikelihood:
@@ -63,6 +61,16 @@ class LogLikelihood:
         return -float(np.mean(self._relative_variance)) / 2
 
     @property
+    def few(self):
+        """The effective samples below which an example's weights are degenerate: 20, or half of `samples`."""
+        return min(20, self.samples / 2)
+
+    @property
+    def degenerate(self):
+        """Which examples have few effective samples, bools (n,): most of their p(z|x) may be where no draw fell."""
+        return self.effective_samples < self.few
+
+    @property
     def elbo(self):
         return self.curve[1]
 
@@ -80,22 +88,28 @@ class LogLikelihood:
 
     def __str__(self):
         bits = "" if self.dimensions is None else f", {self.bits_per_dimension:.4f} bits per dimension"
-        effective = np.median(self.effective_samples)
-        few = f", below {FEW}: trust neither sampling_error nor bias" if effective < FEW else ""
+        median, few = np.median(self.effective_samples), ""
+        if np.any(self.degenerate):
+            told = "trust neither sampling_error nor bias" if median < self.few else "their log p(x) may be far too low"
+            few = f", below {self.few:g} in {np.sum(self.degenerate):,} of the examples: {told}"
         return (
             f"log p(x) = {self.mean:.2f} +- {self.standard_error:.2f} nats{bits} ({len(self.values):,} examples, "
-            f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {effective:.0f}{few})"
+            f"k = {self.samples:,}; ELBO {self.elbo:.2f}; effective samples {median:.0f}, the least "
+            f"{np.min(self.effective_samples):.1f}{few})"
         )
 
     def _repr_html_(self):
         bits = [] if self.dimensions is None else [("bits per dimension", f"{self.bits_per_dimension:.4f}")]
         effective = f"{np.median(self.effective_samples):.0f} of {self.samples:,}"
+        least = f"{np.min(self.effective_samples):.1f}"
+        few = f"in one example; {np.sum(self.degenerate):,} have fewer than {self.few:g}"
         return table(
             [
                 ("log p(x), nats", f"{self.mean:.2f} +- {self.standard_error:.2f}", f"{len(self.values):,} examples"),
                 *bits,
                 *((f"bound, k = {k:,}", f"{bound:.2f}") for k, bound in self.curve.items()),
                 ("effective samples", effective, "median; few mean log p(x) is higher still"),
+                ("the least", least, few),
             ]
         )
 

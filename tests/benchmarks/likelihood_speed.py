@@ -42,14 +42,13 @@ def main():
     own = [(tf.random.normal((512, layer.kernel[0])), tf.random.normal(layer.kernel)) for layer in CASE.decoder]
     large = [2 * (tf.random.normal((2048, 2048)),)]
     limits = ("the decoder's products", own, 512 * FLOPS), ("large products", large, 2 * 2048**3)
-    speeds = {"log_likelihood": [], **{name: [] for name, *_ in limits}}
+    speeds = {name: [] for name in ("log_likelihood", *(name for name, *_ in limits))}
     for _ in range(options.repeats):
         started = time.process_time()
         kvae.evaluation.log_likelihood(vae, x, options.samples, verbose=0)
         speeds["log_likelihood"].append(len(x) / (time.process_time() - started))
         for name, pairs, flops in limits:
-            calls = round(4e11 / flops)
-            started = time.process_time()
+            calls, started = round(4e11 / flops), time.process_time()
             for pair in calls * pairs:
                 tf.matmul(*pair)
             speeds[name].append(calls * flops / (time.process_time() - started) / (options.samples * FLOPS))

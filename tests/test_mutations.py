@@ -1,0 +1,96 @@
+"""A formula that is broken breaks its test: mistakes are planted, one at a time, in a copy of the package."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = pathlib.Path(__file__).parents[1]
+# By test: (file, what stands in it, what is put there).
+MUTATIONS = {
+    "test_objectives.py::test_elbo_is_reconstruction_minus_kl": [
+        ("objectives.py", "reconstruction_loss - self.kl_loss", "reconstruction_loss + self.kl_loss"),
+        ("objectives.py", "return ops.sum(self.kl_by_group", "return ops.mean(self.kl_by_group"),
+    ],
+    "test_objectives.py::test_beta_and_free_bits_weigh_the_loss_and_not_the_elbo": [
+        ("objectives.py", "* ops.sum(kl, axis=1)", "* ops.mean(kl, axis=1)"),
+    ],
+    "test_iwae.py::test_a_models_loss_is_minus_the_bound": [
+        ("objectives.py", "axis=1) - ops.log(count)", "axis=1)"),
+    ],
+    "test_iwae.py::test_a_full_normal_is_the_exact_posterior_of_a_linear_decoder": [
+        ("objectives.py", "self.log_prior - self.log_posterior", "self.log_prior + self.log_posterior"),
+    ],
+    "test_distributions.py::test_kl_divergence_is_the_integral_of_its_definition": [
+        ("distributions/normal.py", "0.5 * (ops.square(standardised)", "(ops.square(standardised)"),
+        ("distributions/normal.py", "(difference) - difference", "(difference) + difference"),
+    ],
+    "test_distributions.py::test_normal_log_prob_is_scipys": [
+        ("distributions/normal.py", "-0.5 * sum_event(ops.square(standardised)", "-sum_event(ops.square(standardised)"),
+    ],
+    "test_distributions.py::test_samples_have_the_distributions_moments": [
+        ("distributions/normal.py", "ops.exp(0.5 * self.log_var)", "ops.exp(self.log_var)"),
+    ],
+    "test_distributions.py::test_bernoulli_log_prob_is_scipys": [
+        ("distributions/base.py", "return ops.sum(values", "return ops.mean(values"),
+        ("distributions/bernoulli.py", "- _sum_softplus", "+ _sum_softplus"),
+    ],
+    "test_counts.py::test_log_probs_are_scipys": [
+        ("distributions/counts.py", "- self.mean - log_rising", "- self.mean + log_rising"),
+    ],
+    "test_discrete.py::test_the_mixtures_log_prob_is_scipys": [
+        ("distributions/discrete.py", "level + 0.5 - means", "level - means"),
+    ],
+    "test_posteriors.py::test_a_full_normals_kl_is_the_textbooks": [
+        ("distributions/multivariate_normal.py", "diagonal + 0.5 * ops.sum", "diagonal + ops.sum"),
+    ],
+    "test_priors.py::test_a_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors": [
+        ("distributions/mixture.py", "-ops.log(", "ops.log("),
+    ],
+    "test_flows.py::test_the_log_determinant_is_the_jacobians": [
+        ("flows/affine.py", "sign * ops.sum(log_scale", "sign * ops.mean(log_scale"),
+        ("flows/planar.py", "log_determinant + ops.log1p", "log_determinant - ops.log1p"),
+    ],
+    "test_flows.py::test_a_draw_is_scored_as_any_other_z": [
+        ("flows/base.py", "log_prob(u) + log_determinant", "log_prob(u) - log_determinant"),
+    ],
+    "test_likelihood_estimates.py::test_with_the_exact_posterior_every_draw_weighs_log_p_of_x": [
+        ("evaluation/importance.py", "+ log_prior - log_posterior", "- log_prior - log_posterior"),
+        ("evaluation/importance.py", "total - math.log(counts[-1])", "total"),
+    ],
+}
+
+
+def run(root, *tests):
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", *(f"tests/{name}" for name in tests)]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    for folder in ("kvae", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "benchmarks"))
+    return tmp_path
+
+
+def test_without_a_mistake_they_pass(copy):
+    done = run(copy, *MUTATIONS)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "test, file, text, mistake",
+    [pytest.param(test, *mutation, id=mutation[1]) for test, mutations in MUTATIONS.items() for mutation in mutations],
+)
+def test_a_mistake_fails_its_test(copy, test, file, text, mistake):
+    path = copy / "kvae" / file
+    source = path.read_text()
+    assert source.count(text) == 1
+    path.write_text(source.replace(text, mistake))
+    done = run(copy, test)
+    assert done.returncode == 1 and "AssertionError" in done.stdout, done.stdout + done.stderr
