@@ -44,6 +44,13 @@ def test_small_networks_take_many_steps_at_a_time(model, callbacks, expected):
     assert steps_per_execution(model(), 128, callbacks) == expected
 
 
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(468, 18), (7 * 67, 20), (20, 20), (18 * 1_999, 20), (5, 5), (None, 20)]
+)
+def test_groups_divide_an_epoch_where_that_costs_less_than_an_iterator(epoch, expected):
+    assert steps_per_execution(compiled(dense_vae()), 128, [], [], epoch) == expected
+
+
 def test_fit_chooses_unless_it_was_told(rng):
     x = rng.random((60, 6)).astype("float32")
     model = compiled(dense_vae())

@@ -55,10 +55,10 @@ class Seen(keras.callbacks.Callback):
         self.weights.append(self.model.get_weights())
 
 
-def fitted(*fits):
+def fitted(*fits, steps="auto"):
     keras.utils.set_random_seed(0)
     model, seen = dense_vae(), Seen()
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=steps)
     for arguments in fits:
         model.fit(verbose=0, callbacks=[seen], **arguments)
     return model
@@ -75,9 +75,19 @@ def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
     stream = shuffled()
     once = fitted({"x": stream, "epochs": 3, "validation_data": stream})
     assert same_weights(once, fitted(*({"x": shuffled().epoch(n)} for n in range(3))))
+    ends_found = fitted({"x": stream, "epochs": 3}, steps=3)  # as 3 doesn't divide an epoch
+    assert same_weights(once, ends_found) and int(ends_found.optimizer.iterations) == 3 * stream.steps
     assert same_weights(once, fitted({"x": stream, "epochs": 1}, {"x": stream, "epochs": 2}))
     assert same_weights(once, fitted({"x": stream}, {"x": stream, "initial_epoch": 1, "epochs": 3}))
     assert stream.next_epoch == 0
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("batches", [3, 5])
+def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps):
+    stream = Stream(lambda epoch, skip, share: tf.data.Dataset.from_tensors(IMAGES[:5]).repeat(batches).skip(skip), 4)
+    with pytest.raises(Exception, match=f"(expected|contain).*4.*{batches}"):
+        fitted({"x": stream, "epochs": 2}, steps=steps)
 
 
 class Interrupts(keras.callbacks.Callback):

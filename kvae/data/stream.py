@@ -71,9 +71,10 @@ class Stream(tf.data.Dataset):
     def _batches(self, epochs, skip, share):
         """The batches of all the `epochs`. The order is traced once, which takes a tenth of a second or so."""
         if (skip, share) not in self._traced:
-            signature = [tf.TensorSpec((), tf.int64)]
+            whole = tf.data.experimental.assert_cardinality(max(self.steps - skip, 0))
             self._traced[skip, share] = tf.function(
-                lambda epoch: self.order(epoch, skip=skip, share=share), input_signature=signature
+                lambda epoch: self.order(epoch, skip=skip, share=share).apply(whole),
+                input_signature=[tf.TensorSpec((), tf.int64)],
             )
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
@@ -112,25 +113,28 @@ class Stream(tf.data.Dataset):
 
 
 class Run(tf.data.Dataset):
-    """A `Stream` as `fit` reads it: of an iterator each, epoch after epoch from `next_epoch` on, behind `skip` batches.
-
-    Where `fit`'s epochs are other than the stream's, they are stretches of the stream's batches, of one iterator.
+    """A `Stream` as `fit` reads it: epoch after epoch from `next_epoch` on, behind `skip` batches.
 
     Args:
         stream: the `Stream`.
         steps: int, the batches of an epoch of `fit`; None takes the stream's.
+
+    Attributes:
+        endless: whether one iterator reads all epochs, without an end to be found, as where `fit`'s are other than the
+            stream's; else each has an iterator, which takes some hundredths of a second to start.
     """
 
     def __init__(self, stream, steps=None):
         self.stream, self.next_epoch, self.skip = stream, 0, 0
         self.steps = steps or stream.steps
+        self.endless = self.steps != stream.steps
         super().__init__(stream._variant_tensor)
 
     def batches(self, share=(0, 1)):
         """What the next iterator reads, a plain dataset."""
-        if self.steps == self.stream.steps:
-            return self.stream.epoch(self.next_epoch, skip=self.skip, share=share)
-        return self.stream.endless(self.next_epoch * self.steps + self.skip, share=share)
+        if self.endless:
+            return self.stream.endless(self.next_epoch * self.steps + self.skip, share=share)
+        return self.stream.epoch(self.next_epoch, skip=self.skip, share=share)
 
     def __iter__(self):
         iterator = iter(self.batches())
@@ -142,8 +146,7 @@ class Run(tf.data.Dataset):
         self.next_epoch, self.skip = self.next_epoch + 1, 0
 
     def cardinality(self):
-        same = self.steps == self.stream.steps
-        return tf.constant(self.steps if same else tf.data.INFINITE_CARDINALITY, tf.int64)
+        return tf.constant(tf.data.INFINITE_CARDINALITY if self.endless else self.steps, tf.int64)
 
     @property
     def element_spec(self):

@@ -6,15 +6,17 @@ import keras
 
 _MOST_STEPS = 20
 _MULTIPLY_ADDS = 4e9  # about a tenth of a second of one core
+_START = 30  # calls that cost what an iterator does
 
 
-def steps_per_execution(model, batch_size, callbacks, counts=()):
+def steps_per_execution(model, batch_size, callbacks, counts=(), epoch=None):
     """The steps of one call: as many as take a tenth of a second or so, at most 20, and 1 where each must be seen.
 
     A step costs Python about a millisecond, which is nothing to a large network and half the time of a small one. It
     is 1 for eager models, where a callback looks at every batch, and for gradients that are accumulated or summed
     over replicas, which Keras doesn't take in groups. A callback with `most_steps` looks at groups of up to so many.
-    counts: numbers of steps that were asked for, or None: all are divided, since Keras takes whole groups.
+    counts: numbers of steps that were asked for, or None: all are divided, since Keras takes whole groups. epoch: the
+    steps of one, or None: they are divided too where the calls that it adds cost less than an iterator for each.
     """
     replicas = model.distribute_strategy.num_replicas_in_sync
     accumulates = getattr(model.optimizer, "gradient_accumulation_steps", None)
@@ -22,7 +24,9 @@ def steps_per_execution(model, batch_size, callbacks, counts=()):
         return 1
     most = min([_MOST_STEPS, *(callback.most_steps for callback in callbacks if hasattr(callback, "most_steps"))])
     cost = 3 * batch_size * multiply_adds(model)  # forward once, backward twice
-    return divisor(max(1, min(most, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
+    most = divisor(max(1, min(most, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
+    fewer = divisor(most, [*counts, epoch])
+    return fewer if (epoch or 0) * (1 / fewer - 1 / most) <= _START else most
 
 
 def divisor(most, counts):

@@ -196,12 +196,14 @@ class TrainedModel(CheckedModel):
             x = distributed(x, self.distribute_strategy, steps_per_epoch)
             counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step % (steps or 1)]
             if isinstance(x, Run):
-                counts[0] = x.steps if x.steps != x.stream.steps else None
+                counts[0] = x.steps if x.endless else None
                 steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
             if isinstance(x, tf.data.Dataset):
                 kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
             if self.chooses_steps:
-                self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts))
+                self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts, steps_per_epoch))
+            if isinstance(x, Run):
+                x.endless = x.steps % self.steps_per_execution == 0
             callbacks = [stack.enter_context(places.StartsAt(x, place)), *callbacks]
             if hasattr(self.loss, "begin"):
                 callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
