@@ -82,6 +82,11 @@ def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
     assert stream.next_epoch == 0
 
 
+def test_no_thread_of_an_iterator_sleeps_through_its_end():
+    """As TensorFlow's autotuning does now and then, for up to a minute."""
+    assert not any(data.options().autotune.enabled for data in (shuffled(), shuffled().epoch(1), shuffled().endless(1)))
+
+
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("batches", [3, 5])
 def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps):

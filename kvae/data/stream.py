@@ -78,6 +78,8 @@ class Stream(tf.data.Dataset):
             )
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
+        # Its thread may sleep through the end of an iterator, which waits for it: up to a minute, measured.
+        options.autotune.enabled = False
         return epochs.flat_map(self._traced[skip, share]).with_options(options)
 
     def through(self, function):

@@ -188,8 +188,8 @@ def notes(options, runs):
     yield (
         "Ratios are medians over the repeats of the ratio to keras in the same repeat. Losses, nats per image, are the "
         "last epoch's mean; all variants start from the same weights and differ by noise and order of images, so they "
-        "agree to about 1 %; conv leaves a plateau in its first epochs at a moment that the noise decides, and its "
-        "which its losses differ by up to 15 %."
+        "agree to about 1 %; conv leaves a plateau in its first epochs at a moment that the noise decides, by "
+        "which its losses then differ by up to 15 %."
     )
 
 
