@@ -55,7 +55,7 @@ def test_fit_chooses_unless_it_was_told(rng):
     x = rng.random((60, 6)).astype("float32")
     model = compiled(dense_vae())
     model.fit(x, batch_size=10, verbose=0)
-    assert model.steps_per_execution == 20 and int(model.optimizer.iterations) == 6
+    assert model.steps_per_execution == 6 and int(model.optimizer.iterations) == 6
     model.fit(x, batch_size=10, verbose=0, callbacks=[EachBatch()])
     assert model.steps_per_execution == 1 and int(model.optimizer.iterations) == 12
     model = compiled(dense_vae(), steps_per_execution=3)

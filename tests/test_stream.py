@@ -7,6 +7,7 @@ import tensorflow as tf
 from small_models import dense_vae, same_weights
 
 from kvae.data import Stream
+from kvae.data.arrays import in_memory
 from kvae.data.stream import drawn
 
 ROWS, BATCH = 20, 6
@@ -93,6 +94,24 @@ def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps
     stream = Stream(lambda epoch, skip, share: tf.data.Dataset.from_tensors(IMAGES[:5]).repeat(batches).skip(skip), 4)
     with pytest.raises(Exception, match=f"(expected|contain).*4.*{batches}"):
         fitted({"x": stream, "epochs": 2}, steps=steps)
+
+
+def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
+    """Of memory maps no more than batches, and what Keras alone can do as Keras does."""
+    read, gather = [], np.memmap.__getitem__
+    np.save(tmp_path / "x.npy", IMAGES)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    once = fitted({"x": IMAGES, "epochs": 2, "batch_size": 5, "shuffle": False, "validation_data": IMAGES})
+    assert same_weights(once, fitted({"x": in_memory((IMAGES,), 5, shuffle=False), "epochs": 2}))
+    assert once.history.history["val_loss"][-1] == pytest.approx(
+        once.evaluate(IMAGES, verbose=0, return_dict=True)["loss"], rel=1e-6
+    )
+    monkeypatch.setattr(np.memmap, "__getitem__", lambda *args: read.append(len(gather(*args))) or gather(*args))
+    arguments = {"epochs": 2, "batch_size": 5}
+    assert same_weights(fitted({"x": mapped, **arguments}), fitted({"x": tf.constant(IMAGES), **arguments}))
+    assert read.count(5) == 2 * len(IMAGES) // 5
+    by_keras = fitted({"x": IMAGES, **arguments, "validation_split": 0.25})
+    assert int(by_keras.optimizer.iterations) == 6 and "val_loss" in by_keras.history.history
 
 
 class Interrupts(keras.callbacks.Callback):

@@ -12,33 +12,67 @@ BATCH_SIZE = 32  # Keras', of arrays
 
 
 def in_memory(arrays, batch_size, shuffle=True, seed=0):
-    """A Stream of batches of the arrays' rows, tuples where there are several arrays, which aren't copied as a whole.
+    """A Stream of batches of the arrays' rows, tuples where there are several arrays.
 
-    arrays: a tuple of numpy arrays or memory maps, or of structures of such, with the examples along axis 0.
-    shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises ValueError for a batch size below 1.
+    arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of such, with the examples along axis 0;
+    of memory maps a batch at a time is read. shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises
+    ValueError for a batch size below 1.
     """
     check_batch_size(batch_size)
-    flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
+    flat = tf.nest.flatten(arrays)
     length = len(flat[0])
-
-    def read(rows):
-        return [np.asarray(array[rows]) for array in flat]
+    steps = -(-length // batch_size)
+    read = _reading(flat) if any(map(_is_mapped, flat)) else _gathering(flat)
 
     def order(epoch, skip, share):
         size = share_size(batch_size, share)
-
-        def batch(rows):
-            rows = rows[share[0] * size : (share[0] + 1) * size]
-            parts = tf.numpy_function(read, [rows], [array.dtype for array in flat])
-            parts = [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, flat, strict=True)]
-            packed = tf.nest.pack_sequence_as(arrays, parts)
-            return packed if len(packed) > 1 else packed[0]
-
         rows = tf.range(length, dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
-        return tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).skip(skip).map(batch).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(order), -(-length // batch_size), seed)
+        def batch(number):
+            start = number * batch_size + share[0] * size
+            packed = tf.nest.pack_sequence_as(arrays, read(rows[start : start + size]))
+            return packed if len(packed) > 1 else packed[0]
+
+        return tf.data.Dataset.range(skip, steps).map(batch).prefetch(2)
+
+    return Stream(tf.autograph.experimental.do_not_convert(order), steps, seed)
+
+
+def as_stream(arrays, strategy, kwargs=None):
+    """Whether `fit` reads arrays as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
+
+    That is where all of a structure are numpy's or tensors, and go to one replica. kwargs: of `fit`, two of which are
+    for Keras.
+    """
+    for_keras = any(map((kwargs or {}).get, ("validation_split", "class_weight")))
+    known = all(isinstance(array, np.ndarray) or tf.is_tensor(array) for array in tf.nest.flatten(arrays))
+    return known and strategy.num_replicas_in_sync == 1 and not for_keras
+
+
+def _is_mapped(array):
+    while array is not None:
+        if isinstance(array, np.memmap):
+            return True
+        array = getattr(array, "base", None)
+    return False
+
+
+def _gathering(arrays):
+    tensors = [tf.convert_to_tensor(array) for array in arrays]
+    return lambda rows: [tf.gather(tensor, rows) for tensor in tensors]
+
+
+def _reading(arrays):
+    arrays = [array.numpy() if tf.is_tensor(array) else array for array in arrays]
+
+    def read(rows):
+        parts = tf.numpy_function(
+            lambda rows: [np.asarray(array[rows]) for array in arrays], [rows], [array.dtype for array in arrays]
+        )
+        return [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, arrays, strict=True)]
+
+    return read
 
 
 def check_class_weight(data, class_weight, checkpoint):
@@ -50,14 +84,13 @@ def check_class_weight(data, class_weight, checkpoint):
         )
 
 
-def streamed(arrays, kwargs):
-    """(x, y, sample_weight), None where there is none, as a Stream; what `fit` was told of arrays leaves its kwargs."""
+def streamed(arrays, kwargs, seed=0):
+    """A tuple of x and what there is of (y, sample_weight) as a Stream; what `fit` was told of it leaves its kwargs."""
     if kwargs.pop("validation_split", 0):
         raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
     batch_size = kwargs.pop("batch_size", None) or BATCH_SIZE
     kwargs.setdefault("validation_batch_size", batch_size)
-    arrays = tuple(array for array in arrays if array is not None)
-    return in_memory(arrays, batch_size, shuffle=kwargs.pop("shuffle", True))
+    return in_memory(arrays, batch_size, kwargs.pop("shuffle", True), seed)
 
 
 def length(data):

@@ -3,7 +3,7 @@
 import keras
 
 from kvae import arguments
-from kvae.data import streams
+from kvae.data import arrays, streams
 from kvae.data.distributed import distributed
 from kvae.models import stalls
 
@@ -56,11 +56,13 @@ class CheckedModel(keras.Model):
         complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
         return streams.expecting(data, likelihood.supports, complaint, name)
 
-    def _validation(self, data, first, steps):
+    def _validation(self, data, first, steps, batch_size):
         """Validation data as they should be read. first: the first batch of the data for training."""
         if not streams.is_stream(data):
             data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
         self._looked_at(data, "validation_data", steps, first.shape[1:])
+        if not streams.is_stream(data) and arrays.as_stream(data, self.distribute_strategy):
+            data = arrays.in_memory(data, batch_size, shuffle=False)
         data = streams.finite(self._watched(data, "validation_data"), "validation_data")
         return distributed(data, self.distribute_strategy, once=True)
 

@@ -1,6 +1,7 @@
 """How every model here trains and is evaluated: `train_step`, `test_step`, `fit`, on streams, per example."""
 
 import contextlib
+import random
 
 import keras
 import tensorflow as tf
@@ -170,7 +171,8 @@ class TrainedModel(CheckedModel):
         first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
         checks.warn_of_constant(first, "x")
         if validation_data is not None:
-            validation_data = self._validation(validation_data, first, kwargs.get("validation_steps"))
+            batch_size = kwargs.get("validation_batch_size") or kwargs.get("batch_size") or arrays.BATCH_SIZE
+            validation_data = self._validation(validation_data, first, kwargs.get("validation_steps"), batch_size)
         self._prepare(first)
         if not self.compiled:
             return super().fit(x, y)  # which says so
@@ -181,8 +183,12 @@ class TrainedModel(CheckedModel):
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
         recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
-        if checkpoint is not None and not isinstance(x, tf.data.Dataset):
-            x, y, sample_weight = arrays.streamed((x, y, sample_weight), kwargs), None, None
+        if not isinstance(x, tf.data.Dataset):
+            parts = tuple(part for part in (x, y, sample_weight) if part is not None)
+            if checkpoint is not None:
+                x, y, sample_weight = arrays.streamed(parts, kwargs), None, None
+            elif arrays.as_stream(parts, self.distribute_strategy, kwargs):
+                x, y, sample_weight = arrays.streamed(parts, kwargs, random.randrange(2**31)), None, None
         steps = steps_per_epoch or arrays.length(x)
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
