@@ -54,9 +54,9 @@ def test_a_linear_vaes_optimum_is_probabilistic_pcas(linear_gaussian):
     pca = kvae.PCA(LATENTS).fit(x, verbose=0)
     optimum = pca.evaluate(x, return_dict=True, verbose=0)["log_likelihood"]
     model = linear_vae()
-    schedule = keras.optimizers.schedules.CosineDecay(0.02, 1600)
+    schedule = keras.optimizers.schedules.CosineDecay(0.02, 4000)
     model.compile(keras.optimizers.Adam(schedule), steps_per_execution=40)
-    model.fit(x, batch_size=100, epochs=40, verbose=0)
+    model.fit(x, batch_size=100, epochs=100, verbose=0)
 
     draw = model.draw(tf.constant(x), samples=200)
     bound = float(np.mean(draw.elbo))

@@ -114,11 +114,12 @@ def new_model(name, seed):
 
 
 def trained_on(name, more, runs, seed):
-    """The best model of the run without `more` at the end of its name, to be trained as that says."""
-    model = keras.saving.load_model(runs / f"{name.removesuffix(more)}-{seed}" / "best.keras")
+    """The best model of the run without `more` at the end of its name, to be trained as that says, and its epoch."""
+    run = runs / f"{name.removesuffix(more)}-{seed}"
+    model = keras.saving.load_model(run / "best.keras")
     falling = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, MORE_EPOCHS * IMAGES // BATCH)
     model.compile(kvae.optimizers.Adam(falling), loss=MORE[more]())
-    return model
+    return model, json.loads((run / "state.json").read_text())["best_epoch"]
 
 
 def more_of(name):
@@ -198,8 +199,10 @@ def train(name, seed, data_dir, runs, epochs):
     protocol = Protocol(run, more)
     if protocol.last.exists():
         model = keras.saving.load_model(protocol.last)
+    elif more:
+        model, protocol.state["from_epoch"] = trained_on(name, more, runs, seed)
     else:
-        model = trained_on(name, more, runs, seed) if more else new_model(name, seed)
+        model = new_model(name, seed)
     if not protocol.finished:
         model.fit(
             training,
@@ -230,6 +233,7 @@ def measure(name, seed, data_dir, runs):
         "effective_samples": round(float(np.median(found.effective_samples)), 1),
         "curve_over_k": {str(k): round(value, 3) for k, value in found.curve.items()},
         "ended_by_the_rule": protocol.finished,
+        "from_epoch": state.get("from_epoch", 0),
         "epochs": state["epoch"],
         "best_epoch": state["best_epoch"],
         "validation_bound": round(-state["best"], 3),
