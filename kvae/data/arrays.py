@@ -1,5 +1,6 @@
 """Arrays in memory, and plain datasets, as Streams."""
 
+import random
 import warnings
 
 import numpy as np
@@ -84,13 +85,16 @@ def check_class_weight(data, class_weight, checkpoint):
         )
 
 
-def streamed(arrays, kwargs, seed=0):
-    """A tuple of x and what there is of (y, sample_weight) as a Stream; what `fit` was told of it leaves its kwargs."""
+def streamed(arrays, kwargs, repeats):
+    """A tuple of x and what there is of (y, sample_weight) as a Stream; what `fit` was told of it leaves its kwargs.
+
+    repeats: whether its order is the same in each process, else Python's random numbers draw one.
+    """
     if kwargs.pop("validation_split", 0):
         raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
     batch_size = kwargs.pop("batch_size", None) or BATCH_SIZE
     kwargs.setdefault("validation_batch_size", batch_size)
-    return in_memory(arrays, batch_size, kwargs.pop("shuffle", True), seed)
+    return in_memory(arrays, batch_size, kwargs.pop("shuffle", True), 0 if repeats else random.randrange(2**31))
 
 
 def length(data):

@@ -1,7 +1,6 @@
 """How every model here trains and is evaluated: `train_step`, `test_step`, `fit`, on streams, per example."""
 
 import contextlib
-import random
 
 import keras
 import tensorflow as tf
@@ -183,12 +182,11 @@ class TrainedModel(CheckedModel):
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
         recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
-        if not isinstance(x, tf.data.Dataset):
-            parts = tuple(part for part in (x, y, sample_weight) if part is not None)
-            if checkpoint is not None:
-                x, y, sample_weight = arrays.streamed(parts, kwargs), None, None
-            elif arrays.as_stream(parts, self.distribute_strategy, kwargs):
-                x, y, sample_weight = arrays.streamed(parts, kwargs, random.randrange(2**31)), None, None
+        parts = tuple(part for part in (x, y, sample_weight) if part is not None)
+        if not isinstance(x, tf.data.Dataset) and (
+            checkpoint or arrays.as_stream(parts, self.distribute_strategy, kwargs)
+        ):
+            x, y, sample_weight = arrays.streamed(parts, kwargs, repeats=bool(checkpoint)), None, None
         steps = steps_per_epoch or arrays.length(x)
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
@@ -209,7 +207,7 @@ class TrainedModel(CheckedModel):
             if self.chooses_steps:
                 self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts, steps_per_epoch))
             if isinstance(x, Run):
-                x.endless = x.steps % self.steps_per_execution == 0
+                x.endless |= x.steps % self.steps_per_execution == 0
             callbacks = [stack.enter_context(places.StartsAt(x, place)), *callbacks]
             if hasattr(self.loss, "begin"):
                 callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
