@@ -84,7 +84,7 @@ def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
 
 
 def test_no_thread_of_an_iterator_sleeps_through_its_end():
-    """As TensorFlow's autotuning does now and then, for up to a minute."""
+    """As TensorFlow's autotuning does now and then."""
     assert not any(data.options().autotune.enabled for data in (shuffled(), shuffled().epoch(1), shuffled().endless(1)))
 
 
