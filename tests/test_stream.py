@@ -114,6 +114,29 @@ def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
     assert int(by_keras.optimizer.iterations) == 6 and "val_loss" in by_keras.history.history
 
 
+def test_evaluate_and_predict_read_arrays_as_streams_of_them(tmp_path, monkeypatch):
+    """Their last batches smaller, their weights heeded; and no array goes through Keras' own pipeline."""
+    np.save(tmp_path / "x.npy", IMAGES)
+    mapped, weights = np.load(tmp_path / "x.npy", mmap_mode="r"), np.linspace(0.5, 2, len(IMAGES), dtype="float32")
+    model = fitted({"x": IMAGES, "epochs": 1})
+    stream = tf.data.Dataset.from_tensor_slices((IMAGES, weights, weights)).batch(7)
+    expected = model.evaluate(stream, verbose=0, return_dict=True)
+    codes = model.predict(stream, verbose=0)
+    adapters = "keras.src.trainers.data_adapters.array_data_adapter.ArrayDataAdapter.__init__"
+    monkeypatch.setattr(adapters, None)
+    for images in IMAGES, tf.constant(IMAGES), mapped:
+        found = model.evaluate(images, sample_weight=weights, batch_size=7, verbose=0, return_dict=True)
+        assert found == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_allclose(model.predict(images, batch_size=7, verbose=0), codes, atol=1e-6)
+    np.testing.assert_allclose(model.predict(IMAGES, batch_size=7, steps=2, verbose=0), codes[:14], atol=1e-6)
+    with pytest.raises(ValueError, match="as many examples"):
+        model.evaluate(IMAGES, sample_weight=weights[1:], verbose=0)
+    fresh = fitted()
+    with pytest.raises(ValueError, match="as many examples"):
+        fresh.fit(IMAGES, sample_weight=weights[1:], verbose=0)
+    assert not fresh.optimizer.built
+
+
 class Interrupts(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:

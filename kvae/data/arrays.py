@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from kvae.data.checks import check_batch_size
+from kvae.data.checks import check_batch_size, check_kind
 from kvae.data.stream import Stream, share_size
 
 BATCH_SIZE = 32  # Keras', of arrays
@@ -17,11 +17,10 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
 
     arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of such, with the examples along axis 0;
     of memory maps a batch at a time is read. shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises
-    ValueError for a batch size below 1.
+    ValueError for a batch size below 1 and for arrays of unequal lengths.
     """
     check_batch_size(batch_size)
-    flat = tf.nest.flatten(arrays)
-    length = len(flat[0])
+    length, flat = check_kind(arrays), tf.nest.flatten(arrays)
     steps = -(-length // batch_size)
     read = _reading(flat) if any(map(_is_mapped, flat)) else _gathering(flat)
 
@@ -41,14 +40,25 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
 
 
 def as_stream(arrays, strategy, kwargs=None):
-    """Whether `fit` reads arrays as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
+    """Whether arrays are read as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
 
-    That is where all of a structure are numpy's or tensors, and go to one replica. kwargs: of `fit`, two of which are
+    They are where all of a structure are numpy's or tensors, and go to one replica. kwargs: of `fit`, two of which are
     for Keras.
     """
     for_keras = any(map((kwargs or {}).get, ("validation_split", "class_weight")))
     known = all(isinstance(array, np.ndarray) or tf.is_tensor(array) for array in tf.nest.flatten(arrays))
     return known and strategy.num_replicas_in_sync == 1 and not for_keras
+
+
+def once(parts, strategy, kwargs):
+    """(x, y, sample_weight), which may be None, as Keras should read them once, in their order.
+
+    kwargs: of `evaluate` or `predict`, whose batch_size arrays take with them where they become a Stream.
+    """
+    given = tuple(part for part in parts if part is not None)
+    if not as_stream(given, strategy):
+        return parts
+    return in_memory(given, kwargs.pop("batch_size", None) or BATCH_SIZE, shuffle=False), None, None
 
 
 def _is_mapped(array):

@@ -61,7 +61,7 @@ class CheckedModel(keras.Model):
         if not streams.is_stream(data):
             data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
         self._looked_at(data, "validation_data", steps, first.shape[1:])
-        if not streams.is_stream(data) and arrays.as_stream(data, self.distribute_strategy):
+        if arrays.as_stream(data, self.distribute_strategy):
             data = arrays.in_memory(data, batch_size, shuffle=False)
         data = streams.finite(self._watched(data, "validation_data"), "validation_data")
         return distributed(data, self.distribute_strategy, once=True)

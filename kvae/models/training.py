@@ -167,7 +167,9 @@ class TrainedModel(CheckedModel):
         checkpoint = places.protector(callbacks)
         arrays.check_class_weight(x, kwargs.get("class_weight"), checkpoint)
         given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
-        first, x = self._looked_at(given, "x", steps_per_epoch), self._watched(given, "x")
+        parts = given, *(part for part in (y, sample_weight) if part is not None)
+        first = self._looked_at(given if streams.is_stream(given) else parts, "x", steps_per_epoch)
+        x = self._watched(given, "x")
         checks.warn_of_constant(first, "x")
         if validation_data is not None:
             batch_size = kwargs.get("validation_batch_size") or kwargs.get("batch_size") or arrays.BATCH_SIZE
@@ -182,7 +184,6 @@ class TrainedModel(CheckedModel):
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
         recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
-        parts = tuple(part for part in (x, y, sample_weight) if part is not None)
         if not isinstance(x, tf.data.Dataset) and (
             checkpoint or arrays.as_stream(parts, self.distribute_strategy, kwargs)
         ):
@@ -240,14 +241,17 @@ class TrainedModel(CheckedModel):
         check_numbers(steps=steps, **kwargs)
         x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
-            x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
+            x = self._checked(x, "x", steps)
+            x, y, sample_weight = arrays.once((x, y, sample_weight), self.distribute_strategy, kwargs)
+            x = distributed(x, self.distribute_strategy, once=True)
             self._group_for(steps)
         with streams.clear_errors():
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **kwargs)
 
     def predict(self, x, *, steps=None, **kwargs):
         """Reconstructions, as `reconstruct` gives them: `keras.Model.predict` after x was checked."""
-        x = distributed(self._checked(x, "x", steps), self.distribute_strategy, once=True)
+        x, *_ = arrays.once((self._checked(x, "x", steps),), self.distribute_strategy, kwargs)
+        x = distributed(x, self.distribute_strategy, once=True)
         self._group_for(steps)
         with streams.clear_errors():
             return super().predict(x, steps=steps, **kwargs)
