@@ -45,6 +45,9 @@ def arguments(argv=None):
 def main(argv=None):
     options = arguments(argv)
     strategy = kvae.replicas.strategy()
+    workers = max(options.workers, kvae.replicas.workers(strategy))
+    if options.batch_size % workers:
+        sys.exit(f"--batch-size is {options.batch_size}, expected a multiple of the {workers} workers")
     if options.workers > 1 and "TF_CONFIG" not in os.environ:
         _data(options)  # prepared once, rather than by all workers at a time
         return _start_workers(options.workers, sys.argv[1:] if argv is None else argv)
@@ -72,7 +75,7 @@ def main(argv=None):
         models[name], seconds[name] = model, time.perf_counter() - started
 
     results = kvae.evaluation.compare(models, test)
-    if strategy.cluster_resolver and strategy.cluster_resolver.task_id:
+    if not kvae.replicas.is_first(strategy):
         return  # the first worker writes the results
     print(_table(results, seconds))
     for name, model in models.items():

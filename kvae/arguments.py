@@ -20,12 +20,13 @@ def number(name, value):
     return float(value)
 
 
-def seed(value):
-    """The seed as an int, or None for a random one. Raises ValueError unless it is an integer of 32 bits."""
-    if value is None:
+def seed(value, random=True):
+    """The seed as an int, or where it may be `random` None. Raises ValueError unless it is an integer of 32 bits."""
+    if value is None and random:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < 2**32:
-        raise ValueError(f"seed is {value!r}; expected an integer from 0 to 2**32 - 1, or None for a random one.")
+        alternative = ", or None for a random one" if random else ""
+        raise ValueError(f"seed is {value!r}; expected an integer from 0 to 2**32 - 1{alternative}.")
     return int(value)
 
 

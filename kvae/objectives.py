@@ -110,8 +110,9 @@ class ELBO(Objective):
 
     Args:
         beta: number >= 0, or a Keras schedule of the optimizer's step, such as `kvae.schedules.LinearWarmUp(1_000)`.
-            `fit` warns before the first step where the run ends too early for the schedule to, and says the weight
-            that the schedule leads to where that isn't 1.
+            `fit` warns before the first step where the run ends too early for the schedule to. Unless verbose is 0 it
+            says the weight that the schedule leads to where that isn't 1, and after how many steps it does where the
+            run's length isn't known: no word means that the run ends at 1.
         free_bits: nats a latent; a latent's KL below it costs this much and has no gradient. `compile` raises
             ValueError where the KL has no closed form a latent.
 
@@ -137,17 +138,19 @@ class ELBO(Objective):
             return None
         if isinstance(self.beta, WarmUp):
             self.beta.begin(steps)
-        if steps is None:
-            return None
+        known, when = steps is not None, "when this run ends after step"
+        if not known:  # the schedule's own end, where it has one
+            steps = math.ceil(getattr(self.beta, "steps", None) or getattr(self.beta, "decay_steps", 10_000))
+            when = "if this run, whose length isn't known, gets to step"
         reached = float(self.beta(steps))
         end = getattr(self.beta, "end", getattr(self.beta, "end_learning_rate", reached))
-        weight = f"The KL's weight will be {reached:.3g} when this run ends after step {steps:,}"
+        weight = f"The KL's weight will be {reached:.3g} {when} {steps:,}"
         meaning = ": the loss is then no bound of log p(x)" if reached < 0.999 else ""
-        if not math.isclose(reached, end, rel_tol=1e-3):
+        if known and not math.isclose(reached, end, rel_tol=1e-3):
             advice = "Train longer, or give the warm-up as a share of the run."
             warnings.warn(f"{weight}, not {end:g}{meaning}. {advice}", stacklevel=2)
             return None
-        return None if math.isclose(reached, 1, rel_tol=1e-3) else f"{weight}{meaning}."
+        return None if known and math.isclose(reached, 1, rel_tol=1e-3) else f"{weight}{meaning}."
 
     def check_model(self, model):
         if self.free_bits and model.built and model.kl_groups() != model.latent_dim:

@@ -84,7 +84,9 @@ class VampPrior(Prior):
     """p(z) = 1/K sum_k q(z|u_k), the mean of the posteriors of K learned pseudo-inputs u_k.
 
     Tomczak and Welling (2018), "VAE with a VampPrior", section 3: of all priors, the mean of the data's posteriors has
-    the largest bound; this is its approximation by K images. They pass through the encoder once a step.
+    the largest bound; this is its approximation by K images. They pass through the encoder once a step, as in
+    evaluation even while it is trained: p(z) is one distribution, with which neither dropout nor the other images of a
+    batch have to do, and a BatchNormalization's moving statistics are the data's alone.
 
     Args:
         components: int, K.
@@ -174,13 +176,19 @@ class FlowPrior(Prior):
         self.flow = flow
 
     def build(self, input_shape, event_shape=None):
-        if not self.flow.built:
-            self.flow.build(input_shape)
+        self.flow.build_for(input_shape)
         super().build(input_shape, event_shape)
 
     def distribution(self, count, posterior=None):
         zeros = ops.zeros((count, self.latent_dim), dtype=self.variable_dtype)
         return Transformed(Normal(zeros, zeros), self.flow)
+
+    def check_posterior(self, family):
+        if getattr(family, "flow", None) is self.flow:
+            raise ValueError(
+                f"The prior and the posterior have one {type(self.flow).__name__} between them, whose weights a saved "
+                "model would hold once: make a flow for each."
+            )
 
     def get_config(self):
         return {**super().get_config(), "flow": keras.saving.serialize_keras_object(self.flow)}

@@ -1,11 +1,13 @@
 """What one replica of a `tf.distribute` strategy knows of the others. With one replica all of this costs nothing."""
 
+import functools
 import os
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+CLIPPING = "clipnorm", "global_clipnorm", "clipvalue"
 _WEYL, _MASK = 0x9E3779B9, 0xFFFFFFFF
 
 
@@ -14,6 +16,28 @@ def strategy():
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
+
+
+def workers(strategy):
+    """How many processes train together under a strategy."""
+    resolver = strategy.cluster_resolver
+    cluster = resolver.cluster_spec().as_dict() if resolver else {}
+    return max(1, sum(len(cluster.get(task, ())) for task in ("chief", "worker")))
+
+
+def is_first(strategy):
+    """Whether this process is the one of those that train together which writes files."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or resolver.task_type in (None, "chief") or not resolver.task_id
+
+
+def agree(strategy, number):
+    """Whether all workers call this with the same number, for which they wait for each other."""
+    if workers(strategy) == 1:
+        return True
+    own = functools.partial(tf.constant, [number], tf.int64)
+    gather = tf.function(lambda: strategy.gather(strategy.run(own), axis=0), autograph=False)
+    return len(set(gather().numpy().tolist())) == 1
 
 
 def _context():
@@ -61,6 +85,20 @@ def first_row(flags):
     starts = tf.cumsum(counts, exclusive=True)
     first = tf.argmax(tf.concat([rows < counts, [True]], 0))
     return tf.concat([starts + rows, [-1]], 0)[first]
+
+
+def clipped(optimizer, gradients):
+    """This replica's parts of what the optimizer's clipping makes of the gradients' sums over all replicas.
+
+    Keras' optimizers clip the gradients of each replica before they sum them, which does nothing to these parts.
+    gradients: a list, of which some may be None.
+    """
+    context = _context()
+    if context is None or not any(getattr(optimizer, name, None) for name in CLIPPING):
+        return gradients
+    known = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+    parts = iter(optimizer._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, known)))
+    return [gradient if gradient is None else next(parts) / context.num_replicas_in_sync for gradient in gradients]
 
 
 def either(condition, true, false, *args):
@@ -118,7 +156,10 @@ def logs(numbers):
 
 
 def check(model):
-    """Raise ValueError where a compiled model asks for what Keras can't do over several replicas."""
+    """Raise ValueError where a compiled model asks for what Keras can't do over several replicas.
+
+    Clipping is among it where an optimizer scales the loss, as with mixed_float16.
+    """
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1 or not model.compiled:
         return
@@ -128,6 +169,7 @@ def check(model):
         "jit_compile": model.jit_compile,
         "gradient_accumulation_steps": getattr(optimizer, "gradient_accumulation_steps", None),
         "ema_overwrite_frequency": getattr(optimizer, "ema_overwrite_frequency", None),
+        **{name: getattr(getattr(optimizer, "inner_optimizer", None), name, None) for name in CLIPPING},
     }
     for name, value in asked.items():
         if value:

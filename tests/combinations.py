@@ -34,6 +34,14 @@ def made(prior, posterior, **arguments):
     return dense_vae(prior=PRIORS[prior](), posterior=POSTERIORS[posterior](), **arguments)
 
 
+def z_below(covariance):
+    """The third output with which a FullNormal has the correlations of a covariance matrix."""
+    deviations = np.sqrt(np.diag(covariance))
+    correlations = covariance / np.outer(deviations, deviations)
+    factor = np.linalg.cholesky((correlations - 0.01 * np.eye(len(covariance))) / 0.99)
+    return (factor / np.diag(factor)[:, None])[np.tril_indices(len(covariance), -1)]
+
+
 def normals(rng, rows, dtype="float64"):
     """(Normal of so many rows over 4 latents, the same of scipy)."""
     mean, log_var = rng.normal(size=(rows, 4)), rng.uniform(-6, 2, size=(rows, 4))

@@ -29,6 +29,15 @@ def images(rows=101):
     return np.random.default_rng(0).random((rows, 6)).astype("float32")
 
 
+def rows(count):
+    """Arrays for `fit`."""
+    return {
+        "x": images(count),
+        "y": np.zeros(count, "float32"),
+        "sample_weight": np.linspace(0, 2, count, dtype="float32"),
+    }
+
+
 def shuffled(x, batch_size=25, seed=0):
     """A `kvae.data.Stream` of all of x (and of weights), in an order of its own each epoch."""
     steps = -(-len(x) // batch_size)

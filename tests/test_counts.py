@@ -8,6 +8,7 @@ import scipy.stats
 import tensorflow as tf
 
 from kvae.distributions.counts import NegativeBinomial, Poisson, log_rising_factorial
+from kvae.likelihoods import NegativeBinomialLikelihood
 
 COUNTS = np.array([0.0, 1, 2, 3, 10, 57, 400, 5000])
 
@@ -35,6 +36,18 @@ def test_log_probs_are_scipys(dtype, tolerance):
     np.testing.assert_allclose(
         NegativeBinomial(log_mean, log_dispersion).log_prob(values), negative_binomial, rtol=tolerance
     )
+
+
+@pytest.mark.parametrize("dispersion", [0.3, "feature", "shared", "decoder"])
+def test_a_negative_binomial_likelihood_is_scipys(dispersion, rng):
+    likelihood = NegativeBinomialLikelihood(dispersion, initial_dispersion=0.3, dtype="float64")
+    likelihood.build((None, 4))
+    raw, x = rng.normal(0, 3, size=(20, 4)), rng.integers(0, 30, size=(20, 4))
+    outputs = [raw, np.full_like(raw, np.log(0.3))][: len(likelihood.parameters)]
+    expected = scipys(np.log1p(np.exp(raw)), 0.3)
+    np.testing.assert_allclose(expected.var(), expected.mean() + 0.3 * expected.mean() ** 2)
+    found = likelihood.distribution([tf.constant(output) for output in outputs]).log_prob(tf.constant(x, tf.float64))
+    np.testing.assert_allclose(found, expected.logpmf(x).sum(axis=1), rtol=1e-6)
 
 
 def test_a_small_dispersion_is_the_poisson_in_float32():

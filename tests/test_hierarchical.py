@@ -165,6 +165,16 @@ def test_three_layers_may_be_a_markov_chain(rng):
     np.testing.assert_allclose(codes, expected, atol=1e-5)
 
 
+def test_a_vamp_priors_images_leave_moving_statistics_alone(rng):
+    encoder = keras.Sequential([layers.Input((6,)), layers.BatchNormalization(momentum=0.5)])
+    posteriors, priors = [normal([6, 2], 3), normal([6], 2)], [normal([2], 3)]
+    model = kvae.HierarchicalVAE(encoder, posteriors, priors, network([3, 2], (6,)), prior=kvae.VampPrior(5), seed=0)
+    model.compile()
+    x = rng.random((30, 6)).astype("float32") + 0.3
+    model.fit(x, batch_size=30, epochs=2, verbose=0)
+    np.testing.assert_allclose(encoder.layers[0].moving_mean, 0.75 * x.mean(axis=0), rtol=1e-5)
+
+
 def test_precision_weighted_is_the_product_of_two_normals(rng):
     means, log_vars = rng.normal(size=(2, 4, 1)), rng.normal(size=(2, 4, 1))
     mean, log_var = PrecisionWeighted(dtype="float64")([means[0], log_vars[0], means[1], log_vars[1]])
@@ -186,6 +196,9 @@ def test_parts_that_do_not_fit_are_refused():
         kvae.HierarchicalVAE(encoder, [normal([8, 5], 3), normal([8], 2)], [normal([2], 3)], decoder)
     with pytest.raises(ValueError, match=r"posteriors\[1\] gives outputs of shapes \[\(None, 2\)\]; expected"):
         kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), layers.Dense(2)], [normal([2], 3)], decoder)
+    networks = [normal([8, 2], 3), normal([8], 2)], [normal([2], 3)], decoder
+    with pytest.raises(TypeError, match=r"posterior is <FullNormal.*networks in posteriors=.*leave posterior= out"):
+        kvae.HierarchicalVAE(encoder, *networks, posterior=kvae.posteriors.FullNormal())
 
 
 def test_a_report_advises_what_it_takes(rng):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from combinations import made
+from combinations import made, z_below
 
 import kvae
 from kvae.networks import dense_decoder, dense_encoder
@@ -38,7 +38,7 @@ def linear(rng, float64):
         heads = {
             "z_mean": off - bias @ projection,
             "z_log_var": 2 * np.log(np.diag(cholesky)) + 2 * off,
-            "z_below": (cholesky / np.diag(cholesky)[:, None])[np.tril_indices(LATENTS, -1)],
+            "z_below": z_below(covariance),
         }
         for name in posterior.outputs(LATENTS):
             kernel = projection if name == "z_mean" else np.zeros((FEATURES, len(heads[name])))
@@ -157,6 +157,15 @@ def test_the_doubly_reparameterized_gradient_is_its_formula(rng, float64, prior,
         if any(weight is w for w in others) or prior == "vamp":
             expected += tape.gradient(joint, weight.value, unconnected_gradients="zero")
         np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-9, err_msg=weight.path)
+
+
+def test_a_draws_density_is_the_noises_whatever_its_gradient(rng):
+    """Where z is so large beside q's deviation that it says little of the noise that it came from."""
+    model, x = made("normal", "diagonal"), rng.random((5, 6)).astype("float32")
+    for name, bias in (("z_mean", 1000.0), ("z_log_var", -20.0)):
+        model.encoder.get_layer(name).bias.assign([bias, bias])
+    plain, doubly = (model.draw(x, 3, index=np.arange(5), doubly_reparameterized=kind) for kind in (False, True))
+    np.testing.assert_array_equal(doubly.log_posterior, plain.log_posterior)
 
 
 def test_a_models_loss_is_minus_the_bound(rng):

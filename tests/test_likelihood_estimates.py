@@ -107,6 +107,7 @@ def test_the_numbers_depend_on_neither_batches_nor_chunks(x):
         found = log_likelihood(model, data, samples=1010, rows=rows)
         np.testing.assert_allclose(found.bounds, expected.bounds, rtol=0, atol=1e-4)
         np.testing.assert_allclose(found.effective_samples, expected.effective_samples, rtol=1e-3)
+        np.testing.assert_allclose(found.overconfidence, expected.overconfidence, rtol=0, atol=1e-4)
     assert len(np.unique(log_likelihood(model, np.repeat(x[:1], 40, axis=0), samples=5).values)) == 40
     score = draws.scorer(model)
     assert not np.any(score(x, np.arange(40), 0, 5, 0) == score(x, np.arange(40), 1, 5, 0))
@@ -117,14 +118,15 @@ class Killed(Exception):
     pass
 
 
-def interrupted(x, after):
+def interrupted(data, after):
     def batches():
-        for start in range(0, len(x), 20):
+        for start in range(0, len(tf.nest.flatten(data)[0]), 20):
             if start == after:
                 raise Killed
-            yield x[start : start + 20]
+            yield draws.rows_of(data, start, start + 20)
 
-    return tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None, *x.shape[1:]), x.dtype))
+    signature = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), data)
+    return tf.data.Dataset.from_generator(batches, output_signature=signature)
 
 
 def test_an_interrupted_measurement_goes_on(x, tmp_path, monkeypatch):
@@ -145,8 +147,52 @@ def test_an_interrupted_measurement_goes_on(x, tmp_path, monkeypatch):
     monkeypatch.setattr(draws, "scorer", counting)
     for _ in range(2):
         found = log_likelihood(model, x, samples=50, resume=file)
-        np.testing.assert_allclose(found.bounds, expected.bounds, rtol=0, atol=1e-4)
+        for name in ("bounds", "overconfidence"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=0, atol=1e-4)
         assert sum(scored) == 60
+
+
+def test_a_measurement_given_labels_goes_on_in_other_pieces(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(draws, "_DRAWN", 35)  # seven examples at once, with five draws of each
+    x, y, file = rng.random((60, 6)).astype("float32"), rng.integers(0, 3, 60), tmp_path / "found.npz"
+    networks = []
+    for size, outputs in ((6, (2, 2)), (2, (6,))):
+        inputs = [keras.Input((size,)), keras.Input((3,))]
+        joint = keras.layers.Concatenate()(inputs)
+        networks.append(keras.Model(inputs, [keras.layers.Dense(units)(joint) for units in outputs]))
+    model = kvae.ConditionalVAE(*networks, 3, seed=0)
+    expected = log_likelihood(model, (x, y), samples=5).values
+    with pytest.raises(Exception, match="Killed"):
+        log_likelihood(model, interrupted((x, y), 40), samples=5, resume=file)
+    for batch_size in (20, 16, 60):
+        found = log_likelihood(model, (x, y), samples=5, batch_size=batch_size, resume=file)
+        np.testing.assert_allclose(found.values, expected, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="other examples"):
+        log_likelihood(model, (x, y[::-1]), samples=5, resume=file)
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_a_path_that_cannot_be_written_is_refused_before_the_first_draw(x, tmp_path, monkeypatch, folder):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(draws, "parts", None)
+    with pytest.raises(OSError, match=r"found.npz can't be written \(.*\): give a path in a folder that exists"):
+        log_likelihood(linear_gaussian.model()[0], x, 5, resume=tmp_path / folder / "found.npz")
+
+
+def test_what_was_found_outlives_a_file_that_cannot_be_written(x, tmp_path):
+    model, _ = linear_gaussian.model()
+    folder = tmp_path / "lost"
+    folder.mkdir()
+
+    def batches():
+        yield x[:100]
+        folder.rmdir()
+        yield x[100:]
+
+    stream = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec((None, 12), x.dtype))
+    with pytest.warns(UserWarning, match="couldn't be written, and lacks the last examples"):
+        found = log_likelihood(model, stream, 5, resume=folder / "found.npz")
+    np.testing.assert_allclose(found.values, log_likelihood(model, x, 5).values, rtol=0, atol=1e-4)
 
 
 def test_a_file_of_another_measurement_is_refused(x, tmp_path):
@@ -166,6 +212,10 @@ def test_a_file_of_another_measurement_is_refused(x, tmp_path):
     with pytest.raises(ValueError, match="other seed"):
         log_likelihood(model, x, 5, seed=1, resume=file)
     assert file.read_bytes() == content
+    with np.load(file) as stored:
+        np.savez(file, **{name: stored[name] for name in stored.files if name != "of_numbers"})
+    with pytest.raises(ValueError, match="no unfinished measurement"):  # one of another kvae, of other numbers
+        log_likelihood(model, x, 5, resume=file)
     file.write_bytes(content[:100])
     with pytest.raises(ValueError, match="no unfinished measurement"):
         log_likelihood(model, x, 5, resume=file)
@@ -243,3 +293,11 @@ def test_a_number_that_is_none_is_refused(x, number):
         log_likelihood(model, x, number)
     with pytest.raises(ValueError, match=f"rows is {number}; expected an integer of at least 1"):
         log_likelihood(model, x, 5, rows=number)
+
+
+@pytest.mark.parametrize("seed", [None, 1.5, -1])
+def test_a_seed_that_is_none_is_refused(x, seed):
+    model, _ = linear_gaussian.model()
+    for measure in (log_likelihood, kvae.evaluation.elbo_decomposition, kvae.evaluation.report):
+        with pytest.raises(ValueError, match=rf"seed is {seed}; expected an integer from 0 to 2\*\*32 - 1\."):
+            measure(model, x, 5, seed=seed)

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 HEADROOM = 64e6  # bytes above what a process has that did the same with a few batches
 FEATURES, LATENT_DIM, BATCH_SIZE = 256, 32, 1024
 POOL = 4096  # rows, 4 MB, of which a few are in memory at a time
 FEW, ALL = 40, 960  # batches; float32: 1.0 GB of rows, 126 MB of codes
-STREAMING = ["fit", "evaluate", "transform to disk", "PCA, covariance", "PCA, randomized"]
+STREAMING = ["fit", "evaluate", "transform to disk", "PCA, covariance", "PCA, randomized", "a memory map"]
 HOLDING = ["transform in memory", "cache", "shuffle"]
 
 
@@ -90,6 +91,13 @@ def uses_of_packed_data(folder):
         for _ in data:
             pass
 
+    def pass_a_map(batches):
+        shape = batches * BATCH_SIZE, FEATURES
+        x = np.lib.format.open_memmap(folder / f"{batches}.npy", "w+", "float32", shape)
+        vae.fit(x, batch_size=BATCH_SIZE, validation_data=x, verbose=0)
+        vae.evaluate(x, batch_size=BATCH_SIZE, verbose=0)
+        vae.predict(x, batch_size=BATCH_SIZE, steps=FEW // 4, verbose=0)  # what it gives is in memory
+
     return {
         "pack": lambda batches: kvae.data.pack(rows(batches), folder / str(batches)),
         "fit": lambda batches: vae.fit(load(batches), verbose=0),
@@ -97,6 +105,7 @@ def uses_of_packed_data(folder):
         "transform to disk": lambda batches: vae.transform(load(batches), directory=folder / f"codes{batches}"),
         "PCA, covariance": lambda batches: fit_pca(batches, solver="covariance"),
         "PCA, randomized": lambda batches: fit_pca(batches, solver="randomized", tolerance=0.99),
+        "a memory map": pass_a_map,
         "transform in memory": lambda batches: vae.transform(load(batches)),
         "cache": lambda batches: read(load(batches).cache()),
         "shuffle": lambda batches: read(load(batches).shuffle(batches)),

@@ -42,6 +42,9 @@ MUTATIONS = {
     "test_counts.py::test_log_probs_are_scipys": [
         ("distributions/counts.py", "- self.mean - log_rising", "- self.mean + log_rising"),
     ],
+    "test_counts.py::test_a_negative_binomial_likelihood_is_scipys": [
+        ("likelihoods/counts.py", "(outputs[0]), log_dispersion)", "(outputs[0]), -log_dispersion)"),
+    ],
     "test_discrete.py::test_the_mixtures_log_prob_is_scipys": [
         ("distributions/discrete.py", "level + 0.5 - means", "level - means"),
     ],
@@ -50,6 +53,9 @@ MUTATIONS = {
     ],
     "test_priors.py::test_a_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors": [
         ("distributions/mixture.py", "-ops.log(", "ops.log("),
+    ],
+    "test_priors.py::test_a_mixture_of_gaussians_is_scipys_and_integrates_to_1": [
+        ("priors.py", "ops.log_softmax(self.logits)", "ops.convert_to_tensor(self.logits)"),
     ],
     "test_flows.py::test_the_log_determinant_is_the_jacobians": [
         ("flows/affine.py", "sign * ops.sum(log_scale", "sign * ops.mean(log_scale"),

@@ -5,6 +5,8 @@ import json
 import os
 import types
 
+import IPython
+import IPython.display
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -53,6 +55,7 @@ def stream(*arrays, batch=64):
         (lambda x, y: {"image": x, "label": y}, ["image", "label"]),
         (lambda x, y: stream({"id": y, "image": x, "label": y}), ["image", "id", "label"]),
         (lambda x, y: (stream(x, y), None, stream(x[:9], y[:9])), ["image", "label"]),
+        (lambda x, y: [stream(x, y), None, stream(x[:9], y[:9])], ["image", "label"]),
         (lambda x, y: {"train": (x, y), "test": stream(x[:9], y[:9])}, ["image", "label"]),
     ],
 )
@@ -96,13 +99,20 @@ def test_dtypes_stay_but_float64_becomes_float32(dtype, rng, tmp_path):
         (lambda x: stream(x).unbatch(), ValueError, r"call \.batch"),
         (lambda x: stream(x).repeat(), ValueError, "train is an endless stream"),
         (lambda x: stream(x).take(0), ValueError, "train is empty"),
-        (lambda x: {"test": x[:0]}, ValueError, "test is empty"),
+        (lambda x: {"train": x, "test": x[:0]}, ValueError, "test is empty"),
         (lambda x: stream(x // 128), ValueError, "give it as bool or float"),
         (lambda x: stream(x, x, x), ValueError, "sample weights: give them as a column"),
         (lambda x: stream({"image": x, "name": x.astype(str)}), TypeError, "name of train is string"),
         (lambda x: stream({"image": x, "boxes": {"x": x}}), TypeError, "boxes of train is dict"),
         (lambda x: stream({"image": x, "a/b": x}), ValueError, "a column is named 'a/b'"),
-        (lambda x: {"a-b": x}, ValueError, "a split is named 'a-b'"),
+        (
+            lambda x: {"train": x, "val": stream(x)},
+            ValueError,
+            r"splits \['train', 'val'\], .*\"validation\" and \"test\"",
+        ),
+        (lambda x: {"training": x}, ValueError, r"splits \['training'\], expected \"train\" and"),
+        (lambda x: (None, stream(x), None), ValueError, r"splits \['validation'\], expected \"train\" and"),
+        (lambda x: np.where(x > 99, 1e300, 1.5), ValueError, r"image of train holds the value 1e\+300, beyond float32"),
         (lambda x: iter(x), TypeError, "expected a tf.data.Dataset or numpy arrays"),
         (
             lambda x: (x, {"image": x[:, 0]}),
@@ -110,13 +120,44 @@ def test_dtypes_stay_but_float64_becomes_float32(dtype, rng, tmp_path):
             r"labels named \['image'\], as a column beside them is",
         ),
         (lambda x: stream({"image": x, "label": x}, x), ValueError, r"labels named \['label'\]"),
-        (lambda x: (stream(x), stream(x)), ValueError, r"a tuple of 2 streams, expected \(train, validation, test\)"),
+        (lambda x: (stream(x), stream(x)), ValueError, r"found 2 streams, expected \(train, validation, test\)"),
+        (lambda x: [stream(x), stream(x)], ValueError, r"found 2 streams, expected \(train, validation, test\)"),
     ],
 )
 def test_pack_refuses(make, error, message, x, tmp_path):
     with pytest.raises(error, match=message) as found:
         kvae.data.pack(make(x), tmp_path)
     assert "\n" not in str(found.value) and not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["movie.mp4.partial", "train-image-00000.npy", "train-image-00000.npy.partial"])
+def test_files_that_are_not_a_packs_stay(name, x, tmp_path):
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=f"holds {name}, and no pack: give a new or an empty folder"):
+        kvae.data.pack(x, tmp_path)
+    assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"mine"
+    folder = tmp_path / "new"
+    with pytest.raises(KeyboardInterrupt):
+        shards.write({"train": batches(x, stop=400)}, folder, **SIZES)
+    for each in "movie.mp4.partial", "train-image-00003.npy.partial", ".DS_Store":
+        (folder / each).write_bytes(b"mine")
+    shards.write({"train": batches(x)}, folder, **SIZES)
+    assert {path.name for path in folder.iterdir() if path.suffix != ".npy"} == {
+        "manifest.json",
+        "movie.mp4.partial",
+        ".DS_Store",
+    }
+
+
+def test_what_fails_before_its_first_shard_leaves_nothing_and_a_killed_pack_its_manifest(x, tmp_path, monkeypatch):
+    """So a shard in a folder without a manifest is nobody's leftover."""
+    with pytest.raises(KeyboardInterrupt):
+        shards.write({"train": batches(x, stop=100)}, tmp_path, **SIZES)
+    assert not os.listdir(tmp_path)
+    replaced, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(new.name), replace(old, new)))
+    shards.write({"train": batches(x)}, tmp_path, **SIZES)
+    assert replaced[:2] == ["manifest.json", "train-image-00000.npy"]
 
 
 def test_batches_unlike_the_first_are_refused(x, tmp_path):
@@ -127,12 +168,11 @@ def test_batches_unlike_the_first_are_refused(x, tmp_path):
 
 def test_the_manifest_says_where_the_data_come_from(x, tmp_path):
     licence = types.SimpleNamespace(license="CC0")
-    info = types.SimpleNamespace(
-        name="shapes", version="2.0.0", citation="A, 2020", homepage="https://example.org", redistribution_info=licence
-    )
+    said = {"version": "2.0.0", "homepage": "https://example.org", "citation": "A, 2020"}
+    info = types.SimpleNamespace(full_name="shapes/2.0.0", redistribution_info=licence, **said)
     kvae.data.pack(x, tmp_path / "a", source=types.SimpleNamespace(info=info))
     content = json.loads((tmp_path / "a" / "manifest.json").read_text())
-    assert content["source"] == {key: getattr(info, key) for key in ("name", "version", "homepage", "citation")}
+    assert content["source"] == {"name": "shapes", **said}
     assert content["licence"] == "CC0" and content["splits"]["train"]["rows"] == ROWS and content["complete"]
     kvae.data.pack(x, tmp_path / "b", source="my camera", licence="mine")
     content = manifest.read(tmp_path / "b")
@@ -144,6 +184,23 @@ def test_a_bar_shows_where_asked(x, tmp_path, capsys):
     assert capsys.readouterr().out == ""
     kvae.data.pack(stream(x), tmp_path / "b", progress=True)
     assert "16/16" in capsys.readouterr().out
+
+
+def test_in_a_notebook_a_bar_shows_that_ends_the_same_each_time(x, tmp_path, capsys, monkeypatch):
+    places = []
+
+    def display(line, display_id):
+        places.append([line.data])
+        return types.SimpleNamespace(update=lambda line: places[-1].append(line.data))
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: types.SimpleNamespace(kernel=None))
+    monkeypatch.setattr(IPython.display, "display", display)
+    kvae.data.pack({"train": stream(x), "test": x[:9]}, tmp_path / "a")
+    kvae.data.pack(x, tmp_path / "b", progress=False)
+    (first, *_, last), (*_, test) = places
+    assert first.startswith("batch of train 1/16 ━") and first.endswith(" left")
+    assert (last, test) == (f"batch of train 16/16 {20 * '━'}", f"batch of test 1/1 {20 * '━'}")
+    assert capsys.readouterr() == ("", "")
 
 
 def test_one_process_packs_at_a_time(x, tmp_path):

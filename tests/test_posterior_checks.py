@@ -6,6 +6,15 @@ import pytest
 
 import kvae
 from kvae import evaluation
+from kvae.networks import dense_decoder, dense_encoder
+
+X = np.zeros((4, 12), "float32")
+NUMBERS = [
+    (evaluation.annealed_importance_sampling, (X,), ("steps", "chains", "leapfrogs", "batch_size")),
+    (evaluation.bidirectional, (), ("examples", "steps", "chains", "leapfrogs")),
+    (evaluation.simulation_based_calibration, (), ("runs", "draws", "bins")),
+    (evaluation.aggregate_posterior, (X,), ("components",)),
+]
 
 
 def test_annealing_brackets_log_p_of_x():
@@ -47,3 +56,19 @@ def test_calibration_passes_the_exact_posterior_and_finds_an_error_of_a_tenth():
         planted, _ = linear_gaussian.model(**error)
         wrong = evaluation.simulation_based_calibration(planted, runs=10_000)
         assert not wrong.calibrated and np.max(wrong.p_values) < 1e-4, error
+
+
+@pytest.mark.parametrize("check, data, names", NUMBERS, ids=lambda value: getattr(value, "__name__", None))
+def test_what_makes_no_sense_is_refused_in_a_sentence(check, data, names):
+    model, _ = linear_gaussian.model()
+    for name in names:
+        for value in (0, 2.5):
+            with pytest.raises(ValueError, match=f"{name} is {value}; expected an integer of at least [12]"):
+                check(model, *data, **{name: value})
+    with pytest.raises(ValueError, match=r"seed is 1.5; expected an integer from 0 to 2\*\*32 - 1"):
+        check(model, *data, seed=1.5)
+    autoencoder = kvae.Autoencoder(dense_encoder((12,), 2, (8,)), dense_decoder((12,), 2, (8,)))
+    with pytest.raises(TypeError, match=r"Autoencoder has no (p\(z\)|posterior) to draw from; expected a VAE"):
+        check(autoencoder, *data)
+    with pytest.raises(ValueError, match=r"hasn't been fitted|doesn't know its images' shape yet: call fit"):
+        check(kvae.PCA(2), *data)

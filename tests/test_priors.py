@@ -14,7 +14,7 @@ from small_models import dense_vae
 
 import kvae
 from kvae.distributions import Mixture, Normal
-from kvae.flows import Planar
+from kvae.flows import Coupling, InverseAutoregressive, Planar
 from kvae.posteriors import FlowPosterior, FullNormal
 
 TOGETHER = [pair for pair in itertools.product(PRIORS, POSTERIORS) if pair != ("vamp", "planar")]
@@ -41,6 +41,21 @@ def test_a_mixtures_density_is_scipys_and_so_are_its_samples(rng):
     np.testing.assert_allclose(draws.mean(axis=0), mean, atol=5 * np.sqrt(variance.max() / len(draws)))
     np.testing.assert_allclose(draws.var(axis=0), variance, rtol=0.05)
     np.testing.assert_allclose(mixture.mean[:2], [mean, mean])
+
+
+def test_a_mixture_of_gaussians_is_scipys_and_integrates_to_1(rng):
+    prior = kvae.MixtureOfGaussians(3, dtype="float64")
+    prior.build((None, 2))
+    means, log_vars, logits = rng.normal(size=(3, 2)), rng.uniform(-1.5, 0.5, size=(3, 2)), np.array([1.5, -2.0, 4.0])
+    for weight, values in ((prior.means, means), (prior.log_vars, log_vars), (prior.logits, logits)):
+        weight.assign(values)
+    axis = np.linspace(-12, 12, 301)
+    z = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    found = np.asarray(prior.log_prob(tf.constant(z)))
+    assert np.sum(np.exp(found)) * (axis[1] - axis[0]) ** 2 == pytest.approx(1, abs=1e-9)
+    by_component = [scipy.stats.norm(*of).logpdf(z).sum(axis=1) for of in zip(means, np.exp(log_vars / 2), strict=True)]
+    weights = scipy.special.softmax(logits)[:, None]
+    np.testing.assert_allclose(found, scipy.special.logsumexp(by_component, b=weights, axis=0), rtol=1e-9)
 
 
 def test_many_components_in_float32_cost_no_accuracy(rng):
@@ -80,6 +95,22 @@ def test_a_vamp_prior_is_the_mean_of_its_pseudo_inputs_posteriors(x, rng):
     index = np.arange(20)
     given = model.draw(x, index=index, prior=model.prior_distribution())
     np.testing.assert_allclose(given.log_prior, model.draw(x, index=index).log_prior, rtol=1e-6)
+
+
+def test_a_vamp_prior_is_in_training_what_it_is_in_evaluation(rng):
+    """Its images leave a BatchNormalization's statistics alone, and no dropout is in p(z)."""
+    inputs = keras.layers.Input((6,))
+    h = keras.layers.BatchNormalization(momentum=0.5)(inputs)
+    h = keras.layers.Dropout(0.5)(keras.layers.Dense(8, "relu")(h))
+    encoder = keras.Model(inputs, [keras.layers.Dense(2)(h), keras.layers.Dense(2)(h)])
+    model = kvae.VAE(encoder, dense_vae().decoder, prior=kvae.VampPrior(5), seed=0)
+    x = rng.random((30, 6)).astype("float32") + 0.3
+    model.compile()
+    model.fit(x, batch_size=30, epochs=2, verbose=0)
+    np.testing.assert_allclose(encoder.layers[1].moving_mean, 0.75 * x.mean(axis=0), rtol=1e-5)
+    draw = model.draw(x, 3, training=True)
+    expected = model.prior_distribution().log_prob(tf.reshape(draw.z, (-1, 2)))
+    np.testing.assert_allclose(np.ravel(draw.log_prior), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("prior, posterior", TOGETHER)
@@ -162,6 +193,10 @@ def test_gradients_are_central_differences(rng, float64, prior, posterior, objec
         (lambda: dense_vae(latent_dim=1, posterior=FullNormal()), "FullNormal of 1 latent is a DiagonalNormal"),
         (lambda: dense_vae(latent_dim=1, posterior=POSTERIORS["coupling"]()), "needs at least 2 latents"),
         (lambda: FlowPosterior(Planar(2), context=-1), "context is -1"),
+        (lambda: shared_flow(), "The prior and the posterior have one Coupling between them.*make a flow for each"),
+        (lambda: shared_flow(context=3), "The prior and the posterior have one Coupling between them"),
+        (lambda: InverseAutoregressive(2, hidden=64), r"hidden is 64; expected a sequence .* such as \(64, 32\)"),
+        (lambda: Coupling(2, hidden=(8, 0)), r"hidden is \(8, 0\); expected a sequence of integers of at least 1"),
         (lambda: kvae.IWAE(0), "samples is 0"),
         (lambda: kvae.IWAE(5, "reinforce"), "gradient is 'reinforce'; expected 'plain' or"),
     ],
@@ -169,6 +204,21 @@ def test_gradients_are_central_differences(rng, float64, prior, posterior, objec
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def shared_flow(context=0):
+    flow = Coupling(2, hidden=(4,))
+    return dense_vae(prior=kvae.FlowPrior(flow), posterior=FlowPosterior(flow, context))
+
+
+def test_a_flow_that_was_built_for_something_else_is_refused():
+    flow = Coupling(2, hidden=(4,))
+    dense_vae(latent_dim=4, prior=kvae.FlowPrior(flow))
+    dense_vae(latent_dim=4, posterior=FlowPosterior(flow))
+    with pytest.raises(ValueError, match="Coupling was built for 4 latents and a context of 0, and here are 6 latents"):
+        dense_vae(latent_dim=6, prior=kvae.FlowPrior(flow))
+    with pytest.raises(ValueError, match=r"4 latents and a context of 0.* 4 latents and a context of 3: make another"):
+        dense_vae(latent_dim=4, posterior=FlowPosterior(flow, context=3))
 
 
 def test_a_prior_of_another_models_images_is_refused():

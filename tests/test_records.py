@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from small_models import dense_vae
 
 import kvae.data
-from kvae.data import records, streams
+from kvae.data import manifest, records, streams
 
 EXAMPLES, BATCH = 103, 12
 
@@ -31,7 +31,13 @@ class ManyFiles(tfds.core.GeneratorBasedBuilder):
             "nested": {"flag": np.bool_},
             "sequence": tfds.features.Sequence(np.int64, length=2),
         }
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            homepage="https://example.org",
+            citation="A, 2020",
+            redistribution_info={"license": "CC0"},
+        )
 
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
@@ -202,3 +208,25 @@ def test_what_cannot_be_read_of_a_file_can_be_left_out(case, tmp_path, builder):
     assert sum(map(len, found)) == EXAMPLES - lost
     for part, kept, everything in zip(again, found, stored, strict=True):
         assert set(kept) <= set(everything) and part.cardinality() == -(-len(kept) // 10)
+
+
+def test_a_pack_says_where_its_streams_come_from(tmp_path, builder):
+    def packed(folder, data, **given):
+        kvae.data.pack(data, tmp_path / folder, **given)
+        content = manifest.read(tmp_path / folder)
+        return content["source"], content["licence"]
+
+    _, *parts = kvae.data.load("many_files", 10, labels="number", data_dir=builder.data_path.parents[1])
+    said = {"name": "many_files", "version": "1.0.0", "homepage": "https://example.org", "citation": "A, 2020"}
+    assert packed("a", (parts[0].map(lambda x, y: (x, y)), None, parts[1])) == (said, "CC0")
+    again = kvae.data.load(tmp_path / "a")
+    assert packed("b", again) == (said, "CC0")
+    assert packed("c", again, source="my camera", licence="mine") == ("my camera", "mine")
+    assert packed("d", {"train": again[0], "test": np.zeros((4, 3, 2, 1), np.uint8)}) == (None, None)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_refused(tmp_path, builder):
+    kvae.data.pack(np.zeros((2, 3, 2, 1), np.float32), tmp_path)
+    with pytest.raises(ValueError, match=r"train has 2 rows, of which validation=0\.49 leaves none to train on"):
+        kvae.data.load(tmp_path, validation=0.49)
+    assert [part and part.source.part for part in kvae.data.load(tmp_path, validation=0)] == ["train[0:2]", None, None]

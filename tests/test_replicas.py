@@ -118,6 +118,24 @@ def test_a_model_that_is_built_by_fit_works_on_replicas_and_saves(strategy, tmp_
     assert pca.evaluate(x, verbose=0) == pytest.approx(alone.evaluate(x, verbose=0), rel=1e-6)
 
 
+@pytest.mark.parametrize("clipping", [{"clipnorm": 0.01}, {"clipvalue": 0.002}])
+def test_gradients_are_clipped_as_one_replica_clips_them(strategy, clipping):
+    """Of an array in a drawn order, whose last batch is one example."""
+
+    def weights(strategy):
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            model = regularised()
+            model.compile(keras.optimizers.SGD(1.0, **clipping))
+        start = model.get_weights()
+        model.fit(images(), batch_size=25, verbose=0)
+        return start, model.get_weights()
+
+    (start, found), (_, expected) = weights(strategy), weights(None)
+    for before, v, w in zip(start, found, expected, strict=True):
+        np.testing.assert_allclose(v, w, atol=1e-6)
+        assert np.abs(v - before).max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("name", "of_compile", "of_optimizer"),
     [

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import keras
@@ -97,6 +98,23 @@ def test_a_run_that_is_long_enough_is_told_of_a_weight_other_than_one(x, beta, s
         assert said in printed and printed.count("The KL's weight") == bool(said)
         fitted(x, beta, epochs=5)
         assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "beta, said",
+    [
+        (LinearWarmUp(10_000), "weight will be 1 if this run, whose length isn't known, gets to step 10,000."),
+        (PolynomialDecay(0.0, 500, 0.5), "weight will be 0.5 if this run, .*, gets to step 500: the loss is then no"),
+        (0.5, ""),
+    ],
+)
+def test_a_run_of_unknown_length_is_told_when_the_weight_is_reached(x, beta, said, capsys):
+    stream = tf.data.Dataset.from_tensor_slices(x).batch(10).filter(lambda batch: True)
+    fitted(stream, beta, batch_size=None, verbose=2)
+    printed = capsys.readouterr().out
+    assert printed.count("The KL's weight") == bool(said) and re.match(f".*{said}", printed)
+    fitted(stream, beta, batch_size=None)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_share_of_a_run_of_unknown_length_is_refused(x):

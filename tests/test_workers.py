@@ -1,20 +1,29 @@
 """Two processes on the loopback do what one does, and go on where they were when one is killed."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from replicated import images, in_files, regularised, shuffled
-from worker import EPOCHS, LAST_EPOCH
+from replicated import images, in_files, regularised, rows
+from worker import EPOCHS, compiled
 
 import kvae
 from kvae import __main__ as job
+from kvae import checkpoints
+from kvae.data.arrays import in_memory
 
 HERE = pathlib.Path(__file__).parent
-SECONDS = 240
+SECONDS = 480
+REFUSED = [
+    "batch_size is 25, expected a multiple of 2",
+    "the data are shuffled by tf.data without a seed",
+    "several workers can't share validation_split",
+    "the workers don't find the same checkpoints in",
+]
 
 
 def run(folder, phase):
@@ -44,20 +53,26 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
     draw = model.sampling([np.zeros((9, 2), "float32")] * 2)
     for found in interrupted:
         np.testing.assert_allclose(found["evaluated"], expected, rtol=1e-6)
+        np.testing.assert_allclose(found["of_array"], model.evaluate(images(61), verbose=0), rtol=1e-6)
     np.testing.assert_array_equal(interrupted[0]["draw"], draw)
     assert np.abs(interrupted[1]["draw"] - draw).min() > 0
 
+    np.save(tmp_path / "x.npy", images(101))
+    assert checkpoints.Folder(tmp_path / "run").latest()[0]["place"][:2] == [1, 2]
     codes, errors = run(tmp_path, "resumed")
     assert codes == [0, 0], errors
-    model = regularised()
-    model.compile(kvae.optimizers.Adam(1e-2), metrics=["mse"])
-    history = model.fit(shuffled(images()), epochs=EPOCHS, validation_data=shuffled(images(61), 30), verbose=0).history
+    model = compiled()
+    order = in_memory(tuple(rows(101).values()), 25)
+    history = model.fit(order, epochs=EPOCHS, validation_data=tuple(rows(61).values()), verbose=0).history
+    model.fit(order, verbose=0)
     for worker in range(2):
         found = np.load(tmp_path / f"resumed{worker}.npz")
         for number, weight in enumerate(model.get_weights()):
             np.testing.assert_allclose(found[f"arr_{number}"], weight, atol=1e-5)
         for name, numbers in history.items():
-            np.testing.assert_allclose(found[name], numbers[LAST_EPOCH:], rtol=1e-5)
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-5)
+        for said, expected in zip(found["refusals"], REFUSED, strict=True):
+            assert said.startswith(expected)
 
 
 def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypatch):
@@ -72,3 +87,31 @@ def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypat
     assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
     with pytest.raises(SystemExit):
         job._start_workers(2, ["--workers=2", "badly"])
+
+
+@pytest.mark.slow
+def test_the_job_runs_in_two_processes(tmp_path):
+    options = ["--workers=2", "--examples=400", "--size=16", "--epochs=1", "--batch-size=32"]
+    command = [sys.executable, "-m", "kvae", *options, "--data-dir", tmp_path / "data", "--output", tmp_path / "run"]
+    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("On held-out images") == 1
+    for name in ("pca", "autoencoder", "vae"):
+        assert kvae.load(tmp_path / "run" / f"{name}.keras").latent_dim == 10
+
+
+def test_the_job_refuses_batches_that_its_workers_cannot_share(tmp_path):
+    with pytest.raises(SystemExit, match="--batch-size is 100, expected a multiple of the 3 workers"):
+        job.main(["--workers=3", "--batch-size=100", f"--data-dir={tmp_path}"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_sets_are_loaded_where_there_are_several_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    _, *others = kvae.data.load("sprites", 10, data_dir=tmp_path, size=8, examples=20)
+    assert [len(batch) for batch in others[0].epoch(0, share=(1, 2))] == [1]
+    with pytest.raises(ValueError, match="seed is None"):
+        kvae.data.load("sprites", 10, data_dir=tmp_path, size=8, examples=20, seed=None)
+    np.save(tmp_path / "x.npy", images(20))
+    kvae.data.from_npy(tmp_path / "x.npy", seed=None)

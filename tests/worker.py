@@ -7,12 +7,13 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
-from replicated import images, in_files, regularised, shuffled
+from replicated import in_files, regularised, rows
 
 import kvae
 
-EPOCHS, LAST_EPOCH, LAST_BATCH = 3, 1, 2
+EPOCHS, LAST_EPOCH, LAST_BATCH, SAVE_EVERY = 3, 1, 2, 2
 
 
 class Death(keras.callbacks.Callback):
@@ -24,39 +25,58 @@ class Death(keras.callbacks.Callback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Restore(keras.callbacks.BackupAndRestore):
-    """What the workers beside the first have of `BackupAndRestore`: they read what that one has written."""
+def compiled():
+    model = regularised()
+    model.compile(kvae.optimizers.Adam(1e-2, global_clipnorm=0.1), metrics=["mse"])
+    return model
 
-    def on_epoch_end(self, epoch, logs=None):
-        pass
 
-    def on_train_end(self, logs=None):
-        pass
+def refusals(model, folder, worker, shuffled):
+    """What `fit` says of data and of folders that the workers can't share, before any step."""
+    batches = kvae.data.from_npy(folder / "x.npy", 25)
+    own = [kvae.callbacks.Checkpoint(folder / ("elsewhere" if worker else "run"))]
+    for x, arguments in (
+        (batches, {}),
+        (shuffled, {}),
+        (rows(20)["x"], {"validation_split": 0.5}),
+        (rows(101)["x"], {"batch_size": 25, "epochs": EPOCHS, "callbacks": own}),
+    ):
+        with pytest.raises(ValueError) as error:
+            model.fit(x, verbose=0, **arguments)
+        yield str(error.value)
 
 
 def main(folder, phase):
     strategy = kvae.replicas.strategy()
     worker = strategy.cluster_resolver.task_id
+    shuffled = tf.data.Dataset.from_tensor_slices(rows(20)["x"]).shuffle(20).batch(10)  # before any seed is set
     results = {}
     if phase == "interrupted":
         with strategy.scope():
             model = regularised(kvae.VAE)
             model.compile()
-        stream = in_files(folder / f"worker{worker}")
-        results["evaluated"] = model.evaluate(stream, verbose=0)
+        results["evaluated"] = model.evaluate(in_files(folder / f"worker{worker}"), verbose=0)
+        results["of_array"] = model.evaluate(rows(61)["x"], batch_size=25, verbose=0)
         draw = tf.function(lambda: strategy.run(model.sampling, args=([tf.zeros((9, 2))] * 2,)))
         results["draw"] = draw().numpy()
         np.savez(folder / f"{phase}{worker}.npz", **results)
-    callbacks = [(Restore if worker else keras.callbacks.BackupAndRestore)(folder / "backup")]
+    with strategy.scope():
+        model = compiled()
+    if phase == "resumed":
+        results["refusals"] = list(refusals(model, folder, worker, shuffled))
+    callbacks = [kvae.callbacks.Checkpoint(folder / "run", SAVE_EVERY)]
     if phase == "interrupted" and worker:
         callbacks.append(Death())
-    with strategy.scope():
-        model = regularised()
-        model.compile(kvae.optimizers.Adam(1e-2), metrics=["mse"])
     history = model.fit(
-        shuffled(images()), epochs=EPOCHS, validation_data=shuffled(images(61), 30), verbose=0, callbacks=callbacks
+        **rows(101),
+        batch_size=25,
+        epochs=EPOCHS,
+        validation_data=tuple(rows(61).values()),
+        verbose=0,
+        callbacks=callbacks,
     ).history
-    np.savez(folder / f"{phase}{worker}.npz", *model.get_weights(), **history)
+    model.fit(**rows(101), batch_size=25, verbose=0)
+    np.savez(folder / f"{phase}{worker}.npz", *model.get_weights(), **results, **history)
 
 
 if __name__ == "__main__":

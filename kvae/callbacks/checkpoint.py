@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
+import json
 import signal
 import threading
+import zlib
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import replicas
 from kvae.cards import Record
 from kvae.checkpoints import Folder
 from kvae.models.places import Place
@@ -24,13 +27,17 @@ class Checkpoint(keras.callbacks.Callback):
     checksum, and the one before it is taken, with a warning. Ctrl-C and SIGTERM wait for the end of a batch and a
     checkpoint; a second one doesn't wait. Other callbacks, such as EarlyStopping, start anew, as they do in Keras.
 
+    Of several workers the first writes and all read, so that the folder has to be within reach of all; each of them
+    ends at a signal at once, and goes on from the last checkpoint with the others.
+
     Args:
         directory: a folder of this run alone, made where it isn't there.
         save_every: int, batches from one checkpoint to the next, hence the most that a kill loses. There is one at
             the start, where errors of the disk are found, and at the end of each epoch too.
 
-    `fit` raises ValueError where the directory holds a run of another model, other settings or other data, and
-    OSError where it can't be written; the model in memory and the checkpoints that there are stay as they are.
+    `fit` raises ValueError where the directory holds a run of another model, other settings or other data, or is
+    another one for some of the workers, and OSError where it can't be written; the model in memory and the
+    checkpoints that there are stay as they are.
     """
 
     def __init__(self, directory, save_every=1_000):
@@ -49,10 +56,10 @@ class Checkpoint(keras.callbacks.Callback):
         it goes on from. epochs: at which it ends. said: whether the line about that is printed.
         """
         self._model, self._settings, self._signal = model, settings, None
-        writes = _writes(model.distribute_strategy)
-        with self.folder.alone() if writes else contextlib.nullcontext(), self._deferred_signals():
+        strategy, nothing = model.distribute_strategy, contextlib.nullcontext()
+        several, self._writes = replicas.workers(strategy) > 1, replicas.is_first(strategy)
+        with self.folder.alone() if self._writes else nothing, nothing if several else self._deferred_signals():
             self._start = self._place = self._begin(place, epochs, said)
-            self._writes = writes
             if self._path is None:
                 self._save()
             yield self._start
@@ -61,6 +68,12 @@ class Checkpoint(keras.callbacks.Callback):
     def _begin(self, place, epochs, said):
         self._history, self._counts, self._path = {}, None, None
         found = self._unwritten or self.folder.latest()
+        number = zlib.crc32(json.dumps(found and found[0]).encode())
+        if not replicas.agree(self._model.distribute_strategy, number):
+            raise ValueError(
+                f"the workers don't find the same checkpoints in {self.folder.directory}: give all of them one folder "
+                "that is within reach of all"
+            )
         if found is None:
             return place
         content, arrays, self._path = found
@@ -144,8 +157,7 @@ class Checkpoint(keras.callbacks.Callback):
         return [variable for metric in self._model.metrics for variable in metric.variables] + self._model.counters
 
     def _save(self):
-        if not self._writes:
-            return
+        # Each worker reads the values, which are sums over all of them.
         counts = _values(self._count_variables()) if self._counts is None else self._counts
         content = {
             "place": list(self._place),
@@ -155,9 +167,10 @@ class Checkpoint(keras.callbacks.Callback):
             "learning_rate": float(ops.convert_to_numpy(self._model.optimizer.learning_rate)),
         }
         arrays = [*counts, *_values(self._variables())]
-        self._unwritten = content, arrays, None  # fit of this callback goes on from here if the disk is full
-        self._path = self.folder.save(content, arrays)
-        self._unwritten = None
+        if self._writes:
+            self._unwritten = content, arrays, None  # fit of this callback goes on from here if the disk is full
+            self._path = self.folder.save(content, arrays)
+            self._unwritten = None
         self._saved_step = self._place.step
 
     def _restore_history(self, only_if_empty=False):
@@ -216,8 +229,3 @@ def _values(variables):
 def _assign(variables, arrays):
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-
-
-def _writes(strategy):
-    resolver = strategy.cluster_resolver
-    return resolver is None or resolver.task_type in (None, "chief") or not resolver.task_id

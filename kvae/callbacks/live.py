@@ -1,7 +1,6 @@
 """A run that can be watched."""
 
 import io
-import sys
 from types import SimpleNamespace
 
 import keras
@@ -9,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kvae import plots
+from kvae.data.progress import in_notebook
 from kvae.plots.codes import check_count, first_examples
 
 
@@ -65,12 +65,6 @@ class Live(keras.callbacks.Callback):
         else:
             self._shown.update(image)
         self._drawn = self._history.epoch[-1:]
-
-
-def in_notebook():
-    """Whether what is displayed can be seen and replaced."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def picture(model, images, history):

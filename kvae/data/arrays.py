@@ -6,35 +6,45 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from kvae import replicas
 from kvae.data.checks import check_batch_size, check_kind
-from kvae.data.stream import Stream, share_size
+from kvae.data.stream import Stream
 
 BATCH_SIZE = 32  # Keras', of arrays
+_AT_ONCE = 2**20  # bytes: each call of Python costs what the copying of some batches does
 
 
 def in_memory(arrays, batch_size, shuffle=True, seed=0):
     """A Stream of batches of the arrays' rows, tuples where there are several arrays.
 
     arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of such, with the examples along axis 0;
-    of memory maps a batch at a time is read. shuffle: whether an epoch's order is drawn, of (seed, epoch). Raises
-    ValueError for a batch size below 1 and for arrays of unequal lengths.
+    they aren't copied, and what is read at once is a batch, or as many as make a megabyte. shuffle: whether an epoch's
+    order is drawn, of (seed, epoch). Raises ValueError for a batch size below 1 and for arrays of unequal lengths.
     """
     check_batch_size(batch_size)
-    length, flat = check_kind(arrays), tf.nest.flatten(arrays)
+    length = check_kind(arrays)
+    flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
     steps = -(-length // batch_size)
-    read = _reading(flat) if any(map(_is_mapped, flat)) else _gathering(flat)
+    together = max(1, _AT_ONCE // max(1, batch_size * sum(array[:1].nbytes for array in flat)))
+
+    def read(rows):
+        parts = tf.numpy_function(lambda rows: [array[rows] for array in flat], [rows], [array.dtype for array in flat])
+        parts = [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, flat, strict=True)]
+        packed = tf.nest.pack_sequence_as(arrays, parts)
+        return packed if len(packed) > 1 else packed[0]
 
     def order(epoch, skip, share):
-        size = share_size(batch_size, share)
+        group = together if share == (0, 1) else 1
+        first, last = (batch_size * number // share[1] for number in (share[0], share[0] + 1))
         rows = tf.range(length, dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
 
-        def batch(number):
-            start = number * batch_size + share[0] * size
-            packed = tf.nest.pack_sequence_as(arrays, read(rows[start : start + size]))
-            return packed if len(packed) > 1 else packed[0]
+        def batches(number):
+            start = (skip + number * group) * batch_size
+            return read(rows[start + first : start + (group - 1) * batch_size + last])
 
-        return tf.data.Dataset.range(skip, steps).map(batch).prefetch(2)
+        groups = tf.data.Dataset.range(-(-(steps - skip) // group)).map(batches)
+        return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)
 
     return Stream(tf.autograph.experimental.do_not_convert(order), steps, seed)
 
@@ -42,12 +52,20 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
 def as_stream(arrays, strategy, kwargs=None):
     """Whether arrays are read as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
 
-    They are where all of a structure are numpy's or tensors, and go to one replica. kwargs: of `fit`, two of which are
-    for Keras.
+    They are where all of a structure are numpy's or tensors. kwargs: of `fit`, two of which are for Keras. Raises
+    ValueError for what Keras would read over several workers, each of them in its own order.
     """
-    for_keras = any(map((kwargs or {}).get, ("validation_split", "class_weight")))
-    known = all(isinstance(array, np.ndarray) or tf.is_tensor(array) for array in tf.nest.flatten(arrays))
-    return known and strategy.num_replicas_in_sync == 1 and not for_keras
+    flat = tf.nest.flatten(arrays)
+    if any(isinstance(array, tf.data.Dataset) for array in flat):
+        return False
+    for_keras = [name for name in ("validation_split", "class_weight") if (kwargs or {}).get(name)]
+    for_keras += [type(array).__name__ for array in flat if not (isinstance(array, np.ndarray) or tf.is_tensor(array))]
+    if for_keras and replicas.workers(strategy) > 1:
+        raise ValueError(
+            f"several workers can't share {for_keras[0]}: give them numpy arrays or a stream, the parts as x and "
+            "validation_data, and weights of classes as sample_weight"
+        )
+    return not for_keras
 
 
 def once(parts, strategy, kwargs):
@@ -59,31 +77,6 @@ def once(parts, strategy, kwargs):
     if not as_stream(given, strategy):
         return parts
     return in_memory(given, kwargs.pop("batch_size", None) or BATCH_SIZE, shuffle=False), None, None
-
-
-def _is_mapped(array):
-    while array is not None:
-        if isinstance(array, np.memmap):
-            return True
-        array = getattr(array, "base", None)
-    return False
-
-
-def _gathering(arrays):
-    tensors = [tf.convert_to_tensor(array) for array in arrays]
-    return lambda rows: [tf.gather(tensor, rows) for tensor in tensors]
-
-
-def _reading(arrays):
-    arrays = [array.numpy() if tf.is_tensor(array) else array for array in arrays]
-
-    def read(rows):
-        parts = tf.numpy_function(
-            lambda rows: [np.asarray(array[rows]) for array in arrays], [rows], [array.dtype for array in arrays]
-        )
-        return [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, arrays, strict=True)]
-
-    return read
 
 
 def check_class_weight(data, class_weight, checkpoint):
@@ -128,7 +121,13 @@ def rest(data, steps, taken):
             "x is a stream of unknown length, in which a run can't find its place: add "
             ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
         )
-    if _shuffles(data):
+    if any(isinstance(source, Stream) for source in _sources(data)):
+        warnings.warn(
+            "x was made from a Stream by tf.data, which draws the Stream's epochs: a run that is stopped will go on, "
+            "but not bit by bit if the Stream is shuffled. Give stream.through(lambda batches: ...) for that.",
+            stacklevel=3,
+        )
+    elif any("Shuffle" in type(source).__name__ for source in _sources(data)):
         warnings.warn(
             "x is shuffled by tf.data, whose order a process that goes on doesn't repeat: a run that is stopped will "
             "go on, but not bit by bit. Shuffle with kvae.data (load, from_npy, ...) for that, or give arrays.",
@@ -140,8 +139,9 @@ def rest(data, steps, taken):
     return endless.skip(taken)
 
 
-def _shuffles(dataset):
-    return "Shuffle" in type(dataset).__name__ or any(map(_shuffles, dataset._inputs()))
+def _sources(dataset):
+    """The dataset and all that it is made of."""
+    return [dataset, *(source for part in dataset._inputs() for source in _sources(part))]
 
 
 def _passes(dataset, length):

@@ -93,7 +93,9 @@ class Column:
             self.file.write(values.data)
         elif self.written[index : index + 1] != [fingerprint]:
             raise other(
-                self.directory, f"other rows in block {index} of {self.path(self.number).name}", "this stream's"
+                self.directory,
+                f"other rows in block {index} of {self.path(self.number).name}",
+                "this stream's, whose order may be one that doesn't repeat (tf.data's shuffle draws another each time)",
             )
         self.fingerprints.append(fingerprint)
         self.rows += len(values)

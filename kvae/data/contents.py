@@ -20,7 +20,7 @@ class Source:
     """Where a Stream's examples come from.
 
     name, version: the set's. part: which of its rows. examples: how many. stored: function that gives a Stream of the
-    same examples in the order in which they are stored.
+    same examples in the order in which they are stored. origin, licence: what `pack` notes of them, see `origin`.
     """
 
     name: str
@@ -28,6 +28,8 @@ class Source:
     part: str
     examples: int
     stored: Callable[[], Stream]
+    origin: dict | str | None = None
+    licence: str | None = None
 
     @functools.cached_property
     def content(self):
@@ -40,6 +42,16 @@ class Source:
                 return digest(_rows(self.stored().epoch(0)))
         except (OSError, ValueError):
             return None  # which a run that passes over damaged files survives
+
+
+def origin(info):
+    """(where a set of tensorflow-datasets comes from, a dict of which JSON can be made; its licence or None).
+
+    info: its `tfds.core.DatasetInfo`.
+    """
+    name = info.full_name.removesuffix(f"/{info.version}")
+    said = {"name": name, "version": str(info.version), "homepage": info.homepage, "citation": info.citation}
+    return said, info.redistribution_info.license or None
 
 
 def described(data, first=None):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kvae import replicas
 from kvae.data.stream import Run, Stream
 
 
@@ -42,15 +43,26 @@ def distributed(data, strategy, steps=None, once=False):
 
     data: a `Stream`, which becomes a `Run` of so many `steps` an epoch, or, with `once`, is read for its next epoch
         alone; a plain dataset, whose own choice of a sharding policy stands; or arrays.
+
+    Raises ValueError for a Stream whose batches can't be shared by as many workers, and where each of several workers
+    would shuffle a plain dataset in its own order.
     """
+    workers = replicas.workers(strategy)
     with strategy.scope():
         alone = not tf.distribute.has_strategy()
     if isinstance(data, Stream):
         if not alone:
+            if workers > 1:
+                data.order(tf.constant(0, tf.int64), skip=0, share=(0, workers))  # or it says why it can't
             return DistributedRun(data, strategy, steps, once)
         return data.epoch(data.next_epoch) if once else Run(data, steps)
     if alone or not isinstance(data, tf.data.Dataset):
         return data
+    if workers > 1 and _shuffles_unseeded(data):
+        raise ValueError(
+            "the data are shuffled by tf.data without a seed, by each worker in its own order, of which its share "
+            "would repeat what others have had: give shuffle a seed, the same int on all workers"
+        )
     policies = tf.data.experimental.AutoShardPolicy
     if data.options().experimental_distribute.auto_shard_policy != policies.AUTO:
         return data
@@ -59,6 +71,13 @@ def distributed(data, strategy, steps=None, once=False):
     options = tf.data.Options()
     options.experimental_distribute.auto_shard_policy = policies.DATA
     return data.with_options(options)
+
+
+def _shuffles_unseeded(dataset):
+    """Whether a `tf.data.Dataset.shuffle` in it has neither a seed of its own nor the global one."""
+    seeds = getattr(dataset, "_seed", None), getattr(dataset, "_seed2", None)
+    unseeded = "Shuffle" in type(dataset).__name__ and not any(seed is None or int(seed) for seed in seeds)
+    return unseeded or any(map(_shuffles_unseeded, dataset._inputs()))
 
 
 def _split(batch, parts):

@@ -15,7 +15,7 @@ from absl import logging
 from tensorflow_datasets.core.download import downloader
 
 from kvae.data import checks, damage, manifest, packed, preparing, records, splits, streams
-from kvae.data.contents import Source
+from kvae.data.contents import Source, origin
 from kvae.data.sprites import SpritesConfig
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
@@ -52,8 +52,9 @@ def load(
     data_dir: where tfds keeps its sets; None for its default.
     config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
 
-    Raises ValueError for sets without images of one shape, unknown labels or a share outside [0, 0.5), TypeError
-    for keywords it doesn't take, OSError where the set can't be prepared or files aren't as they were written.
+    Raises ValueError for sets without images of one shape, unknown labels, a share outside [0, 0.5) or that leaves
+    nothing to train on, TypeError for keywords it doesn't take, OSError where the set can't be prepared or files
+    aren't as they were written.
     """
     checks.check_batch_size(batch_size)
     checks.check_shuffle(shuffle)
@@ -205,13 +206,15 @@ def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None)
     with _quiet():
         names = ["image", *packed.label_names(labels)]
         stream = records.read(builder, part, names, batch_size, element, shuffle, seed, files)
-    name = builder.info.full_name.removesuffix(f"/{builder.version}")
+    said, licence = origin(builder.info)
     examples = sum(file[2] for file in files)
     stream.source = Source(
-        name,
-        str(builder.version),
+        said["name"],
+        said["version"],
         part,
         examples,
         lambda: _read(builder, part, files, labels, scale, streams.BATCH_SIZE),
+        said,
+        licence,
     )
     return stream

@@ -32,8 +32,8 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
     lost = {} if damaged == "skip" else None
     fingerprints = manifest.check(directory, content, lost)
-    splits = content["splits"]
-    seed = drawn(seed)
+    splits, folder = content["splits"], pathlib.Path(directory).resolve().name
+    seed = drawn(seed, shuffle)
     streams, kept, left_out, faults = [], {}, 0, []
     rows = {name: split["rows"] for name, split in splits.items()}
     for name, part in parts(rows, validation).items():
@@ -56,7 +56,7 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         stored = functools.partial(_stream, read, start, stop, splits[split]["block_rows"], int(batch_size))
         stream = stored(pool, seed)
         part = f"{split}[{start}:{stop}]"
-        stream.source = Source(pathlib.Path(directory).resolve().name, None, part, stop - start, stored)
+        stream.source = Source(folder, None, part, stop - start, stored, content["source"], content["licence"])
         streams.append(stream)
     damage.report(str(directory), left_out, sum(rows.values()), faults)
     return tuple(streams)

@@ -32,7 +32,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
     files = files_of(builder, part) if files is None else files
     count = sum(take for _, _, take, _ in files)
     full, rest = divmod(count, batch_size)
-    seed = drawn(seed)
+    seed = drawn(seed, shuffle)
     decode = _decoder(builder, names, math.gcd(batch_size, UNROLLED))
 
     def serialized(files, epoch):

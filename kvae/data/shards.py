@@ -7,13 +7,13 @@ import math
 import operator
 import os
 import pathlib
-import sys
+import re
 import time
 
-import keras
 import numpy as np
 
 from kvae.data import columns, manifest
+from kvae.data.progress import bar
 
 SHARD_BYTES = 2**28
 BLOCK_BYTES = 2**18
@@ -27,6 +27,9 @@ def write(
 
     splits: {split: iterable of batches {column: array (n, ...)}}, n as it comes.
     shard_bytes, block_bytes: of the column with the largest rows.
+
+    Raises FileExistsError where the folder holds a finished pack, or files and no pack, and ValueError where it holds
+    an unfinished one of other data.
     """
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -43,18 +46,22 @@ def write(
 class _Saved:
     """The manifest, which is saved so seldom that its saves take a tenth of the time, and where an exception ends it.
 
-    A killed pack writes anew what it wrote since the last save.
+    A killed pack writes anew what it wrote since the last save. One that an exception ends before its first shard
+    leaves nothing.
     """
 
     def __init__(self, directory, content):
         self.directory, self.content = directory, content
         self.changed, self.next = False, -math.inf
+        self.begun = (directory / manifest.MANIFEST).exists()
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *exception):
-        if self.changed:
+    def __exit__(self, kind, *exception):
+        if kind and not self.begun and not any(manifest.shards(self.directory, self.content)):
+            (self.directory / manifest.MANIFEST).unlink(missing_ok=True)
+        elif self.changed:
             self.save()
 
     def change(self):
@@ -72,16 +79,11 @@ class _Saved:
 
 def _shown(name, batches, progress):
     """The batches, as numpy arrays, while a bar shows how many there were."""
-    bar = keras.utils.Progbar(
-        operator.length_hint(batches) or None,
-        verbose=int(sys.stdout.isatty() if progress is None else progress),
-        unit_name=f"batch of {name}",
-    )
-    number = 0
+    shown, number = bar(operator.length_hint(batches) or None, f"batch of {name}", progress), 0
     for number, batch in enumerate(batches, start=1):
         yield {column: np.asarray(values) for column, values in batch.items()}
-        bar.update(number, finalize=False)
-    bar.update(number, finalize=True)
+        shown.update(number, finalize=False)
+    shown.update(number, finalize=True)
 
 
 @contextlib.contextmanager
@@ -103,9 +105,8 @@ def _begun(directory, splits):
     """The manifest of an unfinished pack of the same splits, or a new one."""
     for name in splits:
         columns.check_name("split", name)
-    for leftover in directory.glob(f"*{manifest.UNFINISHED}"):
-        leftover.unlink()
     if not (directory / manifest.MANIFEST).exists():
+        _check_empty(directory)
         version = importlib.metadata.version("keras-vae")
         return {
             "format": manifest.FORMAT,
@@ -120,7 +121,20 @@ def _begun(directory, splits):
     manifest.check(directory, content)
     if set(content["splits"]) - set(splits):
         raise columns.other(directory, f"the splits {list(content['splits'])}", list(splits))
+    shard = rf"({'|'.join(splits)})-\w+-\d{{5,}}\.npy"
+    for leftover in directory.glob(f"*{manifest.UNFINISHED}"):
+        if re.fullmatch(f"{shard}|{manifest.MANIFEST}", leftover.name.removesuffix(manifest.UNFINISHED)):
+            leftover.unlink()
     return content
+
+
+def _check_empty(directory):
+    """Raise FileExistsError for files that no pack has left: its first is the manifest."""
+    leftover = manifest.MANIFEST + manifest.UNFINISHED
+    names = sorted(path.name for path in directory.iterdir() if path.name != leftover and path.name[0] != ".")
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise FileExistsError(f"{directory} holds {names[0]}{more}, and no pack: give a new or an empty folder")
 
 
 def _write_split(name, batches, saved, shard_bytes, block_bytes):
@@ -130,6 +144,8 @@ def _write_split(name, batches, saved, shard_bytes, block_bytes):
         raise ValueError(f"{name} is empty: its stream ended before the first batch")
     layout = columns.layout(first, shard_bytes, block_bytes)
     split = saved.content["splits"].setdefault(name, layout)
+    if split is layout:
+        saved.change()  # ahead of the first shard, so that files in a folder without a manifest aren't a pack's
     if columns.described(split) != columns.described(layout):
         raise columns.other(directory, f"{columns.described(split)} in {name}", columns.described(layout))
     with contextlib.ExitStack() as stack:

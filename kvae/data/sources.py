@@ -45,15 +45,20 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     decode = Decoder(tf.constant(names[0]), tf.io.read_file, os.fsdecode, size, channels)
 
     def order(epoch, skip, share):
+        share_size(batch_size, share)
         rows = tf.range(len(names), dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
-        chosen = tf.data.Dataset.from_tensor_slices(rows).batch(batch_size).skip(skip)
-        chosen = chosen.map(lambda rows: _shared(rows, batch_size, share))
         columns = (names, numbers) if labels else (names,)
-        return decode(chosen.map(lambda rows: tuple(tf.gather(column, rows) for column in columns))).prefetch(2)
 
-    seed = drawn(seed)
-    return Stream(tf.autograph.experimental.do_not_convert(order), -(-len(names) // batch_size), seed)
+        def batch(number):
+            chosen = _shared(rows[number * batch_size : (number + 1) * batch_size], share)
+            return tuple(tf.gather(column, chosen) for column in columns)
+
+        # Batches are numbered, as what a dataset begins with is what tf.data service deals out to its workers.
+        return decode(tf.data.Dataset.range(skip, steps).map(batch)).prefetch(2)
+
+    seed, steps = drawn(seed, shuffle), -(-len(names) // batch_size)
+    return Stream(tf.autograph.experimental.do_not_convert(order), steps, seed)
 
 
 def from_npy(path, batch_size=128, *, labels=None, shuffle=0, seed=0):
@@ -207,7 +212,7 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
     """
     checks.check_batch_size(batch_size)
     checks.check_shuffle(shuffle)
-    seed = drawn(seed)
+    seed = drawn(seed, shuffle)
     together = max(1, shuffle // max(sizes))
 
     def rows(number, blocks, epoch):
@@ -237,17 +242,17 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
         return array if array.dtype == object else array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def order(epoch, skip, share):
+        share_size(batch_size, share)
         blocks = tf.range(len(sizes), dtype=tf.int64)
         blocks = tf.random.experimental.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
         pools = tf.data.Dataset.from_tensor_slices(blocks).batch(together).enumerate()
         batches = pools.map(lambda number, blocks: rows(number, blocks, epoch)).rebatch(batch_size).skip(skip)
-        batches = batches.map(lambda *batch: tf.nest.map_structure(lambda x: _shared(x, batch_size, share), batch))
+        batches = batches.map(lambda *batch: tf.nest.map_structure(lambda x: _shared(x, share), batch))
         return (batches if len(example) > 1 else batches.map(lambda x: x)).prefetch(2)
 
     return Stream(tf.autograph.experimental.do_not_convert(order), -(-sum(sizes) // batch_size), seed)
 
 
-def _shared(batch, batch_size, share):
+def _shared(batch, share):
     """Share (i, n) of a batch: every n-th row."""
-    share_size(batch_size, share)
     return batch[share[0] :: share[1]]

@@ -11,7 +11,7 @@ def parts(rows, validation):
         validation: the share of "train".
 
     Raises:
-        ValueError: where there is no "train".
+        ValueError: where there is no "train", or no row of it is left.
     """
     if "train" not in rows:
         raise ValueError(f'there is no split "train": found {sorted(rows)}')
@@ -23,4 +23,9 @@ def parts(rows, validation):
         if found[part] is None and share:
             found[part] = "train", end - share, end
             end -= share
+    if not end:
+        raise ValueError(
+            f"train has {rows['train']} rows, of which validation={validation} leaves none to train on: give a smaller "
+            "share, or 0"
+        )
     return {"train": ("train", 0, end), "validation": found["validation"], "test": found["test"]}

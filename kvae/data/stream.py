@@ -6,11 +6,16 @@ import secrets
 import tensorflow as tf
 
 
-def drawn(seed):
-    """The seed of an order, drawn where it is None. Raises ValueError where several workers would draw theirs."""
-    if seed is None and "TF_CONFIG" in os.environ:
+def drawn(seed, shuffle=True):
+    """The seed of an order, drawn where it is None. Raises ValueError where several workers would draw theirs.
+
+    shuffle: whether there is an order to draw; without one the seed is of no account, and None is 0.
+    """
+    if seed is not None or not shuffle:
+        return seed or 0
+    if "TF_CONFIG" in os.environ:
         raise ValueError("seed is None, of which each worker would draw its own order: give all of them the same int")
-    return secrets.randbits(62) if seed is None else seed
+    return secrets.randbits(62)
 
 
 def share_size(batch_size, share):
@@ -71,9 +76,9 @@ class Stream(tf.data.Dataset):
     def _batches(self, epochs, skip, share):
         """The batches of all the `epochs`. The order is traced once, which takes a tenth of a second or so."""
         if (skip, share) not in self._traced:
-            whole = tf.data.experimental.assert_cardinality(max(self.steps - skip, 0))
+            whole, order = tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)), self.order
             self._traced[skip, share] = tf.function(
-                lambda epoch: self.order(epoch, skip=skip, share=share).apply(whole),
+                lambda epoch: order(epoch, skip=skip, share=share).apply(whole),
                 input_signature=[tf.TensorSpec((), tf.int64)],
             )
         options = tf.data.Options()

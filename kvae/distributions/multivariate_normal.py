@@ -13,7 +13,8 @@ from kvae.distributions.normal import LOG_VAR_LIMIT, Normal
 class MultivariateNormal(Reparameterized):
     """N(mean, L L^T), L = D U: D diagonal, exp(log_var / 2) within exp(+-20), U lower triangular with a diagonal of 1.
 
-    Each row of L has the scale of its own latent, so that small variances don't make solving with it inexact.
+    Each row of L has the scale of its own latent, so that small variances don't make solving with it inexact;
+    that, and so the density of a given z, is as exact as U is well-conditioned.
 
     Args:
         mean: tensor (n, d).
@@ -27,6 +28,12 @@ class MultivariateNormal(Reparameterized):
 
     def __post_init__(self):
         object.__setattr__(self, "log_var", ops.clip(self.log_var, -LOG_VAR_LIMIT, LOG_VAR_LIMIT))
+
+    @classmethod
+    def with_correlations(cls, mean, log_var, correlations):
+        """The N(mean, L L^T) whose correlation matrix is given, (n, d, d), with the log_var of L's diagonal."""
+        factor = _cholesky(correlations)
+        return cls(mean, log_var, factor / ops.diagonal(factor, axis1=1, axis2=2)[:, :, None])
 
     @property
     def _unit(self):
@@ -67,3 +74,27 @@ class MultivariateNormal(Reparameterized):
         diagonal = Normal(self.mean, self.log_var).kl_divergence(other)
         ratio = ops.exp(0.5 * (self.log_var - other.log_var))
         return diagonal + 0.5 * ops.sum(ops.square(ratio[:, :, None] * ops.tril(self.below, -1)), axis=2)
+
+
+@ops.custom_gradient
+def _cholesky(matrices):
+    """The Cholesky factors of (n, d, d): a NaN stays one, in the gradient too, where Keras' own function stops the run.
+
+    Murray (2016), "Differentiation of the Cholesky decomposition".
+    """
+    finite = ops.isfinite(matrices)
+    identity = ops.eye(matrices.shape[1], dtype=matrices.dtype)
+    factor = ops.cholesky(ops.where(finite, matrices, identity))
+
+    def gradient(upstream):
+        transposed = _transpose(factor)
+        inner = ops.tril(ops.matmul(transposed, upstream)) * (1 - 0.5 * identity)
+        half = ops.solve_triangular(transposed, inner, lower=False)
+        both = ops.solve_triangular(transposed, _transpose(half), lower=False)
+        return 0.5 * (both + _transpose(both))
+
+    return ops.where(finite, factor, matrices), gradient
+
+
+def _transpose(matrices):
+    return ops.transpose(matrices, (0, 2, 1))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.data import streams
 from kvae.distributions import Normal
 from kvae.evaluation import draws
@@ -45,9 +46,13 @@ class AggregatePosterior(NamedTuple):
 
     The means over the examples are the divergences. mutual_information: log q(z|x) - log q(z), (m,), the mean at most
     log(examples). aggregate_kl: log q(z) - log p(z), (m,). total_correlation: log q(z) - sum_j log q(z_j), (m,).
-    latents: {"kl", "mutual_information", "aggregate_kl": (latent_dim,)}, of each latent alone. The last two are None
-    unless the posterior is a `Normal`, of independent latents; so are the latents' KLs unless the prior is, too.
-    examples: those of the data.
+    latents: {"kl", "mutual_information", "aggregate_kl", "least_aggregate_kl": (latent_dim,)}, of each latent alone.
+    total_correlation and latents are None unless the posterior is a `Normal`, of independent latents; so are the
+    latents' KLs unless the prior is, too. examples: those of the data. z: those drawn, (m, latent_dim).
+
+    least_aggregate_kl, also of each latent: what KL(q(z) || p(z)) is at least over all x that there might be, by three
+    standard errors. aggregate_kl, whose mixture is of these x alone, is too large for them where few posteriors
+    overlap; a mixture of the others' posteriors, without z's own, makes it too small.
     """
 
     mutual_information: np.ndarray
@@ -55,12 +60,14 @@ class AggregatePosterior(NamedTuple):
     total_correlation: np.ndarray | None
     latents: dict | None
     examples: int
+    z: np.ndarray
+    least_aggregate_kl: float
 
     def _repr_html_(self):
-        total = self.total_correlation
+        total, least = self.total_correlation, f"at least {max(0.0, self.least_aggregate_kl):.2f}"
         rows = [
             ("mutual information, nats", f"{np.mean(self.mutual_information):.2f}", "of x and z"),
-            ("KL of the aggregate", f"{np.mean(self.aggregate_kl):.2f}", "KL(q(z) || p(z))"),
+            ("KL of the aggregate", f"{np.mean(self.aggregate_kl):.2f}", f"KL(q(z) || p(z)), over all x {least}"),
             *([] if total is None else [("total correlation", f"{np.mean(total):.2f}", "KL(q(z) || prod q(z_j))")]),
         ]
         return table(rows) + (latents_table(self.latents) if self.latents else "")
@@ -78,8 +85,8 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
     Args:
         model: a VAE or PCA.
         data: a stream of batches or an array.
-        components: int, M.
-        seed: int, of the subset and the noise.
+        components: int, M, at least 2.
+        seed: int, of the subset and the noise, or None for a random one.
         batch_size: of arrays.
 
     Returns:
@@ -95,7 +102,8 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
             f"q(z) is a mixture of the data's posteriors, and this {type(model.posterior_family).__name__} scores only "
             "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal()."
         )
-    rng = np.random.default_rng(seed)
+    components = arguments.whole("components", components, 2)
+    rng = np.random.default_rng(arguments.seed(seed)).spawn(1)[0]  # not what x itself may have been drawn with
     x, examples = _subset(map(model._read, streams.batches(model._checked(data, "data"), batch_size)), components, rng)
     kept = min(components, examples)
     if kept < 2:
@@ -103,7 +111,7 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
     parts = [slice(start, start + _ROWS) for start in range(0, kept, _ROWS)]
     posteriors = [model.posterior(keras.tree.map_structure(lambda of_x, p=part: of_x[p], x)) for part in parts]
     prior, numbers = model.prior_distribution(), np.arange(kept)
-    z, own, log_prior, log_aggregate = [], [], [], []
+    z, own, log_prior, log_aggregate, log_others = [], [], [], [], []
     for part, posterior in zip(parts, posteriors, strict=True):
         eps = rng.normal(size=posterior.mean.shape)
         drawn = posterior.reparameterize(ops.cast(eps, posterior.mean.dtype))
@@ -112,13 +120,15 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
         z.append(_float64(drawn))
         own.append(pairs[np.arange(len(pairs)), rows])
         log_prior.append(_float64(prior.log_prob(drawn)))
-        log_aggregate.append(_log_mixture(pairs, rows, examples))
-    z, own, log_prior, log_aggregate = map(np.concatenate, (z, own, log_prior, log_aggregate))
+        for found, values in zip((log_aggregate, log_others), _log_mixtures(pairs, rows, examples), strict=True):
+            found.append(values)
+    z, own, log_prior, log_aggregate, log_others = map(np.concatenate, (z, own, log_prior, log_aggregate, log_others))
     total_correlation = latents = None
     if isinstance(posteriors[0], Normal):
         log_marginals, latents = _latents(z, posteriors, prior, examples)
         total_correlation = log_aggregate - log_marginals
-    return AggregatePosterior(own - log_aggregate, log_aggregate - log_prior, total_correlation, latents, examples)
+    parts = own - log_aggregate, log_aggregate - log_prior
+    return AggregatePosterior(*parts, total_correlation, latents, examples, z, float(_least(log_others - log_prior)))
 
 
 def scores_any_z(model):
@@ -141,14 +151,20 @@ def _subset(batches, most, rng):
     return keras.tree.pack_sequence_as(batch, [np.stack(part) for part in zip(*kept, strict=True)]), seen
 
 
-def _log_mixture(log_densities, rows, examples):
-    """log q(z_i) of log q(z_i|x_j), (m, M), the z_i being those of the examples `rows` (m,) among the M."""
-    count = log_densities.shape[1]
-    log_weights = np.full(log_densities.shape, np.log((examples - 1) / (examples * (count - 1))))
-    log_weights[np.arange(len(rows)), rows] = -np.log(examples)
-    terms = log_densities + log_weights
-    largest = np.max(terms, axis=1, keepdims=True)
-    return np.log(np.sum(np.exp(terms - largest), axis=1)) + largest[:, 0]
+def _log_mixtures(log_densities, rows, examples):
+    """log q(z_i) of log q(z_i|x_j), (m, M), the z_i being those of the examples `rows` (m,) among the M; and the same
+    without their own q(z_i|x_i)."""
+    places = np.arange(len(rows)), rows
+    own, others = log_densities[places], log_densities.copy()
+    others[places] = -np.inf
+    largest = np.max(others, axis=1, keepdims=True)
+    log_others = np.log(np.sum(np.exp(others - largest), axis=1)) + largest[:, 0] - np.log(others.shape[1] - 1)
+    return np.logaddexp(own - np.log(examples), log_others + np.log1p(-1 / examples)), log_others
+
+
+def _least(values):
+    """The means of (m, ...) less three of their standard errors."""
+    return np.mean(values, axis=0) - 3 * np.std(values, axis=0, ddof=1) / np.sqrt(len(values))
 
 
 def _latents(z, posteriors, prior, examples):
@@ -156,17 +172,20 @@ def _latents(z, posteriors, prior, examples):
     means = np.concatenate([_float64(posterior.mean) for posterior in posteriors])
     log_vars = np.concatenate([_float64(posterior.log_var) for posterior in posteriors])
     numbers, own = np.arange(len(z)), _log_normal(z, means, log_vars)
-    log_aggregate = np.empty_like(z)
+    log_aggregate, log_others = np.empty_like(z), np.empty_like(z)
     for latent in range(z.shape[1]):
         for start in range(0, len(z), _ROWS):
             part = slice(start, start + _ROWS)
             pairs = _log_normal(z[part, latent, None], means[:, latent], log_vars[:, latent])
-            log_aggregate[part, latent] = _log_mixture(pairs, numbers[part], examples)
-    latents = {"mutual_information": np.mean(own - log_aggregate, axis=0), "kl": None, "aggregate_kl": None}
+            found = _log_mixtures(pairs, numbers[part], examples)
+            log_aggregate[part, latent], log_others[part, latent] = found
+    latents = {"mutual_information": np.mean(own - log_aggregate, axis=0)}
+    latents |= dict.fromkeys(("kl", "aggregate_kl", "least_aggregate_kl"))
     if isinstance(prior, Normal):
         log_prior = _log_normal(z, _float64(prior.mean), _float64(prior.log_var))
         latents["kl"] = np.mean(own - log_prior, axis=0)
         latents["aggregate_kl"] = np.mean(log_aggregate - log_prior, axis=0)
+        latents["least_aggregate_kl"] = _least(log_others - log_prior)
     return np.sum(log_aggregate, axis=1), latents
 
 

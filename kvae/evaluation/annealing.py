@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvae import arguments
 from kvae.evaluation import draws
 from kvae.evaluation.tables import table
 
@@ -43,7 +44,13 @@ def annealed_importance_sampling(
         seed: int.
         batch_size: the examples, with all their chains, that are annealed at once.
         verbose: as in `log_likelihood`.
+
+    Raises:
+        TypeError: for a model without p(z).
+        ValueError: for numbers below 1, and for data that can't be used.
     """
+    draws.check_has_prior(model)
+    seed = _checked(seed, steps=steps, chains=chains, leapfrogs=leapfrogs, batch_size=batch_size)
     anneal, found = None, []
     for x, positions in draws.parts(model, data, batch_size, batch_size, verbose):
         anneal = anneal or _annealing(model, steps, chains, leapfrogs)
@@ -59,6 +66,7 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
     `annealed_importance_sampling`; a ConditionalVAE, whose labels can't be simulated, raises ValueError.
     """
     draws.check_simulates(model)
+    seed = _checked(seed, examples=examples, steps=steps, chains=chains, leapfrogs=leapfrogs)
     generator = keras.random.SeedGenerator(seed)
     z = model.prior_distribution(examples).sample(generator)
     x = model.conditional(z).sample(generator)
@@ -66,6 +74,12 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
     lower, sizes = _forwards(anneal, model, x, steps, chains, seed)
     log_weights, _ = anneal["backwards"](x, tf.repeat(z, chains, axis=0), 4 * seed + 2, sizes)
     return Bracket(x.numpy(), lower, -_log_mean_exp(-log_weights))
+
+
+def _checked(seed, **counts):
+    for name, value in counts.items():
+        arguments.whole(name, value, 1)
+    return arguments.seed(seed, random=False)
 
 
 def _forwards(anneal, model, x, steps, chains, seed):

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 from keras import ops
 
+from kvae import arguments
 from kvae.evaluation import draws as drawing
 from kvae.evaluation.tables import latents_table, table
 
@@ -36,19 +37,26 @@ def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
     Too many ranks at both ends mean a q(z|x) that is too narrow, too many in the middle one that is too wide.
 
     Args:
-        model: a VAE or PCA; no ConditionalVAE, which raises ValueError: its labels can't be simulated.
+        model: a VAE or PCA; no ConditionalVAE: its labels can't be simulated.
         runs: int, the z.
         draws: int, of each q(z|x).
         bins: int, of the test; a divisor of draws + 1.
-        seed: int.
+        seed: int, or None for a random one.
 
     Returns:
         a `Calibration`.
+
+    Raises:
+        TypeError: for a model without p(z).
+        ValueError: for a model with labels, and for numbers that are too small or don't fit each other.
     """
     drawing.check_simulates(model)
+    drawing.check_has_posterior(model)
+    for name, value, least in (("runs", runs, 1), ("draws", draws, 1), ("bins", bins, 2)):
+        arguments.whole(name, value, least)
     if (draws + 1) % bins:
         raise ValueError(f"bins is {bins} and draws {draws}; expected bins to divide draws + 1.")
-    generator, ranks = keras.random.SeedGenerator(seed), []
+    generator, ranks = keras.random.SeedGenerator(arguments.seed(seed)), []
     for start in range(0, runs, _ROWS):
         z = model.prior_distribution(min(_ROWS, runs - start)).sample(generator)
         posterior = model.posterior(model.conditional(z).sample(generator))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kvae import arguments
 from kvae.data import streams
 from kvae.evaluation.aggregate import AggregatePosterior, aggregate_posterior, scores_any_z
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
@@ -59,8 +60,15 @@ class Decomposition:
 
     @property
     def gap(self):
-        """KL(q(z|x) || p(z|x)), the true posterior: what the ELBO lacks."""
+        """KL(q(z|x) || p(z|x)), the true posterior: what the ELBO lacks. nan at k = 1, which is the ELBO."""
+        if self.likelihood.samples == 1:
+            return Estimate(math.nan, math.nan)
         return estimate(self.likelihood.values - self.likelihood.reconstruction + self.likelihood.kl)
+
+    @property
+    def overconfidence(self):
+        """E_q[log q(z|x)] - E_p(z|x)[log q(z|x)]: above 0 where q is too narrow or off its place, below it too wide."""
+        return estimate(self.likelihood.overconfidence)
 
     @property
     def mutual_information(self):
@@ -108,6 +116,7 @@ def elbo_decomposition(
     See `log_likelihood`, whose estimate the last term depends on, and `aggregate_posterior`, which takes `components`.
     Returns a `Decomposition`.
     """
+    samples, seed = arguments.whole("samples", samples, 1), arguments.seed(seed, random=False)
     split = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
     found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
     return Decomposition(found, split)

@@ -1,12 +1,10 @@
 """Many z ~ q(z|x) for each x of a stream, scored, in memory that grows with neither number."""
 
 import math
-import sys
 
-import keras
 import tensorflow as tf
 
-from kvae.data import streams
+from kvae.data import progress, streams
 
 BLOCK = 1_000  # the draws of an example that are asked for at once
 _VALUES, _ROWS = 2**18, 4_096  # of x that are scored at once: about what a core's caches hold
@@ -64,8 +62,16 @@ def check_has_posterior(model):
         raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
 
 
+def check_has_prior(model):
+    """Raise TypeError for a model of another kind."""
+    if not hasattr(model, "prior_distribution"):
+        raise TypeError(f"{type(model).__name__} has no p(z) to draw from; expected a VAE, or a PCA.")
+
+
 def check_simulates(model):
-    """Raise ValueError for a model whose x depend on labels."""
+    """Raise TypeError for a model without p(z), ValueError for one whose x depend on labels or aren't known yet."""
+    check_has_prior(model)
+    model.check_built()
     if hasattr(model, "label_dim"):
         raise ValueError(
             f"A {type(model).__name__} draws images of labels that are given, and here it has to draw the data itself: "
@@ -86,12 +92,11 @@ def examples_at_once(samples):
 def parts(model, data, most, batch_size, verbose, skip=0, skipped=None):
     """x and positions (n,) int64 of at most so many examples at a time, the first `skip` given to `skipped` instead.
 
-    data: as the models take them. With a progress bar, by examples, where verbose is True, or "auto" on a terminal.
+    data: as the models take them. With a progress bar, by examples, where verbose is True, or "auto" where one is seen.
     """
     stream = streams.batches(model._checked(data, "data"), batch_size)
     batches, done = int(stream.cardinality()), 0
-    shows = sys.stdout.isatty() if verbose == "auto" else verbose
-    bar = keras.utils.Progbar(None, unit_name="example", verbose=1 if shows else 0)
+    bar = progress.bar(None, "example", verbose)
     with streams.clear_errors():
         for element in stream:
             batch = model._read(element)

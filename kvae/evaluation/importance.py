@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from kvae import arguments
 from kvae.data import streams
 from kvae.evaluation import draws
 from kvae.evaluation.tables import table
@@ -17,14 +18,18 @@ class LogLikelihood:
 
     values: log p(x) of each example, (n,). effective_samples: (sum w)^2 / sum w^2 of its weights, (n,), from 1, where
     one draw outweighs all others, to `samples`. reconstruction, kl: E_q[log p(x|z)] and KL(q(z|x) || p(z)), (n,), of
-    the same draws. bounds: (n, len(counts)), for each k in `counts` the mean of log 1/k sum w over disjoint groups of
-    k draws: a curve from the ELBO, k = 1, to `values`. dimensions: of one x where it is discrete, else None.
+    the same draws. overconfidence: E_q[log q(z|x)] - E_p(z|x)[log q(z|x)], (n,), the latter by the weights: 0 where q
+    is p(z|x), above it where q is narrower or beside it, below it where q is wider; for a Gaussian q the half of
+    E_p(z|x)[|eps|^2] - latent_dim; nan at k = 1, and too close to 0 where few draws reach p(z|x). bounds:
+    (n, len(counts)), for each k in `counts` the mean of log 1/k sum w over disjoint groups of k draws: a curve from
+    the ELBO, k = 1, to `values`. dimensions: of one x where it is discrete, else None.
     """
 
     values: np.ndarray
     effective_samples: np.ndarray
     reconstruction: np.ndarray
     kl: np.ndarray
+    overconfidence: np.ndarray
     bounds: np.ndarray
     counts: tuple
     samples: int
@@ -110,6 +115,7 @@ class LogLikelihood:
                 *((f"bound, k = {k:,}", f"{bound:.2f}") for k, bound in self.curve.items()),
                 ("effective samples", effective, "median; few mean log p(x) is higher still"),
                 ("the least", least, few),
+                ("overconfidence", f"{np.mean(self.overconfidence):.2f}", "above 0: q(z|x) is too narrow, or off"),
             ]
         )
 
@@ -130,7 +136,7 @@ def log_likelihood(
         seed: int, of the noise.
         batch_size: of arrays.
         rows: how many z are decoded at once, which memory depends on; None for a number that suits x.
-        verbose: whether there is a progress bar; "auto" shows one on a terminal.
+        verbose: whether there is a progress bar; "auto" shows one on a terminal and in a notebook.
         resume: a file that finished examples are written to every few seconds, and from which an interrupted
             measurement goes on. It stays when all is done.
 
@@ -141,13 +147,14 @@ def log_likelihood(
         TypeError: for a model without them.
         ValueError: for numbers below 1, for data that can't be used, and for a file of another model, other arguments
             or other data.
+        OSError: for a file that can't be written.
     """
     draws.check_has_posterior(model)
-    for name, value in (("samples", samples), ("rows", 1 if rows is None else rows)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name} is {value!r}; expected an integer of at least 1.")
-    counts = _counts(int(samples))
-    unfinished = Unfinished(resume, model, samples=int(samples), seed=int(seed))
+    samples, seed = arguments.whole("samples", samples, 1), arguments.seed(seed, random=False)
+    rows = None if rows is None else arguments.whole("rows", rows, 1)
+    counts = _counts(samples)
+    numbers = " ".join(field.name for field in dataclasses.fields(LogLikelihood))
+    unfinished = Unfinished(resume, model, samples=samples, seed=seed, numbers=numbers)
     score = None
     with unfinished:
         most = draws.examples_at_once(samples)
@@ -157,7 +164,7 @@ def log_likelihood(
             unfinished.add(x, *_summary(np.concatenate(blocks, axis=2, dtype="float64"), counts))
     likelihood = getattr(model, "likelihood", None)
     dimensions = likelihood.dimensions if getattr(likelihood, "discrete", False) else None
-    return LogLikelihood(*unfinished.columns(), counts=counts, samples=int(samples), dimensions=dimensions)
+    return LogLikelihood(*unfinished.columns(), counts=counts, samples=samples, dimensions=dimensions)
 
 
 def _counts(samples):
@@ -177,12 +184,14 @@ def _summary(scores, counts):
         parts = grouped[divisor][:, : groups * (count // divisor)]
         grouped[count] = _logsumexp(parts.reshape(len(parts), groups, -1))
     total = grouped[counts[-1]][:, 0]
+    mean = 1 / counts[-1] if counts[-1] > 1 else math.nan  # a single draw is its own weighted mean
     bounds = [np.mean(grouped[count], axis=1) - math.log(count) for count in counts]
     return (
         total - math.log(counts[-1]),
         np.exp(2 * total - _logsumexp(2 * log_weights)),
         np.mean(log_likelihood, axis=1),
         np.mean(log_posterior - log_prior, axis=1),
+        np.sum((mean - np.exp(log_weights - total[:, None])) * log_posterior, axis=1),
         np.stack(bounds, axis=1),
     )
 

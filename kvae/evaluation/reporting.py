@@ -13,9 +13,11 @@ from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
 from kvae.evaluation.tables import aligned, latents_rows, table
 from kvae.models import VAE, ConditionalVAE, HierarchicalVAE
 from kvae.posteriors import DiagonalNormal
+from kvae.priors import StandardNormal
 
-_COLLAPSED = 0.01  # the variance of a latent's posterior mean
-_MISMATCH = 0.1  # nats, of one latent's aggregate posterior to the prior
+_COLLAPSED = 0.01  # of a latent's variance, that of its posterior mean
+_MISMATCH, _MISMATCH_OF_ALL = 0.1, 1.0  # nats, of the aggregate posterior to the prior: of one latent, of all together
+_CONFIDENCE = 0.25  # nats by the root of the latents' number, of which log q(z|x) has a standard deviation of 0.7
 _LARGE_GAP = 0.1  # of the KL to the prior
 _AT_BOUND = 1.05  # of the smallest variance
 _LATENTS = 10  # in text
@@ -42,7 +44,11 @@ class Report:
         few = f"in one example; {np.sum(found.degenerate):,} have fewer than {found.few:g}"
         split = [
             ("  mutual information", str(parts.mutual_information), "of x and z, at most log(examples)"),
-            ("  KL of the aggregate", str(parts.aggregate_kl), "KL(q(z) || p(z))"),
+            ("  KL of the aggregate", str(parts.aggregate_kl), f"KL(q(z) || p(z)){_of_these_alone(parts)}"),
+        ]
+        beyond = [
+            ("KL to the true posterior", str(parts.gap), "KL(q(z|x) || p(z|x)), the ELBO's gap"),
+            ("  overconfidence", str(parts.overconfidence), "above 0: q(z|x) too narrow, or off; below: too wide"),
         ]
         rows = [
             ("log p(x)", str(parts.log_likelihood), f"nats, {len(found.values):,} examples, k = {found.samples:,}"),
@@ -50,7 +56,7 @@ class Report:
             ("reconstruction", str(parts.reconstruction), "E[log p(x|z)], the negative distortion"),
             ("KL to the prior", str(parts.kl), "KL(q(z|x) || p(z)), the rate"),
             *(split if parts.aggregate else []),
-            ("KL to the true posterior", str(parts.gap), "KL(q(z|x) || p(z|x)), the ELBO's gap"),
+            *(beyond if found.samples > 1 else []),
             ("active latents", f"{np.sum(self.units.active)} of {latents}", "whose posterior mean varies with x"),
             (
                 "effective samples",
@@ -93,25 +99,25 @@ def report(
     parts = elbo_decomposition(
         model, data, samples, components, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume
     )
-    units = active_units(model, data, _COLLAPSED, batch_size)
-    first = next(iter(streams.batches(data, batch_size)))
-    findings = _latents(model, parts, units) + _posterior(model, parts) + _decoder(model, model._read(first))
+    units = active_units(model, data, batch_size=batch_size)
+    findings = _latents(model, parts, units) + _posterior(model, parts) + _decoder(model, data, batch_size)
     return Report(parts, units, tuple(findings))
 
 
 def _latents(model, parts, units):
-    findings = []
-    if not np.all(units.active):
-        bits = " or free bits" if isinstance(model, VAE) and model.kl_groups() == len(units.active) else ""
+    z = model.prior_distribution(10_000).sample(0) if parts.aggregate is None else parts.aggregate.z
+    findings, collapsed = [], units.variances < _COLLAPSED * np.var(z, axis=0)
+    if np.any(collapsed):
+        bits = " or free bits" if isinstance(model, VAE) and model.kl_groups() == len(collapsed) else ""
         findings.append(
-            f"{np.sum(~units.active)} of {len(units.active)} latents collapsed, their posterior means having a "
-            f"variance below {_COLLAPSED} over the data: {_listing(~units.active)}. Fewer latents do as well, or a "
+            f"{np.sum(collapsed)} of {len(collapsed)} latents collapsed, the variance of their posterior means over "
+            f"the data being below {_COLLAPSED:.0%} of theirs: {_listing(collapsed)}. Fewer latents do as well, or a "
             f"warm-up of beta{bits} may wake them."
         )
-    mismatch = _mismatch(parts)
+    mismatch, kl = _mismatch(parts)
     if mismatch:
         findings.append(
-            f"the prior isn't the aggregate posterior: {mismatch}. Samples will lie where no image was encoded: try "
+            f"the prior isn't the aggregate posterior: {mismatch}. {_missed(model, parts.aggregate.z, kl)}: try "
             f"{_better_prior(model)}."
         )
     return findings
@@ -120,29 +126,55 @@ def _latents(model, parts, units):
 def _better_prior(model):
     if not isinstance(model, VAE):
         return "a kvae.VAE, whose prior can be learned"
+    if not isinstance(model.prior, StandardNormal):
+        return f"longer training, or a larger {type(model.prior).__name__}"
     learned = "MixtureOfGaussians" if isinstance(model, ConditionalVAE) else "VampPrior"
     return f"a prior that is learned, such as kvae.{learned}()"
 
 
 def _mismatch(parts):
+    """(what is off or None, KL(q(z) || p(z)) of that), where it's sure that it isn't for the want of examples."""
+    aggregate, whole = parts.aggregate, parts.aggregate_kl
+    if aggregate is None:
+        return None, None
+    by_latent = (aggregate.latents or {}).get("aggregate_kl")
+    if by_latent is not None:
+        off = (by_latent > _MISMATCH) & (aggregate.latents["least_aggregate_kl"] > 0)
+        if np.any(off):
+            kl = np.sum(by_latent)
+            return f"by more than {_MISMATCH} nats in latents {_listing(off)}, by {kl:.1f} nats over all alone", kl
+    if whole.value > _MISMATCH_OF_ALL and aggregate.least_aggregate_kl > 0:
+        return f"it is {whole} nats away", whole.value
+    return None, None
+
+
+def _missed(model, z, kl):
+    """What is wrong with samples, of z of the aggregate posterior, (m, latent_dim), and its KL to the prior.
+
+    KL(q || p) = (E_p[log p] - E_q[log p]) + (H(p) - H(q)): whether more of it is that q reaches where p is thin, or
+    that q leaves out where p isn't.
+    """
+    prior = model.prior_distribution(len(z))
+    own = prior.sample(0)
+    log_probs = [ops.convert_to_numpy(prior.log_prob(of)) for of in (own, ops.cast(z, own.dtype))]
+    if np.mean(log_probs[0]) - np.mean(log_probs[1]) > kl / 2:
+        return "Images are encoded where hardly a sample lies, so that samples show too little of them"
+    return "Samples will lie where no image was encoded"
+
+
+def _of_these_alone(parts):
     if parts.aggregate is None:
-        return None
-    by_latent, whole = (parts.aggregate.latents or {}).get("aggregate_kl"), parts.aggregate_kl
-    if by_latent is not None and np.any(by_latent > _MISMATCH):
-        listing = _listing(by_latent > _MISMATCH)
-        return f"by more than {_MISMATCH} nats in latents {listing}, by {np.sum(by_latent):.1f} nats over all alone"
-    if whole.value > max(1.0, 3 * whole.standard_error) and not _saturated(parts):
-        return f"it is {whole} nats away"
-    return None
-
-
-def _saturated(parts):
-    """Whether the data's posteriors overlap too little for their mixture to say anything of what lies between."""
-    return parts.mutual_information.value > math.log(parts.aggregate.examples) - 1
+        return ""
+    least = max(0.0, parts.aggregate.least_aggregate_kl)
+    if parts.aggregate_kl.value - least < _MISMATCH_OF_ALL:
+        return ""
+    return f" of these x, whose q(z|x) overlap too little to tell: over all x at least {least:.2f}"
 
 
 def _posterior(model, parts):
     found, findings = parts.likelihood, []
+    if found.samples == 1:
+        return ["a single draw gives the ELBO, not log p(x), and says nothing of the posterior: take more samples."]
     effective = float(np.median(found.effective_samples))
     if effective < found.few:
         findings.append(
@@ -161,7 +193,21 @@ def _posterior(model, parts):
             f"the posterior isn't p(z|x): the ELBO lacks {parts.gap} nats, beside a KL to the prior of "
             f"{parts.kl.value:.2f}. Try {_better_posterior(model)}."
         )
-    return findings
+    return findings + _confidence(model, parts.overconfidence)
+
+
+def _confidence(model, found):
+    """found: the `Estimate` of the overconfidence."""
+    if not abs(found.value) > max(_CONFIDENCE * math.sqrt(model.latent_dim), 3 * found.standard_error):
+        return []
+    nats = f"{abs(found.value):.2f} +- {found.standard_error:.2f} nats or more"
+    if found.value < 0:
+        return [f"q(z|x) is too wide: by {nats}, log q(z|x) is higher at z of p(z|x) than at its own."]
+    return [
+        f"q(z|x) is too narrow (overconfident), or beside p(z|x): by {nats}, log q(z|x) is lower at z of p(z|x) than "
+        "at its own. What lies where no draw falls is missing in log p(x) and the ELBO's gap, even where many draws "
+        "count: check by annealed_importance_sampling."
+    ]
 
 
 def _better_posterior(model):
@@ -171,12 +217,11 @@ def _better_posterior(model):
     return f"{'kvae.posteriors.FullNormal() or ' if diagonal else ''}a flow, a larger encoder, or kvae.IWAE()"
 
 
-def _decoder(model, x):
+def _decoder(model, data, batch_size):
     smallest = getattr(getattr(model, "likelihood", None), "min_variance", None)
     if smallest is None or isinstance(model.likelihood.variance, float):
         return []
-    log_var = model.conditional_at(x, model.posterior(x).mean).log_var
-    share = np.mean(ops.convert_to_numpy(log_var) < math.log(_AT_BOUND * smallest))
+    share = _share_at_bound(model, data, batch_size, math.log(_AT_BOUND * smallest))
     if share < 0.01:
         return []
     return [
@@ -184,6 +229,19 @@ def _decoder(model, x):
         "that bound. Pixels that never change do it: add noise, choose a min_variance, or use a likelihood of discrete "
         "values."
     ]
+
+
+@streams.clear_errors()
+def _share_at_bound(model, data, batch_size, bound):
+    """Of the decoder's values over all of the data, those with a log-variance below the bound."""
+    if model.likelihood.variance != "decoder":
+        return np.mean(ops.convert_to_numpy(model.likelihood.log_var) < bound)
+    below = values = 0
+    for element in streams.batches(model._checked(data, "data"), batch_size):
+        x = model._read(element)
+        log_var = ops.convert_to_numpy(model.conditional_at(x, model.posterior(x).mean).log_var)
+        below, values = below + np.sum(log_var < bound), values + log_var.size
+    return below / values
 
 
 def _listing(chosen):

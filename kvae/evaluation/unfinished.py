@@ -3,7 +3,9 @@
 import hashlib
 import json
 import pathlib
+import tempfile
 import time
+import warnings
 import zipfile
 
 import keras
@@ -28,18 +30,21 @@ class Unfinished:
 
     Raises:
         ValueError: for a file of another measurement, or of none.
+        OSError: for a path that nothing can be written to.
     """
 
     def __init__(self, path, model, **arguments):
         self.path = None if path is None else pathlib.Path(path)
         self.examples, self.parts, self.added = 0, [], 0
-        self.seen, self.expected = hashlib.sha256(), None
+        self.seen, self.expected = {}, None  # a hash for each part of x, however it comes in pieces
         self.written = time.monotonic()
         if self.path is not None:
             own = {"weights": _weights(model), "configuration": _configuration(model)}
             self.identity = {**own, **{name: str(value) for name, value in arguments.items()}}
             if self.path.exists():
                 self._read()
+            else:
+                self._check_writable()
 
     def _read(self):
         try:
@@ -61,6 +66,16 @@ class Unfinished:
                 f"{self.path} was measured with other {' and '.join(other)}: give another path, or delete the file."
             )
 
+    def _check_writable(self):
+        try:
+            with tempfile.NamedTemporaryFile(prefix=f"{self.path.name}.", dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"{self.path} can't be written ({error.strerror}): give a path in a folder that exists and can be "
+                "written to."
+            ) from None
+
     def skip(self, x):
         self._see(x)
 
@@ -79,12 +94,16 @@ class Unfinished:
         return [np.concatenate(column) for column in zip(*self.parts, strict=True)]
 
     def _see(self, x):
-        for part in keras.tree.flatten(x) if self.path is not None else ():
-            self.seen.update(np.ascontiguousarray(ops.convert_to_numpy(part)).tobytes())
+        for number, part in enumerate(keras.tree.flatten(x) if self.path is not None else ()):
+            seen = self.seen.setdefault(number, hashlib.sha256())
+            seen.update(np.ascontiguousarray(ops.convert_to_numpy(part)).tobytes())
+
+    def _fingerprint(self):
+        return " ".join(seen.hexdigest() for seen in self.seen.values())
 
     def _check_examples(self):
         if self.expected is not None:
-            self._refuse(["examples"] if self.seen.hexdigest() != self.expected else [])
+            self._refuse(["examples"] if self._fingerprint() != self.expected else [])
             self.expected = None
 
     def _write(self):
@@ -92,7 +111,7 @@ class Unfinished:
         with manifest.atomic(self.path) as file:
             np.savez(
                 file,
-                seen=self.seen.hexdigest(),
+                seen=self._fingerprint(),
                 columns=len(columns),
                 **{f"of_{name}": value for name, value in self.identity.items()},
                 **{f"column_{number}": column for number, column in enumerate(columns)},
@@ -102,9 +121,15 @@ class Unfinished:
     def __enter__(self):
         return self
 
-    def __exit__(self, *error):
-        if self.path is not None and self.added:
+    def __exit__(self, kind, *error):
+        if self.path is None or not self.added:
+            return
+        try:
             self._write()
+        except OSError as unwritten:
+            if kind is not None:
+                raise
+            warnings.warn(f"{self.path} couldn't be written, and lacks the last examples: {unwritten}", stacklevel=3)
 
 
 def _weights(model):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.flows.base import Flow
 
 
@@ -47,12 +48,15 @@ class _Affine(Flow):
 
     Args:
         steps: int.
-        hidden: units of the networks' hidden layers.
+        hidden: units of the networks' hidden layers, a sequence of ints.
+
+    Raises:
+        ValueError: for a number of steps or of units below 1.
     """
 
     def __init__(self, steps, hidden=(64,), **kwargs):
         super().__init__(steps, **kwargs)
-        self.hidden = tuple(hidden)
+        self.hidden = arguments.sizes("hidden", hidden)
 
     def get_config(self):
         return {**super().get_config(), "hidden": self.hidden}

@@ -27,8 +27,17 @@ class Flow(keras.layers.Layer, abc.ABC):
 
     def build(self, input_shape, context_shape=None):
         """input_shape: (None, latent_dim). context_shape: (None, units) where the maps depend on an image."""
-        self.latent_dim = input_shape[-1]
+        self.latent_dim, self.context_dim = input_shape[-1], _units(context_shape)
         super().build(input_shape)
+
+    def build_for(self, input_shape, context_shape=None):
+        """`build`, but for a flow that something else has built: ValueError where it doesn't fit."""
+        if not self.built:
+            self.build(input_shape, context_shape)
+        found, expected = (self.latent_dim, self.context_dim), (input_shape[-1], _units(context_shape))
+        if found != expected:
+            of_flow, here = (f"{latents} latents and a context of {units}" for latents, units in (found, expected))
+            raise ValueError(f"The {type(self).__name__} was built for {of_flow}, and here are {here}: make another.")
 
     @abc.abstractmethod
     def call(self, eps, context=None):
@@ -40,6 +49,10 @@ class Flow(keras.layers.Layer, abc.ABC):
 
     def get_config(self):
         return {**super().get_config(), "steps": self.steps}
+
+
+def _units(context_shape):
+    return 0 if context_shape is None else context_shape[-1]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,9 +33,15 @@ class HierarchicalVAE(VAE):
 
     Raises:
         ValueError: where the networks, the likelihood and the prior don't fit each other.
+        TypeError: for a VAE's posterior=, whose place the posteriors have.
     """
 
     def __init__(self, encoder, posteriors, priors, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
+        if kwargs.get("posterior") is not None:
+            raise TypeError(
+                f"posterior is {kwargs['posterior']!r}; a HierarchicalVAE's q(z|x) is made of the networks in "
+                "posteriors=, each a normal of diagonal covariance: leave posterior= out."
+            )
         posteriors, priors = list(posteriors), list(priors)
         if len(posteriors) < 2 or len(priors) != len(posteriors) - 1:
             raise ValueError(
@@ -86,7 +92,7 @@ class HierarchicalVAE(VAE):
             )
         return outputs * levels if len(outputs) == 1 else outputs
 
-    def _top(self, features, training):
+    def _top(self, features, training=False):
         network = self.posteriors[-1]
         return self.posterior_family.distribution(self.outputs_of(network, inputs_of(network, features[-1:]), training))
 
@@ -100,8 +106,7 @@ class HierarchicalVAE(VAE):
         """p(z) as a distribution of `count` equal rows, a `kvae.distributions.Chain`."""
 
         def top_posterior(x):
-            features = self._features(self.outputs_of(self.encoder, self._scaled(x), training))
-            return self._top(features, training)
+            return self._top(self._features(self.outputs_of(self.encoder, self._scaled(x))))
 
         top = self.prior.distribution(count, top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)

@@ -24,8 +24,8 @@ class LatentVariableMixin:
         return self.conditional(z, training).log_prob(x)
 
     def prior_distribution(self, count=1, training=False):
-        """p(z) as a distribution of `count` equal rows."""
-        return self.prior.distribution(count, lambda x: self.posterior(x, training))
+        """p(z) as a distribution of `count` equal rows. training: passed to networks that p(z) has of its own."""
+        return self.prior.distribution(count, self.posterior)
 
     def draw(self, x, samples=1, *, index=None, training=False, prior=None, doubly_reparameterized=False):
         """Draw z ~ q(z|x) and score it: a `Draw`, in nats.
@@ -53,7 +53,8 @@ class LatentVariableMixin:
         if doubly_reparameterized:
             path = WeightedPath()
             z = path(z)
-            log_posterior = constant.log_prob(z)
+            scored = constant.log_prob(z)  # for its gradient alone: the draw's own value has no rounding of z in it
+            log_posterior = ops.stop_gradient(log_posterior) + (scored - ops.stop_gradient(scored))
 
         def by_sample(values):
             return ops.reshape(values, (-1, samples))

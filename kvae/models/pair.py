@@ -15,6 +15,8 @@ class PairModel(LatentModel):
     A subclass gives `check_networks`, which reads what they put out and raises ValueError for a bad pair.
     """
 
+    _copying = False
+
     def __init__(self, encoder, decoder, **kwargs):
         super().__init__(**kwargs)
         for role, network in (("encoder", encoder), ("decoder", decoder)):
@@ -37,18 +39,20 @@ class PairModel(LatentModel):
     def _try_copy(self, event_shape):
         """Build a copy first, so that a shape which is refused leaves the networks fit for another."""
         state = random.getstate()  # from which Keras would draw the seeds of the copy's initializers
+        PairModel._copying = True
         try:
             copy = type(self).from_config(self.get_config())
         except Exception:  # networks that Keras can't copy
             return
         finally:
+            PairModel._copying = False
             random.setstate(state)
         copy.build_parts(event_shape)
 
     def _build_if_shape_is_known(self):
         shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
         shape = shape[0] if isinstance(shape, list) else shape
-        if isinstance(shape, tuple) and shape and None not in shape[1:]:
+        if isinstance(shape, tuple) and shape and None not in shape[1:] and not PairModel._copying:
             self.build(shape)
 
     def build_parts(self, event_shape):

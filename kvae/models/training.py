@@ -84,6 +84,7 @@ class TrainedModel(CheckedModel):
             return replicas.logs(self.get_metrics_result())
 
     def _take_step(self, gradients, before, reported):
+        gradients = replicas.clipped(self.optimizer, gradients)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
         self._report(*reported)
 
@@ -158,8 +159,8 @@ class TrainedModel(CheckedModel):
         that isn't the model's first and isn't given an initial_epoch goes on behind the steps that it has taken.
 
         A model made under a `tf.distribute` strategy trains on all its replicas, with the weights that one would have:
-        batches are those of all replicas together. Clipping by norm is each replica's own; steps_per_execution,
-        jit_compile and accumulated gradients raise ValueError.
+        batches are those of all replicas together, and all workers must be given the same data; a batch_size that the
+        workers don't divide, steps_per_execution, jit_compile and accumulated gradients raise ValueError.
         """
         replicas.check(self)
         check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
@@ -187,7 +188,8 @@ class TrainedModel(CheckedModel):
         if not isinstance(x, tf.data.Dataset) and (
             checkpoint or arrays.as_stream(parts, self.distribute_strategy, kwargs)
         ):
-            x, y, sample_weight = arrays.streamed(parts, kwargs, repeats=bool(checkpoint)), None, None
+            repeats = bool(checkpoint) or replicas.workers(self.distribute_strategy) > 1
+            x, y, sample_weight = arrays.streamed(parts, kwargs, repeats), None, None
         steps = steps_per_epoch or arrays.length(x)
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
@@ -250,6 +252,7 @@ class TrainedModel(CheckedModel):
 
     def predict(self, x, *, steps=None, **kwargs):
         """Reconstructions, as `reconstruct` gives them: `keras.Model.predict` after x was checked."""
+        x, *_ = streams.fit_arguments(x, None, None)
         x, *_ = arrays.once((self._checked(x, "x", steps),), self.distribute_strategy, kwargs)
         x = distributed(x, self.distribute_strategy, once=True)
         self._group_for(steps)

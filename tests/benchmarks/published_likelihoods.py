@@ -44,6 +44,7 @@ PUBLISHED = {
     "two-layer": "-227.37 +- 0.1",
     "two-layer-vampprior": "-226.72 +- 0.08",
 }
+BINARIZING = {"train": 1, "validation": 2, "test": 3}  # seeds
 
 
 def gated(h, units=UNITS):
@@ -97,6 +98,18 @@ MODELS = {
 }
 
 
+SETTINGS = {
+    "images": [IMAGES, 10_000, 10_000],
+    "batch": BATCH,
+    "gated_units": [UNITS, UNITS],
+    "latents": LATENTS,
+    "log_var_bounds": LOG_VAR_BOUNDS,
+    "epochs_of_warm_up": WARM_UP,
+    "patience": PATIENCE,
+    "most_epochs": [EPOCHS, MORE_EPOCHS],
+    "seeds_of_binarizing": BINARIZING,
+    "draws": DRAWS,
+}
 MORE = {
     "-annealed": lambda: kvae.ELBO(),
     "-iwae": lambda: kvae.IWAE(8, "doubly_reparameterized"),
@@ -133,8 +146,12 @@ def data(data_dir, runs):
     if not (packed / "manifest.json").exists():
         kvae.data.pack(kvae.data.load("fashion_mnist", validation=1 / 6, shuffle=0, data_dir=data_dir), packed)
     train, validation, test = kvae.data.load(packed, BATCH, shuffle=IMAGES)
-    binarize = kvae.data.binarize
-    return binarize(train, 1), binarize(validation, 2, anew=False), binarize(test, 3, anew=False)
+    binarize, seeds = kvae.data.binarize, BINARIZING
+    return (
+        binarize(train, seeds["train"]),
+        binarize(validation, seeds["validation"], anew=False),
+        binarize(test, seeds["test"], anew=False),
+    )
 
 
 class Protocol(keras.callbacks.Callback):
@@ -239,10 +256,10 @@ def measure(name, seed, data_dir, runs):
         "validation_bound": round(-state["best"], 3),
         "cpu_seconds": round(state["cpu_seconds"]),
         "settings": {
-            "batch": BATCH,
+            **SETTINGS,
             "learning_rate": model.optimizer.get_config()["learning_rate"],
             "objective": keras.saving.serialize_keras_object(model.loss),
-            "draws": DRAWS,
+            "prior": keras.saving.serialize_keras_object(model.prior),
         },
         "versions": {package: importlib.metadata.version(package) for package in ("keras", "tensorflow-cpu")},
         "columns_of_training": ["training loss at beta 1", "validation bound, negative"],
@@ -258,11 +275,12 @@ def table():
     print("| --- | --- | --- | --- | --- | --- |")
     for path in sorted(HERE.glob("*.json")):
         run = json.loads(path.read_text())
-        epochs = f"{run['epochs']}" if run["ended_by_the_rule"] else f"{run['epochs']}, not ended by the rule"
-        published = PUBLISHED.get(run["model"], "")
+        epochs = f"{run['from_epoch']} + {run['epochs']}" if run["from_epoch"] else f"{run['epochs']}"
+        if not run["ended_by_the_rule"]:
+            epochs += ", not ended by the rule"
         print(
             f"| {run['model']} | {run['seed']} | {epochs} | {run['test_log_likelihood']:.2f} +- "
-            f"{run['sampling_error']:.3f} | {run['test_elbo']:.2f} | {published} |"
+            f"{run['sampling_error']:.3f} | {run['test_elbo']:.2f} | {PUBLISHED.get(run['model'], '')} |"
         )
 
 
