@@ -95,7 +95,7 @@ def uses_of_packed_data(folder):
     def pass_a_map(batches):
         shape = batches * BATCH_SIZE, FEATURES
         x = np.lib.format.open_memmap(folder / f"{batches}.npy", "w+", "float32", shape)
-        # The order of shuffled rows takes some bytes a row, here up to half of the headroom.
+        # The order of shuffled rows is held, and grows with their number.
         vae.fit(x, batch_size=BATCH_SIZE, shuffle=False, validation_data=x, verbose=0)
         vae.evaluate(x, batch_size=BATCH_SIZE, verbose=0)
         vae.predict(x, batch_size=BATCH_SIZE, steps=2, verbose=0)  # whose reconstructions are held

@@ -1,4 +1,5 @@
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import tensorflow as tf
 from small_models import dense_vae, same_weights
 
+from kvae.callbacks import Checkpoint
 from kvae.data import Stream
 from kvae.data.arrays import in_memory
 from kvae.data.stream import drawn
@@ -133,12 +135,23 @@ def test_evaluate_and_predict_read_arrays_as_streams_of_them(tmp_path, monkeypat
         assert found == pytest.approx(expected, rel=1e-6)
         np.testing.assert_allclose(model.predict(images, batch_size=7, verbose=0), codes, atol=1e-6)
     np.testing.assert_allclose(model.predict(IMAGES, batch_size=7, steps=2, verbose=0), codes[:14], atol=1e-6)
+    for parts in (IMAGES,), (IMAGES, weights), [IMAGES, weights, weights]:
+        np.testing.assert_allclose(model.predict(parts, batch_size=7, verbose=0), codes, atol=1e-6)
     with pytest.raises(ValueError, match="as many examples"):
         model.evaluate(IMAGES, sample_weight=weights[1:], verbose=0)
     fresh = fitted()
     with pytest.raises(ValueError, match="as many examples"):
         fresh.fit(IMAGES, sample_weight=weights[1:], verbose=0)
     assert not fresh.optimizer.built
+
+
+def test_a_run_on_what_was_made_of_a_stream_is_told_that_it_is_not_repeated(tmp_path):
+    model = fitted()
+    with pytest.warns(UserWarning, match="made from a Stream"):
+        model.fit(shuffled().prefetch(1), verbose=0, callbacks=[Checkpoint(tmp_path / "plain")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fitted().fit(shuffled(), verbose=0, callbacks=[Checkpoint(tmp_path / "stream")])
 
 
 class Interrupts(keras.callbacks.Callback):
