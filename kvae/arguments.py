@@ -2,16 +2,17 @@
 
 import math
 import numbers
+import warnings
 
 
-def whole(name, value, least):
+def integer_at_least(name, value, least):
     """The value as an int. Raises ValueError unless it is an integer of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
     return int(value)
 
 
-def number(name, value):
+def real(name, value):
     """The value as a float. Raises TypeError unless it is a real number, ValueError unless it is finite."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} is {value!r}; expected a number.")
@@ -33,7 +34,7 @@ def seed(value, random=True):
 def sizes(name, values):
     """The values as a tuple of ints. Raises ValueError unless they are a sequence of integers of at least 1."""
     try:
-        return tuple(whole(name, value, 1) for value in values)
+        return tuple(integer_at_least(name, value, 1) for value in values)
     except (TypeError, ValueError):
         raise ValueError(
             f"{name} is {values!r}; expected a sequence of integers of at least 1, such as ({_such(name)})."
@@ -42,3 +43,16 @@ def sizes(name, values):
 
 def _such(name):
     return "28, 28, 1" if name == "shape" else "64, 32"
+
+
+def renamed(old, old_value, new, value):
+    """The value of the argument `new`, which used to be `old`; a value given as `old` is taken, with a warning.
+
+    Raises TypeError where both are given.
+    """
+    if old_value is None:
+        return value
+    if value is not None:
+        raise TypeError(f"{old} and {new} are both given; {old} is the old name of {new}: leave it out.")
+    warnings.warn(f"{old}= is now {new}=; the old name goes with the next release.", DeprecationWarning, stacklevel=3)
+    return old_value

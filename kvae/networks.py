@@ -14,16 +14,17 @@ _INITIALIZER = "he_normal"
 _HALVING = {"strides": 2, "padding": "same", "kernel_initializer": _INITIALIZER}
 
 
-def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu", posterior=None):
+def dense_encoder(shape, latent_dim, hidden=(512, 256), activation="relu", posterior_family=None, posterior=None):
     """x (n, *shape) through dense layers of `hidden` units to [z_mean, z_log_var], each (n, latent_dim).
 
-    With hidden=() both are linear in x. posterior: one of kvae.posteriors that reads more than these two.
+    With hidden=() both are linear in x. posterior_family: one of kvae.posteriors that reads more than these two.
     """
+    posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
     x = layers.Input(arguments.sizes("shape", shape), name="x")
     h = layers.Flatten()(x)
     for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
-    return _encoder(x, h, latent_dim, posterior)
+    return _encoder(x, h, latent_dim, posterior_family)
 
 
 def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outputs=1):
@@ -31,8 +32,8 @@ def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outpu
 
     outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. With hidden=() linear in z.
     """
-    shape, outputs = arguments.sizes("shape", shape), arguments.whole("outputs", outputs, 1)
-    z = layers.Input((arguments.whole("latent_dim", latent_dim, 1),), name="z")
+    shape, outputs = arguments.sizes("shape", shape), arguments.integer_at_least("outputs", outputs, 1)
+    z = layers.Input((arguments.integer_at_least("latent_dim", latent_dim, 1),), name="z")
     h = z
     for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
@@ -40,7 +41,7 @@ def dense_decoder(shape, latent_dim, hidden=(256, 512), activation="relu", outpu
     return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
 
 
-def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu", posterior=None):
+def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu", posterior_family=None, posterior=None):
     """Images (n, height, width, channels), halved once per entry of `filters`, to [z_mean, z_log_var].
 
     Args:
@@ -49,19 +50,20 @@ def conv_encoder(shape, latent_dim, filters=None, units=256, activation="relu", 
         filters: channels after each halving; by default 32, then 64s, until a side is odd or at most 4.
         units: of the dense layer before the code.
         activation: of all layers but the last.
-        posterior: one of kvae.posteriors that reads more than [z_mean, z_log_var].
+        posterior_family: one of kvae.posteriors that reads more than [z_mean, z_log_var].
 
     Raises:
         ValueError: for a shape that isn't an image's or can't be halved so often.
     """
+    posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
     shape, filters = _filters(shape, filters)
     x = layers.Input(shape, name="x")
     h = x
     for channels in filters:
         h = layers.Conv2D(channels, 4, activation=activation, **_HALVING)(h)
-    units = arguments.whole("units", units, 1)
+    units = arguments.integer_at_least("units", units, 1)
     h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(layers.Flatten()(h))
-    return _encoder(x, h, latent_dim, posterior)
+    return _encoder(x, h, latent_dim, posterior_family)
 
 
 def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", outputs=1):
@@ -70,10 +72,10 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
     outputs: 1 for a mean or logits, 2 where the likelihood also reads a log-variance. Raises as `conv_encoder`.
     """
     shape, filters = _filters(shape, filters)
-    units, outputs = arguments.whole("units", units, 1), arguments.whole("outputs", outputs, 1)
+    units, outputs = arguments.integer_at_least("units", units, 1), arguments.integer_at_least("outputs", outputs, 1)
     height, width, channels = shape
     small = (height >> len(filters), width >> len(filters), filters[-1])
-    z = layers.Input((arguments.whole("latent_dim", latent_dim, 1),), name="z")
+    z = layers.Input((arguments.integer_at_least("latent_dim", latent_dim, 1),), name="z")
     h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(z)
     h = layers.Dense(math.prod(small), activation, kernel_initializer=_INITIALIZER)(h)
     h = layers.Reshape(small)(h)
@@ -84,7 +86,7 @@ def conv_decoder(shape, latent_dim, filters=None, units=256, activation="relu", 
 
 
 def _encoder(x, h, latent_dim, posterior):
-    latent_dim = arguments.whole("latent_dim", latent_dim, 1)
+    latent_dim = arguments.integer_at_least("latent_dim", latent_dim, 1)
     heads = posterior.outputs(latent_dim) if posterior else {"z_mean": latent_dim, "z_log_var": latent_dim}
     return Model(x, [layers.Dense(units, name=name)(h) for name, units in heads.items()], name="encoder")
 

@@ -185,7 +185,7 @@ class IWAE(Objective):
     def __init__(self, samples=50, gradient="plain"):
         if gradient not in ("plain", "doubly_reparameterized"):
             raise ValueError(f"gradient is {gradient!r}; expected 'plain' or 'doubly_reparameterized'.")
-        self.samples = arguments.whole("samples", samples, 1)
+        self.samples = arguments.integer_at_least("samples", samples, 1)
         self.gradient = gradient
         self.doubly_reparameterized = gradient == "doubly_reparameterized"
 

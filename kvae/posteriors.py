@@ -39,7 +39,7 @@ class Posterior(keras.layers.Layer, abc.ABC):
             listing = ", ".join(f"{name} (n, {units})" for name, units in expected.items())
             raise ValueError(
                 f"The encoder gives outputs of shapes {shapes}; {type(self).__name__} reads [{listing}]. The networks "
-                "of kvae.networks give that with the argument posterior=."
+                "of kvae.networks give that with the argument posterior_family=."
             )
 
 
@@ -101,7 +101,7 @@ class FlowPosterior(Posterior):
         super().__init__(**kwargs)
         if not isinstance(flow, Flow):
             raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Planar(steps=8).")
-        self.flow, self.context = flow, arguments.whole("context", context, 0)
+        self.flow, self.context = flow, arguments.integer_at_least("context", context, 0)
 
     @property
     def scores_any_z(self):

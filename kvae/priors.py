@@ -62,7 +62,7 @@ class MixtureOfGaussians(Prior):
 
     def __init__(self, components=50, **kwargs):
         super().__init__(**kwargs)
-        self.components = arguments.whole("components", components, 1)
+        self.components = arguments.integer_at_least("components", components, 1)
 
     def build(self, input_shape, event_shape=None):
         shape = (self.components, input_shape[-1])
@@ -99,11 +99,11 @@ class VampPrior(Prior):
 
     def __init__(self, components=500, initial_mean=0.05, initial_std=0.01, bounds=(0.0, 1.0), **kwargs):
         super().__init__(**kwargs)
-        self.components = arguments.whole("components", components, 1)
+        self.components = arguments.integer_at_least("components", components, 1)
         if bounds is not None and not (np.shape(bounds) == (2,) and bounds[0] < bounds[1]):
             raise ValueError(f"bounds is {bounds!r}; expected (low, high) with low < high, or None.")
-        self.initial_mean = arguments.number("initial_mean", initial_mean)
-        self.initial_std = arguments.number("initial_std", initial_std)
+        self.initial_mean = arguments.real("initial_mean", initial_mean)
+        self.initial_std = arguments.real("initial_std", initial_std)
         self.bounds = None if bounds is None else tuple(bounds)
 
     def build(self, input_shape, event_shape=None):

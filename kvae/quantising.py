@@ -26,7 +26,7 @@ class VectorQuantizer(keras.layers.Layer):
     def __init__(self, codes=512, seed=None, **kwargs):
         # Not in half precision, in which near codes are one.
         super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
-        self.codes, self.seed = arguments.whole("codes", codes, 2), arguments.seed(seed)
+        self.codes, self.seed = arguments.integer_at_least("codes", codes, 2), arguments.seed(seed)
 
     def build(self, input_shape):
         """input_shape: (None, ..., d)."""

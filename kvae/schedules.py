@@ -84,10 +84,10 @@ class CyclicalWarmUp(WarmUp):
     """
 
     def __init__(self, cycles=4, ramp=0.5, steps=None, end=1.0):
-        if not 0 < arguments.number("ramp", ramp) <= 1:
+        if not 0 < arguments.real("ramp", ramp) <= 1:
             raise ValueError(f"ramp is {ramp!r}; expected a share of a cycle in (0, 1].")
         super().__init__(steps, 1.0 if steps is None else None, end)
-        self.cycles, self.ramp = arguments.whole("cycles", cycles, 1), float(ramp)
+        self.cycles, self.ramp = arguments.integer_at_least("cycles", cycles, 1), float(ramp)
 
     def __call__(self, step):
         progress = self.progress(step)

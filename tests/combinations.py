@@ -31,7 +31,7 @@ OBJECTIVES = {
 
 
 def made(prior, posterior, **arguments):
-    return dense_vae(prior=PRIORS[prior](), posterior=POSTERIORS[posterior](), **arguments)
+    return dense_vae(prior=PRIORS[prior](), posterior_family=POSTERIORS[posterior](), **arguments)
 
 
 def z_below(covariance):

@@ -7,11 +7,11 @@ import kvae
 from kvae.networks import dense_decoder, dense_encoder
 
 
-def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, posterior=None, activation="relu", **arguments):
+def dense_vae(shape=(6,), latent_dim=2, seed=0, outputs=1, posterior_family=None, activation="relu", **arguments):
     return kvae.VAE(
-        dense_encoder(shape, latent_dim, hidden=(8,), activation=activation, posterior=posterior),
+        dense_encoder(shape, latent_dim, hidden=(8,), activation=activation, posterior_family=posterior_family),
         dense_decoder(shape, latent_dim, hidden=(8,), activation=activation, outputs=outputs),
-        posterior=posterior,
+        posterior_family=posterior_family,
         seed=seed,
         **arguments,
     )

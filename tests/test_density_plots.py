@@ -63,7 +63,7 @@ def test_the_aggregate_posterior_is_filled_and_the_priors_lines_hold_their_share
 
 
 def test_the_aggregate_posterior_is_the_mean_over_images():
-    vae = dense_vae((2,), posterior=kvae.posteriors.FullNormal(), prior=kvae.VampPrior(3, bounds=None))
+    vae = dense_vae((2,), posterior_family=kvae.posteriors.FullNormal(), prior=kvae.VampPrior(3, bounds=None))
     points, density = filled(plots.aggregate_posterior(vae, X, size=30))
     each = np.exp(np.stack([vae.posterior(X).pairwise_log_prob(row) for row in points.astype("float32")]))
     mean = each.mean(axis=-1)
@@ -79,7 +79,7 @@ def test_they_draw_in_the_axes_given():
 
 def test_errors_say_what_came():
     vae, _ = linear_vae()
-    planar = dense_vae((2,), posterior=kvae.posteriors.FlowPosterior(kvae.flows.Planar(2)))
+    planar = dense_vae((2,), posterior_family=kvae.posteriors.FlowPosterior(kvae.flows.Planar(2)))
     for message, call in {
         "VAE has latent_dim 3; densities are drawn": lambda: plots.aggregate_posterior(dense_vae((2,), 3), X),
         "This FlowPosterior scores only the z": lambda: plots.posterior(planar, X),

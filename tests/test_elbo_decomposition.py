@@ -124,7 +124,7 @@ def test_a_report_of_many_latents_has_ten_in_text_and_all_in_html(rng):
 
 @pytest.mark.parametrize("posterior, advised", [(None, True), (kvae.posteriors.FullNormal(), False)])
 def test_a_report_advises_another_posterior_than_the_models_own(rng, posterior, advised):
-    model = small_models.dense_vae(posterior=posterior)
+    model = small_models.dense_vae(posterior_family=posterior)
     for name, offset in (("z_mean", 3.0), ("z_log_var", -4.0)):
         model.encoder.get_layer(name).bias.assign([offset, offset])
     findings = " ".join(evaluation.report(model, rng.random((60, 6)), samples=50).findings)
@@ -166,7 +166,7 @@ def test_what_has_no_closed_form_is_left_out(rng):
     x = rng.random((30, 6))
     found = evaluation.aggregate_posterior(small_models.dense_vae(prior=kvae.VampPrior(5)), x)
     assert found.latents["kl"] is None and found.latents["mutual_information"].shape == (2,)
-    planar = small_models.dense_vae(posterior=kvae.posteriors.FlowPosterior(kvae.flows.Planar(2)))
+    planar = small_models.dense_vae(posterior_family=kvae.posteriors.FlowPosterior(kvae.flows.Planar(2)))
     with pytest.raises(ValueError, match="scores only"):
         evaluation.aggregate_posterior(planar, x)
     assert "mutual" not in str(evaluation.report(planar, x, samples=5))

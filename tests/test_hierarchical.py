@@ -197,8 +197,10 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"posteriors\[1\] gives outputs of shapes \[\(None, 2\)\]; expected"):
         kvae.HierarchicalVAE(encoder, [normal([8, 2], 3), layers.Dense(2)], [normal([2], 3)], decoder)
     networks = [normal([8, 2], 3), normal([8], 2)], [normal([2], 3)], decoder
-    with pytest.raises(TypeError, match=r"posterior is <FullNormal.*networks in posteriors=.*leave posterior= out"):
-        kvae.HierarchicalVAE(encoder, *networks, posterior=kvae.posteriors.FullNormal())
+    with pytest.raises(
+        TypeError, match=r"posterior_family is <FullNormal.*networks in posteriors=.*leave posterior_family= out"
+    ):
+        kvae.HierarchicalVAE(encoder, *networks, posterior_family=kvae.posteriors.FullNormal())
 
 
 def test_a_report_advises_what_it_takes(rng):

@@ -27,10 +27,10 @@ def linear(rng, float64):
     def model(posterior, off=0.0):
         """With the exact posterior, or the closest there is, its means `off` by so much and its deviations e^off."""
         made = kvae.VAE(
-            dense_encoder((FEATURES,), LATENTS, hidden=(), posterior=posterior),
+            dense_encoder((FEATURES,), LATENTS, hidden=(), posterior_family=posterior),
             dense_decoder((FEATURES,), LATENTS, hidden=()),
             kvae.GaussianLikelihood(NOISE),
-            posterior=posterior,
+            posterior_family=posterior,
             seed=0,
         )
         made.decoder.layers[1].set_weights([weights.T, bias])
@@ -142,7 +142,7 @@ def test_the_doubly_reparameterized_gradient_is_its_formula(rng, float64, prior,
         with tf.GradientTape(persistent=True) as inner:
             at = tf.stop_gradient(z)
             inner.watch(at)
-            log_joint = model.conditional(at).log_prob(tf.repeat(x, samples, axis=0))
+            log_joint = model.decoder_distribution(at).log_prob(tf.repeat(x, samples, axis=0))
             log_joint += model.prior_distribution().log_prob(at)
             log_w = log_joint - q.log_prob(at)
         weights = tf.reshape(tf.nn.softmax(tf.reshape(log_w, (4, samples)), axis=1), (-1,)) / 4

@@ -281,7 +281,7 @@ def test_a_learned_prior_and_another_posterior_are_weighed_as_they_are(rng, argu
     model = small_models.dense_vae(likelihood="bernoulli", **arguments)
     model.encoder.get_layer("z_log_var").set_weights([np.zeros((8, 2)), np.zeros(2)])
     x = (rng.random((3, 6)) < 0.4).astype("float32")
-    conditional = model.conditional(model.prior_distribution(100_000).sample(0))
+    conditional = model.decoder_distribution(model.prior_distribution(100_000).sample(0))
     exact = [np.log(np.mean(np.exp(conditional.log_prob(row[None])))) for row in x]
     np.testing.assert_allclose(log_likelihood(model, x, samples=20_000).values, exact, atol=0.05)
 

@@ -152,6 +152,6 @@ def test_half_precision_networks_leave_densities_in_single(rng):
 def test_an_encoder_without_what_the_posterior_reads_is_refused():
     plain = dense_vae()
     with pytest.raises(ValueError, match=r"FullNormal reads \[z_mean \(n, 2\), z_log_var \(n, 2\), z_below \(n, 1\)\]"):
-        kvae.VAE(plain.encoder, plain.decoder, posterior=FullNormal())
-    with pytest.raises(TypeError, match="posterior is 'full'; expected one of"):
-        kvae.VAE(plain.encoder, plain.decoder, posterior="full")
+        kvae.VAE(plain.encoder, plain.decoder, posterior_family=FullNormal())
+    with pytest.raises(TypeError, match="posterior_family is 'full'; expected one of"):
+        kvae.VAE(plain.encoder, plain.decoder, posterior_family="full")

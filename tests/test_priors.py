@@ -190,8 +190,8 @@ def test_gradients_are_central_differences(rng, float64, prior, posterior, objec
             lambda: made("vamp", "diagonal").prior.start_at(np.zeros((4, 6), "uint8")),
             r"uint8 of shape \(4, 6\); expected",
         ),
-        (lambda: dense_vae(latent_dim=1, posterior=FullNormal()), "FullNormal of 1 latent is a DiagonalNormal"),
-        (lambda: dense_vae(latent_dim=1, posterior=POSTERIORS["coupling"]()), "needs at least 2 latents"),
+        (lambda: dense_vae(latent_dim=1, posterior_family=FullNormal()), "FullNormal of 1 latent is a DiagonalNormal"),
+        (lambda: dense_vae(latent_dim=1, posterior_family=POSTERIORS["coupling"]()), "needs at least 2 latents"),
         (lambda: FlowPosterior(Planar(2), context=-1), "context is -1"),
         (lambda: shared_flow(), "The prior and the posterior have one Coupling between them.*make a flow for each"),
         (lambda: shared_flow(context=3), "The prior and the posterior have one Coupling between them"),
@@ -208,17 +208,17 @@ def test_what_makes_no_sense_is_refused(make, message):
 
 def shared_flow(context=0):
     flow = Coupling(2, hidden=(4,))
-    return dense_vae(prior=kvae.FlowPrior(flow), posterior=FlowPosterior(flow, context))
+    return dense_vae(prior=kvae.FlowPrior(flow), posterior_family=FlowPosterior(flow, context))
 
 
 def test_a_flow_that_was_built_for_something_else_is_refused():
     flow = Coupling(2, hidden=(4,))
     dense_vae(latent_dim=4, prior=kvae.FlowPrior(flow))
-    dense_vae(latent_dim=4, posterior=FlowPosterior(flow))
+    dense_vae(latent_dim=4, posterior_family=FlowPosterior(flow))
     with pytest.raises(ValueError, match="Coupling was built for 4 latents and a context of 0, and here are 6 latents"):
         dense_vae(latent_dim=6, prior=kvae.FlowPrior(flow))
     with pytest.raises(ValueError, match=r"4 latents and a context of 0.* 4 latents and a context of 3: make another"):
-        dense_vae(latent_dim=4, posterior=FlowPosterior(flow, context=3))
+        dense_vae(latent_dim=4, posterior_family=FlowPosterior(flow, context=3))
 
 
 def test_a_prior_of_another_models_images_is_refused():

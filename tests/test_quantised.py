@@ -95,7 +95,7 @@ def test_the_numbers_are_numpys_and_depend_on_no_batch_size(x):
     expected = {
         "loss": reconstruction + 1.5 * quantisation,
         "reconstruction_loss": reconstruction,
-        "quantisation_loss": quantisation,
+        "quantization_loss": quantisation,
         "elbo": -reconstruction - 4 * np.log(16),
         "perplexity": np.exp(scipy.stats.entropy(np.bincount(codes.ravel()))),
     }

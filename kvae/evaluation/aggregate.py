@@ -102,7 +102,7 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
             f"q(z) is a mixture of the data's posteriors, and this {type(model.posterior_family).__name__} scores only "
             "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal()."
         )
-    components = arguments.whole("components", components, 2)
+    components = arguments.integer_at_least("components", components, 2)
     rng = np.random.default_rng(arguments.seed(seed)).spawn(1)[0]  # not what x itself may have been drawn with
     x, examples = _subset(map(model._read, streams.batches(model._checked(data, "data"), batch_size)), components, rng)
     kept = min(components, examples)

@@ -69,7 +69,7 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
     seed = _checked(seed, examples=examples, steps=steps, chains=chains, leapfrogs=leapfrogs)
     generator = keras.random.SeedGenerator(seed)
     z = model.prior_distribution(examples).sample(generator)
-    x = model.conditional(z).sample(generator)
+    x = model.decoder_distribution(z).sample(generator)
     anneal = _annealing(model, steps, chains, leapfrogs)
     lower, sizes = _forwards(anneal, model, x, steps, chains, seed)
     log_weights, _ = anneal["backwards"](x, tf.repeat(z, chains, axis=0), 4 * seed + 2, sizes)
@@ -78,7 +78,7 @@ def bidirectional(model, examples=100, steps=1_000, chains=16, leapfrogs=10, *, 
 
 def _checked(seed, **counts):
     for name, value in counts.items():
-        arguments.whole(name, value, 1)
+        arguments.integer_at_least(name, value, 1)
     return arguments.seed(seed, random=False)
 
 
@@ -112,7 +112,7 @@ def _annealing(model, steps, chains, leapfrogs):
         repeated = tf.nest.map_structure(lambda part: tf.repeat(part, chains, axis=0), x)
 
         def log_likelihood(z):
-            return model.log_conditional(repeated, z)
+            return model.log_likelihood(repeated, z)
 
         def log_density(z, beta):
             with tf.GradientTape() as tape:

@@ -53,13 +53,13 @@ def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
     drawing.check_simulates(model)
     drawing.check_has_posterior(model)
     for name, value, least in (("runs", runs, 1), ("draws", draws, 1), ("bins", bins, 2)):
-        arguments.whole(name, value, least)
+        arguments.integer_at_least(name, value, least)
     if (draws + 1) % bins:
         raise ValueError(f"bins is {bins} and draws {draws}; expected bins to divide draws + 1.")
     generator, ranks = keras.random.SeedGenerator(arguments.seed(seed)), []
     for start in range(0, runs, _ROWS):
         z = model.prior_distribution(min(_ROWS, runs - start)).sample(generator)
-        posterior = model.posterior(model.conditional(z).sample(generator))
+        posterior = model.posterior(model.decoder_distribution(z).sample(generator))
         drawn = ops.reshape(posterior.repeat(draws).sample(generator), (len(z), draws, -1))
         ranks.append(ops.convert_to_numpy(ops.sum(drawn < z[:, None], axis=1)))
     ranks = np.concatenate(ranks)

@@ -116,7 +116,7 @@ def elbo_decomposition(
     See `log_likelihood`, whose estimate the last term depends on, and `aggregate_posterior`, which takes `components`.
     Returns a `Decomposition`.
     """
-    samples, seed = arguments.whole("samples", samples, 1), arguments.seed(seed, random=False)
+    samples, seed = arguments.integer_at_least("samples", samples, 1), arguments.seed(seed, random=False)
     split = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
     found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
     return Decomposition(found, split)

@@ -36,7 +36,7 @@ def scorer(model, rows=None):
             example = tf.range(start, tf.minimum(start + rows, total)) // size
             z, log_posterior = posterior.take(example).rsample_and_log_prob(eps[start : start + rows])
             repeated = tf.nest.map_structure(lambda part: tf.gather(part, example), x)
-            values = tf.stack([model.log_conditional(repeated, z), prior.log_prob(z), log_posterior], axis=1)
+            values = tf.stack([model.log_likelihood(repeated, z), prior.log_prob(z), log_posterior], axis=1)
             return start + rows, parts.write(tf.cast(start // rows, "int32"), values)
 
         parts = tf.TensorArray(dtype, tf.cast(-(-total // rows), "int32"), infer_shape=False, element_shape=(None, 3))

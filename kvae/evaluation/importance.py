@@ -130,7 +130,7 @@ def log_likelihood(
     that the numbers depend neither on the batches nor, but for rounding, on `rows`.
 
     Args:
-        model: one with `posterior`, `log_conditional` and `prior_distribution`: a VAE of any kind, or a PCA.
+        model: one with `posterior`, `log_likelihood` and `prior_distribution`: a VAE of any kind, or a PCA.
         data: a stream of batches or an array, of one order, as the model reads it.
         samples: int, k.
         seed: int, of the noise.
@@ -150,8 +150,8 @@ def log_likelihood(
         OSError: for a file that can't be written.
     """
     draws.check_has_posterior(model)
-    samples, seed = arguments.whole("samples", samples, 1), arguments.seed(seed, random=False)
-    rows = None if rows is None else arguments.whole("rows", rows, 1)
+    samples, seed = arguments.integer_at_least("samples", samples, 1), arguments.seed(seed, random=False)
+    rows = None if rows is None else arguments.integer_at_least("rows", rows, 1)
     counts = _counts(samples)
     numbers = " ".join(field.name for field in dataclasses.fields(LogLikelihood))
     unfinished = Unfinished(resume, model, samples=samples, seed=seed, numbers=numbers)

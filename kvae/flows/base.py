@@ -23,7 +23,7 @@ class Flow(keras.layers.Layer, abc.ABC):
     def __init__(self, steps, **kwargs):
         # Not in half precision, where the log-determinants would be off: here the probabilities begin.
         super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
-        self.steps = arguments.whole("steps", steps, 1)
+        self.steps = arguments.integer_at_least("steps", steps, 1)
 
     def build(self, input_shape, context_shape=None):
         """input_shape: (None, latent_dim). context_shape: (None, units) where the maps depend on an image."""

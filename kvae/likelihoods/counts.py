@@ -71,7 +71,7 @@ class NegativeBinomialLikelihood(_CountLikelihood):
             raise ValueError(
                 f"dispersion is {dispersion!r}; expected 'feature', 'shared', 'decoder' or a positive number."
             )
-        arguments.number("initial_dispersion", initial_dispersion)
+        arguments.real("initial_dispersion", initial_dispersion)
         if not _is_positive(initial_dispersion):
             raise ValueError(f"initial_dispersion is {initial_dispersion!r}; expected a positive number.")
         self.dispersion = float(dispersion) if fixed else dispersion
@@ -92,7 +92,7 @@ class NegativeBinomialLikelihood(_CountLikelihood):
     def log_dispersion(self):
         """The logarithm of the dispersion where it doesn't depend on z: a scalar, or the features' shape."""
         if self.dispersion == "decoder":
-            raise ValueError("The dispersion is the decoder's: ask model.conditional(z) for it.")
+            raise ValueError("The dispersion is the decoder's: ask model.decoder_distribution(z) for it.")
         if self.dispersion in ("feature", "shared"):
             return ops.convert_to_tensor(self.raw_log_dispersion) * GAIN
         return ops.convert_to_tensor(math.log(self.dispersion), dtype=self.variable_dtype)

@@ -35,8 +35,8 @@ class GaussianLikelihood(Likelihood):
         known = math.isfinite(variance) and variance > 0 if fixed else variance in ("shared", "pixel", "decoder")
         if not known:
             raise ValueError(f"variance is {variance!r}; expected 'shared', 'pixel', 'decoder' or a positive number.")
-        arguments.number("initial_variance", initial_variance)
-        arguments.number("min_variance", min_variance)
+        arguments.real("initial_variance", initial_variance)
+        arguments.real("min_variance", min_variance)
         if not 0 < min_variance < initial_variance:
             raise ValueError(
                 f"initial_variance is {initial_variance!r} and min_variance {min_variance!r}; expected "
@@ -62,7 +62,7 @@ class GaussianLikelihood(Likelihood):
     def log_var(self):
         """The logarithm of the variance where it doesn't depend on z: a scalar, or an image's shape."""
         if self.variance == "decoder":
-            raise ValueError("The variance is the decoder's: ask model.conditional(z) for it.")
+            raise ValueError("The variance is the decoder's: ask model.decoder_distribution(z) for it.")
         if self.variance in ("shared", "pixel"):
             return self._floored(ops.convert_to_tensor(self.raw_log_var) * GAIN)
         return ops.convert_to_tensor(math.log(self.variance), dtype=self.variable_dtype)

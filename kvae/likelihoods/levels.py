@@ -33,8 +33,8 @@ class DiscretizedLogisticLikelihood(Likelihood):
 
     def __init__(self, components=10, levels=256, **kwargs):
         super().__init__(**kwargs)
-        self.components = arguments.whole("components", components, 1)
-        self.levels = arguments.whole("levels", levels, 2)
+        self.components = arguments.integer_at_least("components", components, 1)
+        self.levels = arguments.integer_at_least("levels", levels, 2)
         self.expected, self.takes_pixels = _levels_expected(self.levels), self.levels == 256
 
     def decoder_shape(self, event_shape):
@@ -79,7 +79,7 @@ class CategoricalLikelihood(Likelihood):
 
     def __init__(self, levels=None, **kwargs):
         super().__init__(**kwargs)
-        self.levels = levels if levels is None else arguments.whole("levels", levels, 2)
+        self.levels = levels if levels is None else arguments.integer_at_least("levels", levels, 2)
         self.expected = _levels_expected(self.levels) if self.levels else "one 1 among zeros along the last axis"
         self.takes_pixels = self.levels == 256
 

@@ -70,7 +70,7 @@ class LatentModel(TrainedModel):
         self.check_built()
         seed = arguments.seed(seed)
         generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
-        return arguments.whole("count", count, 1), generator
+        return arguments.integer_at_least("count", count, 1), generator
 
     # Codes and images
 

@@ -83,6 +83,6 @@ def check_numbers(epochs=None, **asked):
     """Raise ValueError for numbers of steps, epochs or rows that are none."""
     for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
         if asked.get(name) is not None:
-            arguments.whole(name, asked[name], 1)
+            arguments.integer_at_least(name, asked[name], 1)
     if epochs is not None:
-        arguments.whole("epochs", epochs, 0)
+        arguments.integer_at_least("epochs", epochs, 0)

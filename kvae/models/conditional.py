@@ -19,7 +19,7 @@ class ConditionalVAE(VAE):
     models", section 2.2. Its elbo bounds log p(x|y).
 
     It reads (x, y): a stream of them, or fit(x, y). Where a VAE's methods take x, they take the pair (x, y) here, and
-    `decode`, `conditional` and `inverse_transform` take (z, y).
+    `decode`, `decoder_distribution` and `inverse_transform` take (z, y).
 
     y is class numbers, integers (n,) below label_dim, of which the networks see one 1 among 0s, or numbers
     (n, label_dim), which they see as they are. Class numbers that aren't below it raise ValueError.
@@ -28,19 +28,19 @@ class ConditionalVAE(VAE):
         encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to what the posterior reads.
         decoder: a Keras model from [z, y] to what the likelihood reads.
         label_dim: int, the number of classes, or of y's columns.
-        likelihood, prior, posterior, seed: as a VAE's; the prior is no VampPrior, whose images have no labels.
+        likelihood, prior, posterior_family, seed: as a VAE's; the prior is no VampPrior, whose images have no labels.
 
     Raises:
         ValueError: where the networks, the likelihood and the prior don't fit each other.
     """
 
     def __init__(
-        self, encoder, decoder, label_dim, likelihood="gaussian", prior=None, posterior=None, seed=None, **kwargs
+        self, encoder, decoder, label_dim, likelihood="gaussian", prior=None, posterior_family=None, seed=None, **kwargs
     ):
         if isinstance(prior, VampPrior):
             raise ValueError("A VampPrior is made of images without labels, whose q(z|x,y) isn't known: use another.")
-        self.label_dim = arguments.whole("label_dim", label_dim, 1)  # before what builds the model with it
-        super().__init__(encoder, decoder, likelihood, prior, posterior, seed, **kwargs)
+        self.label_dim = arguments.integer_at_least("label_dim", label_dim, 1)  # before what builds the model with it
+        super().__init__(encoder, decoder, likelihood, prior, posterior_family, seed, **kwargs)
 
     def symbol(self, shape, dtype=None):
         return [super().symbol(shape, dtype), super().symbol((self.label_dim,), dtype)]
@@ -106,17 +106,17 @@ class ConditionalVAE(VAE):
             )
         return ops.cast(y, self.variable_dtype)
 
-    def conditional(self, z, training=False):
+    def decoder_distribution(self, z, training=False):
         """p(x|z,y) for the pair (z, y)."""
-        return super().conditional(self._scaled(z), training)
+        return super().decoder_distribution(self._scaled(z), training)
 
-    def log_conditional(self, x, z, training=False):
+    def log_likelihood(self, x, z, training=False):
         """log p(x|z,y), (n,), in nats, for the pair (x, y)."""
         return self.conditional_at(x, z, training).log_prob(self._scaled(x)[0])
 
     def conditional_at(self, x, z, training=False):
         """p(x|z,y) for z (n, latent_dim) and the y of the pair (x, y)."""
-        return self.conditional((z, self._scaled(x)[1]), training)
+        return self.decoder_distribution((z, self._scaled(x)[1]), training)
 
     def call(self, x, training=False):
         return self.conditional_at(x, self.encode(x)).mean
@@ -139,7 +139,7 @@ class ConditionalVAE(VAE):
         if not one and len(y) != count:
             raise ValueError(f"There are {len(y)} labels for {count} images; expected one, or one for each.")
         y = np.repeat(y[None], count, axis=0) if one else y
-        conditional = self.conditional((self.prior_distribution(count).sample(generator), y))
+        conditional = self.decoder_distribution((self.prior_distribution(count).sample(generator), y))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)
 
     def get_config(self):

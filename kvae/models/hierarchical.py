@@ -33,14 +33,15 @@ class HierarchicalVAE(VAE):
 
     Raises:
         ValueError: where the networks, the likelihood and the prior don't fit each other.
-        TypeError: for a VAE's posterior=, whose place the posteriors have.
+        TypeError: for a VAE's posterior_family=, whose place the posteriors have.
     """
 
     def __init__(self, encoder, posteriors, priors, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
-        if kwargs.get("posterior") is not None:
+        family = kwargs.pop("posterior_family", kwargs.pop("posterior", None))
+        if family is not None:
             raise TypeError(
-                f"posterior is {kwargs['posterior']!r}; a HierarchicalVAE's q(z|x) is made of the networks in "
-                "posteriors=, each a normal of diagonal covariance: leave posterior= out."
+                f"posterior_family is {family!r}; a HierarchicalVAE's q(z|x) is made of the networks in "
+                "posteriors=, each a normal of diagonal covariance: leave posterior_family= out."
             )
         posteriors, priors = list(posteriors), list(priors)
         if len(posteriors) < 2 or len(priors) != len(posteriors) - 1:
@@ -111,14 +112,14 @@ class HierarchicalVAE(VAE):
         top = self.prior.distribution(count, top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
 
-    def conditional(self, z, training=False):
+    def decoder_distribution(self, z, training=False):
         """p(x|z) for z (n, latent_dim)."""
         inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
         return self.likelihood.distribution(self.outputs_of(self.decoder, inputs, training))
 
     def get_config(self):
         config = super().get_config()
-        del config["posterior"]
+        del config["posterior_family"]
         # The priors first: what posteriors share with them is then still shared when it's loaded.
         networks = {"priors": self.priors, "posteriors": self.posteriors}
         serialized = {name: [keras.saving.serialize_keras_object(n) for n in list_] for name, list_ in networks.items()}

@@ -9,19 +9,19 @@ from kvae.objectives import Draw
 
 
 class LatentVariableMixin:
-    """x comes from an unobserved z. Needs `posterior`, `conditional`, `prior`, `sampling` and `sample_seed`."""
+    """x comes from an unobserved z, with a `posterior`, a `decoder_distribution`, a `prior` and a `sampling` layer."""
 
     def posterior(self, x, training=False):
         """q(z|x), a distribution of n rows over z."""
         raise NotImplementedError
 
-    def conditional(self, z, training=False):
+    def decoder_distribution(self, z, training=False):
         """p(x|z), a distribution of n rows over x."""
         raise NotImplementedError
 
-    def log_conditional(self, x, z, training=False):
+    def log_likelihood(self, x, z, training=False):
         """log p(x|z), (n,), in nats."""
-        return self.conditional(z, training).log_prob(x)
+        return self.decoder_distribution(z, training).log_prob(x)
 
     def prior_distribution(self, count=1, training=False):
         """p(z) as a distribution of `count` equal rows. training: passed to networks that p(z) has of its own."""
@@ -39,7 +39,7 @@ class LatentVariableMixin:
             doubly_reparameterized: bool, whether the posterior's parameters get the gradient of Tucker et al. (2019)
                 from the importance-weighted bound: through z alone, once more weighted; the numbers are the same.
         """
-        samples, x = arguments.whole("samples", samples, 1), self._scaled(x)
+        samples, x = arguments.integer_at_least("samples", samples, 1), self._scaled(x)
         posterior = self.posterior(x, training)
         prior = self.prior_distribution(training=training) if prior is None else prior
         batch = ops.shape(keras.tree.flatten(x)[0])[0]
@@ -61,7 +61,7 @@ class LatentVariableMixin:
 
         draw = Draw(
             z=ops.reshape(z, (-1, samples, self.latent_dim)),
-            log_likelihood=by_sample(self.log_conditional(x, z, training)),
+            log_likelihood=by_sample(self.log_likelihood(x, z, training)),
             log_prior=by_sample(prior.log_prob(z)),
             log_posterior=by_sample(log_posterior),
             kl=self.prior.kl_divergence(posterior),
@@ -82,5 +82,5 @@ class LatentVariableMixin:
             array (count, ...).
         """
         count, generator = self._sampling_of(count, seed)
-        conditional = self.conditional(self.prior_distribution(count).sample(generator))
+        conditional = self.decoder_distribution(self.prior_distribution(count).sample(generator))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)

@@ -8,6 +8,8 @@ from keras import ops
 
 from kvae.models.base import LatentModel
 
+_RENAMED = {"posterior": "posterior_family"}  # in files of 0.1.0
+
 
 class PairModel(LatentModel):
     """A latent model made of two networks, an encoder and a decoder.
@@ -84,6 +86,7 @@ class PairModel(LatentModel):
 
     @classmethod
     def from_config(cls, config):
+        config = {_RENAMED.get(name, name): value for name, value in config.items()}
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 

@@ -31,8 +31,8 @@ class PCA(LatentVariableMixin, LatentModel):
 
     Its density is probabilistic PCA (Tipping and Bishop 1999), the linear VAE's optimum: z ~ N(0, I),
     x ~ N(W z + mean, noise_variance I), with the maximum likelihood W and noise variance, and the exact posterior, so
-    that every draw's bound equals log p(x). `posterior`, `conditional` and `draw` speak of that z, whose posterior
-    mean is a score shrunk by sqrt(variance - noise_variance) / variance. Reports `loss`, -log p(x) in nats;
+    that every draw's bound equals log p(x). `posterior`, `decoder_distribution` and `draw` speak of that z, whose
+    posterior mean is a score shrunk by sqrt(variance - noise_variance) / variance. Reports `loss`, -log p(x) in nats;
     `log_likelihood`; and `squared_error` of the reconstruction.
 
     Args:
@@ -59,14 +59,14 @@ class PCA(LatentVariableMixin, LatentModel):
 
     def __init__(self, latent_dim, seed=None, solver="auto", tolerance=1e-5, max_passes=12, **kwargs):
         super().__init__(**{"dtype": "float64", **kwargs})
-        self.latent_dim = arguments.whole("latent_dim", latent_dim, 1)
+        self.latent_dim = arguments.integer_at_least("latent_dim", latent_dim, 1)
         self.seed = arguments.seed(seed)
         if solver not in pca_solvers.SOLVERS:
             raise ValueError(f"solver is {solver!r}; expected one of {pca_solvers.SOLVERS}.")
-        if not 0 <= arguments.number("tolerance", tolerance) < 1:
+        if not 0 <= arguments.real("tolerance", tolerance) < 1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a share of the explained variance in [0, 1).")
         self.solver, self.tolerance = solver, float(tolerance)
-        self.max_passes = arguments.whole("max_passes", max_passes, 2)
+        self.max_passes = arguments.integer_at_least("max_passes", max_passes, 2)
         self.prior = StandardNormal(dtype=self.dtype_policy)
         self.sampling = Sampling(seed=self.seed, dtype=self.dtype_policy)
         self.sample_seed = keras.random.SeedGenerator(self.seed)
@@ -144,7 +144,7 @@ class PCA(LatentVariableMixin, LatentModel):
         mean = self.encode(x) * self._scale / self.explained_variance
         return Normal(mean, ops.zeros_like(mean) + ops.log(self.noise_variance / self.explained_variance))
 
-    def conditional(self, z, training=False):
+    def decoder_distribution(self, z, training=False):
         """p(x|z) = N(W z + mean, noise_variance I), W = components^T sqrt(explained_variance - noise_variance)."""
         return Normal(self.decode(z * self._scale), ops.log(self.noise_variance))
 

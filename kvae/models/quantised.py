@@ -20,7 +20,7 @@ class VQVAE(PairModel):
     Van den Oord, Vinyals and Kavukcuoglu (2017), "Neural discrete representation learning", equation 3: minimises
     -log p(x|e) + ||sg[z] - e||^2 + commitment ||z - sg[e]||^2, z being the encoder's vectors, e the nearest of the
     codebook, sg what has no gradient; all of it summed over an example. Reports `loss`; `reconstruction_loss`,
-    -log p(x|e); `quantisation_loss`, ||z - e||^2; `elbo`, -reconstruction_loss - positions log K, which bounds the log
+    -log p(x|e); `quantization_loss`, ||z - e||^2; `elbo`, -reconstruction_loss - positions log K, which bounds the log
     p(x) of codes that are uniform; and `perplexity`, exp of the entropy of all the codes of the data: of K, how many
     are in use.
 
@@ -37,7 +37,7 @@ class VQVAE(PairModel):
         ValueError: where the networks and the likelihood don't fit each other.
     """
 
-    reported = ("loss", "reconstruction_loss", "quantisation_loss", "elbo")
+    reported = ("loss", "reconstruction_loss", "quantization_loss", "elbo")
 
     def __init__(self, encoder, decoder, codes=512, commitment=0.25, likelihood="gaussian", seed=None, **kwargs):
         super().__init__(encoder, decoder, **kwargs)
@@ -75,7 +75,7 @@ class VQVAE(PairModel):
         """The encoder's vectors before they are quantised: x (n, ...) to (n, ..., d)."""
         return self.outputs_of(self.encoder, self._scaled(x), training)[0]
 
-    def conditional(self, vectors, training=False):
+    def decoder_distribution(self, vectors, training=False):
         """p(x|e) for the codebook's vectors e (n, ..., d)."""
         return self.likelihood.distribution(self.outputs_of(self.decoder, vectors, training))
 
@@ -85,15 +85,15 @@ class VQVAE(PairModel):
 
     def decode(self, z):
         """The images' means of codes, integers (n, *code_shape)."""
-        return self.conditional(self.quantizer.embed(z)).mean
+        return self.decoder_distribution(self.quantizer.embed(z)).mean
 
     def losses_per_example(self, x, training=False, index=None):
         vectors = self.vectors(x, training)
-        reconstruction = -self.conditional(self.quantizer(vectors), training).log_prob(x)
+        reconstruction = -self.decoder_distribution(self.quantizer(vectors), training).log_prob(x)
         codebook, commitment = self.quantizer.distances(vectors)
         return reconstruction + codebook + self.commitment * commitment, {
             "reconstruction_loss": reconstruction,
-            "quantisation_loss": codebook,
+            "quantization_loss": codebook,
             "elbo": -reconstruction - self.latent_dim * math.log(self.quantizer.codes),
             "codes": self.quantizer.nearest(vectors),
         }
@@ -169,7 +169,7 @@ class VQVAE(PairModel):
         with np.errstate(divide="ignore"):
             logits = np.log(frequencies).astype(self.variable_dtype)
         drawn = ops.transpose(keras.random.categorical(logits, count, dtype="int32", seed=generator))
-        conditional = self.conditional(self.quantizer.embed(ops.reshape(drawn, (count, *self.code_shape))))
+        conditional = self.decoder_distribution(self.quantizer.embed(ops.reshape(drawn, (count, *self.code_shape))))
         return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)
 
     def get_config(self):

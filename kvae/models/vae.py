@@ -30,8 +30,7 @@ class VAE(LatentVariableMixin, PairModel):
         decoder: a Keras model from z (n, latent_dim) to what the likelihood reads.
         likelihood: p(x|z), such as `GaussianLikelihood()`; "gaussian" or "bernoulli" for their defaults.
         prior: p(z), such as `VampPrior(500)`; None is the standard normal.
-        posterior: q(z|x), such as `kvae.posteriors.FullNormal()`; None is a normal of diagonal covariance. The layer
-            stays with the model as `posterior_family`.
+        posterior_family: q(z|x), such as `kvae.posteriors.FullNormal()`; None is a normal of diagonal covariance.
         seed: int or None (random), of the sampling noise.
 
     Raises:
@@ -40,15 +39,19 @@ class VAE(LatentVariableMixin, PairModel):
 
     reported = ("loss", "reconstruction_loss", "kl_loss", "elbo")
 
-    def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, posterior=None, seed=None, **kwargs):
+    def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, posterior_family=None, seed=None, **kwargs):
+        posterior_family = arguments.renamed(
+            "posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family
+        )
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
         self.prior = StandardNormal(dtype=self.variable_dtype) if prior is None else prior
         if not isinstance(self.prior, Prior):
             raise TypeError(f"prior is {prior!r}; expected a kvae prior such as kvae.StandardNormal().")
-        self.posterior_family = DiagonalNormal(dtype=self.variable_dtype) if posterior is None else posterior
+        family = posterior_family
+        self.posterior_family = DiagonalNormal(dtype=self.variable_dtype) if family is None else family
         if not isinstance(self.posterior_family, Posterior):
-            raise TypeError(f"posterior is {posterior!r}; expected one of kvae.posteriors, such as FullNormal().")
+            raise TypeError(f"posterior_family is {family!r}; expected one of kvae.posteriors, such as FullNormal().")
         self.prior.check_posterior(self.posterior_family)
         self.seed = seed = arguments.seed(seed)
         self.sampling = Sampling(seed=seed, dtype=self.variable_dtype)
@@ -93,13 +96,13 @@ class VAE(LatentVariableMixin, PairModel):
         """q(z|x) for x (n, ...)."""
         return self.posterior_family.distribution(self.outputs_of(self.encoder, self._scaled(x), training))
 
-    def conditional(self, z, training=False):
+    def decoder_distribution(self, z, training=False):
         """p(x|z) for z (n, latent_dim)."""
         return self.likelihood.distribution(self.outputs_of(self.decoder, z, training))
 
     def conditional_at(self, x, z, training=False):
         """p(x|z) for z (n, latent_dim), and for what else it depends on of x (n, ...): here nothing."""
-        return self.conditional(z, training)
+        return self.decoder_distribution(z, training)
 
     def kl_groups(self):
         """How many columns the closed form of KL(q(z|x) || p(z)) has, one a latent or fewer; 0 where there is none."""
@@ -112,7 +115,7 @@ class VAE(LatentVariableMixin, PairModel):
         return self.posterior(x).mean
 
     def decode(self, z):
-        return self.conditional(z).mean
+        return self.decoder_distribution(z).mean
 
     def losses_per_example(self, x, training=False, index=None):
         loss = self.loss
@@ -132,7 +135,7 @@ class VAE(LatentVariableMixin, PairModel):
             )
 
     def get_config(self):
-        parts = {"likelihood": self.likelihood, "prior": self.prior, "posterior": self.posterior_family}
+        parts = {"likelihood": self.likelihood, "prior": self.prior, "posterior_family": self.posterior_family}
         return {
             **super().get_config(),
             **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},

@@ -89,12 +89,12 @@ def _kl(model, x):
 def prior_of_codes(model):
     """(mean, standard deviation) of a normal prior of the codes, each (latent_dim,); None where there is none.
 
-    PCA's prior isn't one: its codes are scores, which `decode` takes and `conditional` doesn't.
+    PCA's prior isn't one: its codes are scores, which `decode` takes and `decoder_distribution` doesn't.
     """
-    if not hasattr(model, "conditional"):
+    if not hasattr(model, "decoder_distribution"):
         return None
     z = ops.ones((1, model.latent_dim), dtype=model.variable_dtype)
     prior = model.prior_distribution()
-    if not hasattr(prior, "log_var") or not np.allclose(model.decode(z), model.conditional(z).mean):
+    if not hasattr(prior, "log_var") or not np.allclose(model.decode(z), model.decoder_distribution(z).mean):
         return None
     return ops.convert_to_numpy(prior.mean)[0], np.exp(0.5 * ops.convert_to_numpy(prior.log_var)[0])

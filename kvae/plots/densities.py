@@ -81,7 +81,7 @@ def posterior(model, x, index=0, *, size=100, ax=None):
     q, prior = model.posterior(x), model.prior_distribution()
 
     def log_joint(z):
-        return model.log_conditional(model._scaled(np.repeat(x, len(z), axis=0)), z) + prior.log_prob(z)
+        return model.log_likelihood(model._scaled(np.repeat(x, len(z), axis=0)), z) + prior.log_prob(z)
 
     def log_q(z):
         return q.pairwise_log_prob(z)[:, 0]

@@ -126,7 +126,7 @@ figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols
 #
 # | symbol | in kvae |
 # | --- | --- |
-# | $p(z)$, $p(x \mid z)$, $q(z \mid x)$ | `vae.prior_distribution()`, `vae.conditional(z)`, `vae.posterior(x)` |
+# | $p(z)$, $p(x \mid z)$, $q(z \mid x)$ | `vae.prior_distribution()`, `vae.decoder_distribution(z)`, `vae.posterior(x)` |
 # | $\mathbb E_q[\log p(x \mid z)]$ | `-reconstruction_loss` |
 # | $\mathrm{KL}(q(z \mid x) \Vert p(z))$ | `kl_loss` |
 # | ELBO | `elbo`; its negative is what `kvae.ELBO()` minimises |
@@ -347,7 +347,7 @@ kvae.plots.latents(vae, (test, labels));
 #    one image take with ten latents? Set `answer` below.
 # 2. Replace `likelihood="bernoulli"` by `kvae.GaussianLikelihood()` and train on the grey images, `digits.images / 16`
 #    with the same frame. What has to change in `HandWrittenVAE`, and what in `joint_and_q`?
-# 3. Give the networks and the VAE `posterior=kvae.posteriors.FullNormal()`, whose ellipses may be tilted. Which of the
+# 3. Give the networks and the VAE `posterior_family=kvae.posteriors.FullNormal()`, whose ellipses may be tilted. Which of the
 #    three images of section 5 does it help? (In `joint_and_q`, $\log q$ is then
 #    `q.pairwise_log_prob(grid.astype("float32"))[:, i]`.)
 

@@ -237,7 +237,7 @@ class ScoreFunctionVAE(kvae.VAE):
     def draw(self, x, samples=1, **keywords):
         draw = super().draw(x, samples, **keywords)
         z = tf.stop_gradient(draw.z[:, 0])
-        log_p, log_q = self.log_conditional(x, z), self.posterior(x).log_prob(z)
+        log_p, log_q = self.log_likelihood(x, z), self.posterior(x).log_prob(z)
         weight = tf.stop_gradient(log_p - self.baseline * tf.reduce_mean(log_p))
         return draw._replace(log_likelihood=(log_p + weight * (log_q - tf.stop_gradient(log_q)))[:, None])
 
@@ -277,7 +277,7 @@ z_mean, z_log_var = tf.repeat(q.mean, 5_000, axis=0), tf.repeat(q.log_var, 5_000
 
 
 def f(z):
-    return vae.log_conditional(copies, z)
+    return vae.log_likelihood(copies, z)
 
 
 average = tf.reduce_mean(f(kvae.Sampling(seed=1)([z_mean, z_log_var])))

@@ -60,7 +60,7 @@ kvae.plots.canvas.show_tiles(None, train[:24], 12);
 # | symbol | in kvae |
 # | --- | --- |
 # | the gap, $I(x; z)$, the mismatch | `gap`, `mutual_information`, `aggregate_kl` in `kvae.evaluation` |
-# | $q(z \mid x)$, $p(z)$, the bound | `kvae.VAE(..., posterior=, prior=)`, `compile(loss=)` |
+# | $q(z \mid x)$, $p(z)$, the bound | `kvae.VAE(..., posterior_family=, prior=)`, `compile(loss=)` |
 #
 # Here is a function that makes and trains a model. A first model is trained for some epochs. All others start from
 # its two networks and go on, each with one argument changed: what differs between them is then due to that argument
@@ -68,13 +68,13 @@ kvae.plots.canvas.show_tiles(None, train[:24], 12);
 
 
 # %%
-def trained(prior=None, posterior=None, loss=None):
+def trained(prior=None, posterior_family=None, loss=None):
     keras.utils.set_random_seed(1)
     sizes = {"shape": train.shape[1:], "latent_dim": 2, "hidden": HIDDEN}
-    pair = kvae.networks.dense_encoder(**sizes, posterior=posterior), kvae.networks.dense_decoder(**sizes)
+    pair = kvae.networks.dense_encoder(**sizes, posterior_family=posterior_family), kvae.networks.dense_decoder(**sizes)
     for network, weights in zip(pair, start, strict=False):  # some posteriors have more weights: those are new
         network.set_weights(weights + network.get_weights()[len(weights) :])
-    vae = kvae.VAE(*pair, "bernoulli", prior, posterior, seed=1)
+    vae = kvae.VAE(*pair, "bernoulli", prior, posterior_family, seed=1)
     vae.compile(kvae.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * len(train) // BATCH)), loss)
     vae.fit(train, epochs=EPOCHS, batch_size=BATCH, verbose=0)
     return vae
@@ -143,8 +143,8 @@ kvae.plots.posterior(models["IWAE"], test, index=one, ax=right);
 
 # %%
 coupling = kvae.flows.Coupling(steps=4, hidden=(32,))
-add("FullNormal", posterior=kvae.posteriors.FullNormal())
-add("FlowPosterior", posterior=kvae.posteriors.FlowPosterior(coupling, context=16))
+add("FullNormal", posterior_family=kvae.posteriors.FullNormal())
+add("FlowPosterior", posterior_family=kvae.posteriors.FlowPosterior(coupling, context=16))
 axes = plt.subplots(1, 3, figsize=(11, 3.8))[1]
 for ax, name in zip(axes, ("ELBO", "FullNormal", "FlowPosterior"), strict=True):
     kvae.plots.posterior(models[name], test, index=one, ax=ax)
@@ -243,7 +243,7 @@ ax.legend(fontsize=8);
 #
 # 1. The ELBO gives away the gap, $\mathrm{KL}(q(z \mid x) \Vert p(z \mid x))$, and pays for the mismatch,
 #    $\mathrm{KL}(q(z) \Vert p(z))$. Both can be measured, and each has its own cure.
-# 2. More draws (`kvae.IWAE`) or more shapes (`posterior=`) are cures for the gap, a learned prior (`prior=`) for the
+# 2. More draws (`kvae.IWAE`) or more shapes (`posterior_family=`) are cures for the gap, a learned prior (`prior=`) for the
 #    mismatch. Each is one argument of the same model and the same `fit`.
 # 3. Compare models by $\log p(x)$, image by image, with an error. The ELBO of an IWAE is no measure of the model.
 #
