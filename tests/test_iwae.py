@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from combinations import made, z_below
+from combinations import gradient, made, z_below
 
 import kvae
 from kvae.networks import dense_decoder, dense_encoder
@@ -47,15 +47,6 @@ def linear(rng, float64):
 
     marginal = scipy.stats.multivariate_normal(bias, weights @ weights.T + NOISE * np.eye(FEATURES))
     return model, marginal.logpdf(x), tf.constant(x)
-
-
-def gradient(model, x, samples, doubly, index=None):
-    """Of the mean loss, by each trainable weight."""
-    with tf.GradientTape() as tape:
-        draw = model.draw(x, samples, doubly_reparameterized=doubly, index=index)
-        loss = -tf.reduce_mean(draw.importance_weighted_bound)
-    variables = [weight.value for weight in model.trainable_weights]
-    return [np.asarray(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]
 
 
 def test_a_full_normal_is_the_exact_posterior_of_a_linear_decoder(linear):

@@ -25,27 +25,27 @@ MUTATIONS = {
     "test_iwae.py::test_a_full_normal_is_the_exact_posterior_of_a_linear_decoder": [
         ("objectives.py", "self.log_prior - self.log_posterior", "self.log_prior + self.log_posterior"),
     ],
-    "test_distributions.py::test_kl_divergence_is_the_integral_of_its_definition": [
+    "distributions/test_distributions.py::test_kl_divergence_is_the_integral_of_its_definition": [
         ("distributions/normal.py", "0.5 * (ops.square(standardised)", "(ops.square(standardised)"),
         ("distributions/normal.py", "(difference) - difference", "(difference) + difference"),
     ],
-    "test_distributions.py::test_normal_log_prob_is_scipys": [
+    "distributions/test_distributions.py::test_normal_log_prob_is_scipys": [
         ("distributions/normal.py", "-0.5 * sum_event(ops.square(standardised)", "-sum_event(ops.square(standardised)"),
     ],
-    "test_distributions.py::test_samples_have_the_distributions_moments": [
+    "distributions/test_distributions.py::test_samples_have_the_distributions_moments": [
         ("distributions/normal.py", "ops.exp(0.5 * self.log_var)", "ops.exp(self.log_var)"),
     ],
-    "test_distributions.py::test_bernoulli_log_prob_is_scipys": [
+    "distributions/test_distributions.py::test_bernoulli_log_prob_is_scipys": [
         ("distributions/base.py", "return ops.sum(values", "return ops.mean(values"),
         ("distributions/bernoulli.py", "- _sum_softplus", "+ _sum_softplus"),
     ],
-    "test_counts.py::test_log_probs_are_scipys": [
+    "distributions/test_counts.py::test_log_probs_are_scipys": [
         ("distributions/counts.py", "- self.mean - log_rising", "- self.mean + log_rising"),
     ],
-    "test_counts.py::test_a_negative_binomial_likelihood_is_scipys": [
+    "distributions/test_counts.py::test_a_negative_binomial_likelihood_is_scipys": [
         ("likelihoods/counts.py", "(outputs[0]), log_dispersion)", "(outputs[0]), -log_dispersion)"),
     ],
-    "test_discrete.py::test_the_mixtures_log_prob_is_scipys": [
+    "distributions/test_discrete.py::test_the_mixtures_log_prob_is_scipys": [
         ("distributions/discrete.py", "level + 0.5 - means", "level - means"),
     ],
     "test_posteriors.py::test_a_full_normals_kl_is_the_textbooks": [
@@ -57,14 +57,14 @@ MUTATIONS = {
     "test_priors.py::test_a_mixture_of_gaussians_is_scipys_and_integrates_to_1": [
         ("priors.py", "ops.log_softmax(self.logits)", "ops.convert_to_tensor(self.logits)"),
     ],
-    "test_flows.py::test_the_log_determinant_is_the_jacobians": [
+    "flows/test_flows.py::test_the_log_determinant_is_the_jacobians": [
         ("flows/affine.py", "sign * ops.sum(log_scale", "sign * ops.mean(log_scale"),
         ("flows/planar.py", "log_determinant + ops.log1p", "log_determinant - ops.log1p"),
     ],
-    "test_flows.py::test_a_draw_is_scored_as_any_other_z": [
+    "flows/test_flows.py::test_a_draw_is_scored_as_any_other_z": [
         ("flows/base.py", "log_prob(u) + log_determinant", "log_prob(u) - log_determinant"),
     ],
-    "test_likelihood_estimates.py::test_with_the_exact_posterior_every_draw_weighs_log_p_of_x": [
+    "evaluation/test_likelihood_estimates.py::test_with_the_exact_posterior_every_draw_weighs_log_p_of_x": [
         ("evaluation/importance.py", "+ log_prior - log_posterior", "- log_prior - log_posterior"),
         ("evaluation/importance.py", "total - math.log(counts[-1])", "total"),
     ],
@@ -81,6 +81,7 @@ def run(root, *tests):
 def copy(tmp_path):
     for folder in ("kvae", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "benchmarks"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 

@@ -4,11 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from combinations import PRIORS
+from combinations import PRIORS, gradient
 from hierarchical_models import SIZES, linear_gaussian, network, normal, two_layer
 from keras import layers
-from test_every_likelihood import CASES
-from test_iwae import gradient
+from likelihood_cases import CASES
 
 import kvae
 from kvae.distributions import Normal

@@ -12,6 +12,7 @@ import traceback
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import ENVIRONMENT
 from small_models import dense_vae, same_weights
 
 import kvae
@@ -148,7 +149,7 @@ def under_a_cap(tmp_path_factory):
         __file__,
         str(tmp_path_factory.mktemp("cap") / "packed"),
     ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, env=ENVIRONMENT)
     lines = [line for line in ended.stdout.splitlines() if line.startswith("[")]
     return dict(json.loads(line) for line in lines), ended.stderr[-2000:]
 

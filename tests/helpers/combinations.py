@@ -47,3 +47,12 @@ def normals(rng, rows, dtype="float64"):
     mean, log_var = rng.normal(size=(rows, 4)), rng.uniform(-6, 2, size=(rows, 4))
     scipys = [scipy.stats.multivariate_normal(m, np.diag(np.exp(v))) for m, v in zip(mean, log_var, strict=True)]
     return Normal(tf.constant(mean, dtype), tf.constant(log_var, dtype)), scipys
+
+
+def gradient(model, x, samples, doubly, index=None):
+    """Of the mean loss, by each trainable weight."""
+    with tf.GradientTape() as tape:
+        draw = model.draw(x, samples, doubly_reparameterized=doubly, index=index)
+        loss = -tf.reduce_mean(draw.importance_weighted_bound)
+    variables = [weight.value for weight in model.trainable_weights]
+    return [np.asarray(g) for g in tape.gradient(loss, variables, unconnected_gradients="zero")]

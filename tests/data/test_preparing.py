@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 OTHERS = "incomplete.ABCDEF_1.0.0"
 
 

@@ -21,7 +21,7 @@ from kvae.callbacks import Checkpoint
 from kvae.data.arrays import in_memory
 from kvae.models import places
 
-KILLED = pathlib.Path(__file__).with_name("killed.py")
+KILLED = pathlib.Path(__file__).parents[1] / "helpers" / "killed.py"
 
 
 def plan(name, folder):
@@ -47,6 +47,7 @@ def killed(tmp_path_factory):
     return plan("quick", tmp_path_factory.mktemp("killed"))
 
 
+@pytest.mark.processes
 def test_a_run_killed_twice_in_an_epoch_and_in_a_save_ends_as_one_that_was_not(killed):
     assert [death[0] for death in killed["deaths"]] == [9, 9, 9]
     # Behind batches 20 and 33 of epoch 1, hence at most 7 lost; the third died with half a file written.
@@ -57,22 +58,26 @@ def test_a_run_killed_twice_in_an_epoch_and_in_a_save_ends_as_one_that_was_not(k
     assert said.endswith("goes on in epoch 2, behind 40 batches.")
 
 
+@pytest.mark.processes
 def test_a_run_that_is_over_stays_as_it_is(killed):
     assert killed["again"]["hash"] == killed["whole"]["hash"]
     assert "has had its 3 epochs" in killed["again"]["said"][0]
 
 
+@pytest.mark.processes
 def test_sigterm_waits_for_a_checkpoint_and_then_ends_the_process(killed):
     assert killed["SIGTERM"]["signal"] == 15
     assert killed["SIGTERM place"][1:] == [0, 20]
 
 
+@pytest.mark.processes
 def test_behind_ctrl_c_fit_goes_on_in_the_same_process(killed):
     assert killed["SIGINT"]["place"][1:] == [1, 32]
     assert killed["SIGINT"]["handlers"]
     assert killed["SIGINT"]["hash"] == killed["whole"]["hash"]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("fault", ["full", "file size"])
 def test_a_full_disk_leaves_the_checkpoints_whole_and_loses_no_step(killed, fault):
     if fault not in killed:
@@ -87,6 +92,7 @@ def test_a_full_disk_leaves_the_checkpoints_whole_and_loses_no_step(killed, faul
     assert found["hash"] == killed["whole"]["hash"]
 
 
+@pytest.mark.processes
 def test_a_directory_that_cannot_be_written_is_told_before_the_first_step(killed):
     if "fixed" not in killed:
         pytest.skip("this machine doesn't let a process mount a disk of its own")

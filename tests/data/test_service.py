@@ -8,6 +8,8 @@ from small_models import dense_vae
 
 import kvae.data
 
+pytestmark = pytest.mark.processes
+
 service = tf.data.experimental.service
 ROWS, BATCH = 1001, 10
 

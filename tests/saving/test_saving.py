@@ -28,6 +28,7 @@ print(json.dumps({**state, "history": history}))
 """
 
 
+@pytest.mark.processes
 def test_a_fresh_process_loads_it_and_goes_on_as_if_nothing_had_been(tmp_path, rng):
     x = rng.random((100, 6)).astype("float32")
     np.save(tmp_path / "x.npy", x)

@@ -16,7 +16,7 @@ from kvae import __main__ as job
 from kvae import checkpoints
 from kvae.data.arrays import in_memory
 
-HERE = pathlib.Path(__file__).parent
+ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 480
 REFUSED = [
     "batch_size is 25, expected a multiple of 2",
@@ -28,9 +28,9 @@ REFUSED = [
 
 def run(folder, phase):
     """The exit codes of two workers and what they wrote."""
-    command = [sys.executable, str(HERE / "worker.py"), str(folder), phase]
+    command = [sys.executable, str(ROOT / "tests" / "helpers" / "worker.py"), str(folder), phase]
     processes = [
-        subprocess.Popen(command, env={**each, "PYTHONPATH": str(HERE.parent)}, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env={**each, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True)
         for each in job._environments(2)
     ]
     try:
@@ -41,6 +41,7 @@ def run(folder, phase):
     return [process.returncode for process in processes], errors
 
 
+@pytest.mark.processes
 def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_path):
     codes, errors = run(tmp_path, "interrupted")
     assert codes[1] == -9 and codes[0] not in (0, -9), errors
@@ -93,7 +94,7 @@ def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypat
 def test_the_job_runs_in_two_processes(tmp_path):
     options = ["--workers=2", "--examples=400", "--size=16", "--epochs=1", "--batch-size=32"]
     command = [sys.executable, "-m", "kvae", *options, "--data-dir", tmp_path / "data", "--output", tmp_path / "run"]
-    environment = {**os.environ, "PYTHONPATH": str(HERE.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
     assert found.returncode == 0, found.stderr
     assert found.stdout.count("On held-out images") == 1

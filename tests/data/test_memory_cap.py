@@ -11,6 +11,8 @@ import sys
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.processes
+
 HEADROOM = 64e6  # bytes above what a process has that did the same with a few batches
 FEATURES, LATENT_DIM, BATCH_SIZE = 256, 32, 1024
 POOL = 4096  # rows, 4 MB, of which a few are in memory at a time
