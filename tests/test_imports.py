@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
-    ["arguments", "noise", "replicas"],
+    ["arguments", "html", "noise", "replicas"],
     ["distributions"],
     ["layers", "quantising", "schedules", "flows"],
     ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],

@@ -3,7 +3,10 @@
 import os
 import secrets
 
+import numpy as np
 import tensorflow as tf
+
+from kvae import html
 
 
 def drawn(seed, shuffle=True):
@@ -107,9 +110,15 @@ class Stream(tf.data.Dataset):
         return iter(batches)
 
     def _repr_html_(self):
-        from kvae.data.preview import preview  # which reads Streams
+        from kvae.data import streams
+        from kvae.data.render import encode_png
 
-        return preview(self)
+        def first_x():
+            with streams.clear_errors():
+                for batch in self.epoch(self.next_epoch).take(1):
+                    return np.asarray(streams.unpack(batch)[0])
+
+        return html.stream(self, first_x, encode_png)
 
     @property
     def element_spec(self):

@@ -6,11 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae import arguments
+from kvae import arguments, html
 from kvae.data import streams
 from kvae.distributions import Normal
 from kvae.evaluation import draws
-from kvae.evaluation.tables import latents_table, table
 
 _ROWS = 250
 
@@ -21,8 +20,7 @@ class ActiveUnits(NamedTuple):
     variances: np.ndarray
     active: np.ndarray
 
-    def _repr_html_(self):
-        return latents_table({"variance of its posterior mean": self.variances, "active": self.active})
+    _repr_html_ = html.active_units
 
 
 @streams.clear_errors()
@@ -63,14 +61,7 @@ class AggregatePosterior(NamedTuple):
     z: np.ndarray
     least_aggregate_kl: float
 
-    def _repr_html_(self):
-        total, least = self.total_correlation, f"at least {max(0.0, self.least_aggregate_kl):.2f}"
-        rows = [
-            ("mutual information, nats", f"{np.mean(self.mutual_information):.2f}", "of x and z"),
-            ("KL of the aggregate", f"{np.mean(self.aggregate_kl):.2f}", f"KL(q(z) || p(z)), over all x {least}"),
-            *([] if total is None else [("total correlation", f"{np.mean(total):.2f}", "KL(q(z) || prod q(z_j))")]),
-        ]
-        return table(rows) + (latents_table(self.latents) if self.latents else "")
+    _repr_html_ = html.aggregate_posterior
 
 
 @streams.clear_errors()

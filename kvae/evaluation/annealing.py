@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvae import arguments
+from kvae import arguments, html
 from kvae.evaluation import draws
-from kvae.evaluation.tables import table
 
 _ACCEPTANCE = 0.65  # that is best for Hamiltonian Monte Carlo in many dimensions (Neal 2011, section 4.4.1)
 
@@ -21,9 +20,7 @@ class Bracket(NamedTuple):
     lower: np.ndarray
     upper: np.ndarray
 
-    def _repr_html_(self):
-        bounds = {"lower bound": self.lower, "upper bound": self.upper}
-        return table([(f"{name} of log p(x), nats", f"{np.mean(of):.2f}") for name, of in bounds.items()])
+    _repr_html_ = html.bracket
 
 
 def annealed_importance_sampling(

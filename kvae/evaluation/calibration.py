@@ -7,9 +7,8 @@ import numpy as np
 import scipy.stats
 from keras import ops
 
-from kvae import arguments
+from kvae import arguments, html
 from kvae.evaluation import draws as drawing
-from kvae.evaluation.tables import latents_table, table
 
 _ROWS = 500
 
@@ -26,8 +25,7 @@ class Calibration(NamedTuple):
         """Whether no latent's ranks differ from uniform ones: False in one of 100 cases by chance."""
         return bool(np.min(self.p_values) > 0.01 / len(self.p_values))
 
-    def _repr_html_(self):
-        return table([("calibrated", self.calibrated)]) + latents_table({"p-value of uniform ranks": self.p_values})
+    _repr_html_ = html.calibration
 
 
 def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):

@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kvae import arguments
+from kvae import arguments, html
 from kvae.data import streams
 from kvae.evaluation.aggregate import AggregatePosterior, aggregate_posterior, scores_any_z
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
-from kvae.evaluation.tables import table
 
 
 class Estimate(NamedTuple):
@@ -93,19 +92,7 @@ class Decomposition:
         split = f"mutual information {self.mutual_information} + KL of the aggregate posterior {self.aggregate_kl}"
         return f"{terms}; KL to the prior = {split}"
 
-    def _repr_html_(self):
-        split = [
-            ("- mutual information", self.mutual_information, "of x and z"),
-            ("- KL of the aggregate", self.aggregate_kl, "KL(q(z) || p(z))"),
-        ]
-        return table(
-            [
-                ("log p(x), nats", self.log_likelihood, "the three terms together"),
-                ("reconstruction", self.reconstruction, "E[log p(x|z)]"),
-                *(split if self.aggregate else [("- KL to the prior", self.kl, "KL(q(z|x) || p(z))")]),
-                ("+ KL to the true posterior", self.gap, "KL(q(z|x) || p(z|x))"),
-            ]
-        )
+    _repr_html_ = html.decomposition
 
 
 def elbo_decomposition(
@@ -128,10 +115,7 @@ class RateDistortion(NamedTuple):
     rate: Estimate
     distortion: Estimate
 
-    def _repr_html_(self):
-        return table(
-            [("rate, nats", self.rate, "KL(q(z|x) || p(z))"), ("distortion", self.distortion, "-E[log p(x|z)]")]
-        )
+    _repr_html_ = html.rate_distortion
 
 
 def rate_distortion(model, data, samples=10, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto"):

@@ -5,10 +5,9 @@ import math
 
 import numpy as np
 
-from kvae import arguments
+from kvae import arguments, html
 from kvae.data import streams
 from kvae.evaluation import draws
-from kvae.evaluation.tables import table
 from kvae.evaluation.unfinished import Unfinished
 
 
@@ -103,21 +102,7 @@ class LogLikelihood:
             f"{np.min(self.effective_samples):.1f}{few})"
         )
 
-    def _repr_html_(self):
-        bits = [] if self.dimensions is None else [("bits per dimension", f"{self.bits_per_dimension:.4f}")]
-        effective = f"{np.median(self.effective_samples):.0f} of {self.samples:,}"
-        least = f"{np.min(self.effective_samples):.1f}"
-        few = f"in one example; {np.sum(self.degenerate):,} have fewer than {self.few:g}"
-        return table(
-            [
-                ("log p(x), nats", f"{self.mean:.2f} +- {self.standard_error:.2f}", f"{len(self.values):,} examples"),
-                *bits,
-                *((f"bound, k = {k:,}", f"{bound:.2f}") for k, bound in self.curve.items()),
-                ("effective samples", effective, "median; few mean log p(x) is higher still"),
-                ("the least", least, few),
-                ("overconfidence", f"{np.mean(self.overconfidence):.2f}", "above 0: q(z|x) is too narrow, or off"),
-            ]
-        )
+    _repr_html_ = html.log_likelihood
 
 
 def log_likelihood(

@@ -1,16 +1,15 @@
 """One table of what a model's latents hold, and what is wrong with them."""
 
 import dataclasses
-import html
 import math
 
 import numpy as np
 from keras import ops
 
+from kvae import html
 from kvae.data import streams
 from kvae.evaluation.aggregate import ActiveUnits, active_units
 from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
-from kvae.evaluation.tables import aligned, latents_rows, table
 from kvae.models import VAE, ConditionalVAE, HierarchicalVAE
 from kvae.posteriors import DiagonalNormal
 from kvae.priors import StandardNormal
@@ -21,7 +20,6 @@ _CONFIDENCE = 0.25  # nats by the root of the latents' number, of which log q(z|
 _LARGE_GAP = 0.1  # of the KL to the prior
 _AT_BOUND = 1.05  # of the smallest variance
 _LATENTS = 10  # in text
-_NOTHING = "nothing stands out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,16 +78,17 @@ class Report:
             variance: self.units.variances,
             "active": self.units.active,
         }
-        return latents_rows(columns, variance if kl is None else "KL, nats")
+        return html.latent_rows(columns, variance if kl is None else "KL, nats")
 
     def __str__(self):
-        latents, findings = aligned(self.latents), [f"! {finding}" for finding in self.findings or (_NOTHING,)]
+        latents, findings = (
+            html.text_table(self.latents),
+            [f"! {finding}" for finding in self.findings or (html.NOTHING_FOUND,)],
+        )
         left_out = [f"and {len(latents) - 1 - _LATENTS} more, below these"] if len(latents) > 1 + _LATENTS else []
-        return "\n".join([*aligned(self.rows), "", *latents[: 1 + _LATENTS], *left_out, "", *findings])
+        return "\n".join([*html.text_table(self.rows), "", *latents[: 1 + _LATENTS], *left_out, "", *findings])
 
-    def _repr_html_(self):
-        findings = "".join(f"<li>{html.escape(finding)}</li>" for finding in self.findings or (_NOTHING,))
-        return f"{table(self.rows)}{table(self.latents)}<ul>{findings}</ul>"
+    _repr_html_ = html.report
 
 
 def report(

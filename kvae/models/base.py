@@ -7,9 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvae import arguments, cards
+from kvae import arguments, cards, html
 from kvae.data import shards, streams
-from kvae.models.diagram import diagram
 from kvae.models.training import TrainedModel
 
 _SEED, _RECORD = "seed_generator_state_", "record"
@@ -37,8 +36,7 @@ class LatentModel(TrainedModel):
     def call(self, x, training=False):
         return self.decode(self.encode(x))
 
-    def _repr_html_(self):
-        return diagram(self)
+    _repr_html_ = html.model
 
     def build(self, input_shape):
         """input_shape: (None, ...), the images'. `event_shape` and `latent_dim` are None before."""
