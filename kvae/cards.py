@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae.data import contents
+from kvae.data import provenance
 from kvae.data.manifest import atomic
 
 MOST_BYTES = 2**24
@@ -50,12 +50,12 @@ class Record:
 class Recorder(keras.callbacks.Callback):
     """Notes in a model's record what it is trained on, counts the epochs, and keeps the last one's metrics.
 
-    data, first: as those of `kvae.data.contents.described`. settings: a dict, of `fit`.
+    data, first: as those of `kvae.data.provenance.describe`. settings: a dict, of `fit`.
     """
 
     def __init__(self, model, data, first, settings):
         super().__init__()
-        self.data = {**contents.described(data, first), **settings}
+        self.data = {**provenance.describe(data, first), **settings}
         self.start = weights_hash(_state(model))
         self.before = None
 

@@ -214,7 +214,7 @@ def stream(stream, first_x: Callable[[], np.ndarray | None], encode_png: Callabl
         first_x: returns x of the first batch, or None for an empty stream. The text of its errors is shown.
         encode_png: function from images (n, height, width, 3), uint8, to the bytes of n PNG files.
     """
-    text = f"<b>Stream</b> {stream.steps:,} batches of {escape(_spec(stream.element_spec))}"
+    text = f"<b>Stream</b> {stream.num_batches:,} batches of {escape(_spec(stream.element_spec))}"
     try:
         x = first_x()
     except Exception as error:  # a display must not raise the errors of the code that reads the stream

@@ -88,11 +88,11 @@ def test_names_in_a_diagram_are_text():
 
 
 def stream_of(images, **labels):
-    def order(epoch, skip, share):
+    def batches(epoch, skip, shard_index, num_shards):
         data = tf.data.Dataset.from_tensor_slices((np.roll(images, 1, axis=0), labels) if labels else images)
         return data.batch(4).skip(skip)
 
-    return Stream(order, -(-len(images) // 4))
+    return Stream(batches, -(-len(images) // 4))
 
 
 def test_a_stream_shows_its_next_images_and_stays_where_it_is(rng):
@@ -114,14 +114,14 @@ def test_streams_of_other_things_show_what_they_are(rng):
 
 
 def test_a_stream_that_cannot_be_read_says_why(rng):
-    def order(epoch, skip, share):
+    def batches(epoch, skip, shard_index, num_shards):
         def fails(x):
             raise OSError(f"no such file {NASTY}")
 
         data = tf.data.Dataset.from_tensor_slices(rng.random((4, 8, 8)))
         return data.batch(4).map(lambda x: tf.ensure_shape(tf.py_function(fails, [x], "float64"), (None, 8, 8)))
 
-    assert any(NASTY in text for text in Page(Stream(order, 1)).text)
+    assert any(NASTY in text for text in Page(Stream(batches, 1)).text)
 
 
 def test_measurements_are_tables_of_their_numbers(rng):

@@ -13,7 +13,7 @@ from small_models import dense_vae
 import kvae
 from kvae import networks
 from kvae.data import shards
-from kvae.data.distributed import DistributedRun
+from kvae.data.runs import DistributedRun
 
 
 def trained(strategy, model, data, **fit):
@@ -92,7 +92,7 @@ def test_replicas_read_each_epoch_in_its_order_and_together_all_of_it(strategy):
     stream = shuffled(x, 20)
     read = DistributedRun(stream, strategy)
     for epoch in range(2):
-        batches = [strategy.experimental_local_results(batch) for batch in itertools.islice(read, stream.steps)]
+        batches = [strategy.experimental_local_results(batch) for batch in itertools.islice(read, stream.num_batches)]
         assert [[len(part[0]) for part in parts] for parts in batches] == [[10, 10], [10, 10], [7, 6]]
         for parts, expected in zip(batches, stream.epoch(epoch), strict=True):
             for values, wanted in zip(zip(*parts, strict=True), expected, strict=True):

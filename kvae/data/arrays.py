@@ -6,15 +6,15 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from kvae import replicas
-from kvae.data.checks import check_batch_size, check_kind
-from kvae.data.stream import Stream
+from kvae import _compat, replicas
+from kvae.data import elements, validation
+from kvae.data.stream import Stream, next_epoch
 
 BATCH_SIZE = 32  # Keras', of arrays
 _AT_ONCE = 2**20  # bytes: each call of Python costs what the copying of some batches does
 
 
-def in_memory(arrays, batch_size, shuffle=True, seed=0):
+def from_arrays(arrays, batch_size, shuffle=True, seed=0):
     """A Stream of batches of the arrays' rows, tuples where there are several arrays.
 
     arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of such, with the examples along axis 0;
@@ -22,8 +22,8 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
     order is drawn, of (seed, epoch); it is held, 8 bytes a row, and takes some times that while it is drawn. Raises
     ValueError for a batch size below 1 and for arrays of unequal lengths.
     """
-    check_batch_size(batch_size)
-    length = check_kind(arrays)
+    validation.validate_batch_size(batch_size)
+    length = validation.validate_arrays(arrays)
     flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
     steps = -(-length // batch_size)
     together = max(1, _AT_ONCE // max(1, batch_size * sum(array[:1].nbytes for array in flat)))
@@ -34,23 +34,23 @@ def in_memory(arrays, batch_size, shuffle=True, seed=0):
         packed = tf.nest.pack_sequence_as(arrays, parts)
         return packed if len(packed) > 1 else packed[0]
 
-    def order(epoch, skip, share):
-        group = together if share == (0, 1) else 1
-        first, last = (batch_size * number // share[1] for number in (share[0], share[0] + 1))
+    def batches(epoch, skip, shard_index, num_shards):
+        group = together if num_shards == 1 else 1
+        first, last = (batch_size * number // num_shards for number in (shard_index, shard_index + 1))
         rows = shuffle and tf.random.experimental.stateless_shuffle(tf.range(length, dtype=tf.int64), [seed, epoch])
 
-        def batches(number):
+        def group_of_batches(number):
             start = (skip + number * group) * batch_size
             start, stop = start + first, start + (group - 1) * batch_size + last
             return read(rows[start:stop] if shuffle else tf.range(*tf.unstack(tf.minimum([start, stop], length))))
 
-        groups = tf.data.Dataset.range(-(-(steps - skip) // group)).map(batches)
+        groups = tf.data.Dataset.range(-(-(steps - skip) // group)).map(group_of_batches)
         return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(order), steps, seed)
+    return Stream(tf.autograph.experimental.do_not_convert(batches), steps, seed)
 
 
-def as_stream(arrays, strategy, kwargs=None):
+def is_streamable(arrays, strategy, kwargs=None):
     """Whether arrays are read as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
 
     They are where all of a structure are numpy's or tensors. kwargs: of `fit`, two of which are for Keras. Raises
@@ -69,18 +69,18 @@ def as_stream(arrays, strategy, kwargs=None):
     return not for_keras
 
 
-def once(parts, strategy, kwargs):
+def for_one_pass(parts, strategy, kwargs):
     """(x, y, sample_weight), which may be None, as Keras should read them once, in their order.
 
     kwargs: of `evaluate` or `predict`, whose batch_size arrays take with them where they become a Stream.
     """
     given = tuple(part for part in parts if part is not None)
-    if not as_stream(given, strategy):
+    if not is_streamable(given, strategy):
         return parts
-    return in_memory(given, kwargs.pop("batch_size", None) or BATCH_SIZE, shuffle=False), None, None
+    return from_arrays(given, kwargs.pop("batch_size", None) or BATCH_SIZE, shuffle=False), None, None
 
 
-def check_class_weight(data, class_weight, checkpoint):
+def validate_class_weight(data, class_weight, checkpoint):
     """Raise ValueError for class_weight with a Stream or a Checkpoint, whose epochs Keras would lose."""
     if class_weight and (checkpoint is not None or isinstance(data, Stream)):
         raise ValueError(
@@ -89,7 +89,7 @@ def check_class_weight(data, class_weight, checkpoint):
         )
 
 
-def streamed(arrays, kwargs, repeats):
+def for_training(arrays, kwargs, repeats):
     """A tuple of x and what there is of (y, sample_weight) as a Stream; what `fit` was told of it leaves its kwargs.
 
     repeats: whether its order is the same in each process, else Python's random numbers draw one.
@@ -98,17 +98,17 @@ def streamed(arrays, kwargs, repeats):
         raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
     batch_size = kwargs.pop("batch_size", None) or BATCH_SIZE
     kwargs.setdefault("validation_batch_size", batch_size)
-    return in_memory(arrays, batch_size, kwargs.pop("shuffle", True), 0 if repeats else random.randrange(2**31))
+    return from_arrays(arrays, batch_size, kwargs.pop("shuffle", True), 0 if repeats else random.randrange(2**31))
 
 
-def length(data):
+def num_batches(data):
     """The batches of a dataset; None of arrays, of an endless dataset, and of one that doesn't know it."""
     if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
         return int(data.cardinality())
     return None
 
 
-def rest(data, steps, taken):
+def resumable(data, steps, taken):
     """A dataset as epochs of so many steps read it behind the batches that were `taken`: Streams, and plain ones so.
 
     A plain dataset of `steps` batches becomes a Stream that is passed over in each epoch; the batches of any other
@@ -122,13 +122,13 @@ def rest(data, steps, taken):
             "x is a stream of unknown length, in which a run can't find its place: add "
             ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
         )
-    if any(isinstance(source, Stream) for source in _sources(data)):
+    if any(isinstance(source, Stream) for source in _compat.sources(data)):
         warnings.warn(
             "x was made from a Stream by tf.data, which draws the Stream's epochs: a run that is stopped will go on, "
-            "but not bit by bit if the Stream is shuffled. Give stream.through(lambda batches: ...) for that.",
+            "but not bit by bit if the Stream is shuffled. Give stream.apply(lambda batches: ...) for that.",
             stacklevel=3,
         )
-    elif any("Shuffle" in type(source).__name__ for source in _sources(data)):
+    elif any(map(_compat.shuffles, _compat.sources(data))):
         warnings.warn(
             "x is shuffled by tf.data, whose order a process that goes on doesn't repeat: a run that is stopped will "
             "go on, but not bit by bit. Shuffle with kvae.data (load, from_npy, ...) for that, or give arrays.",
@@ -140,19 +140,43 @@ def rest(data, steps, taken):
     return endless.skip(taken)
 
 
-def _sources(dataset):
-    """The dataset and all that it is made of."""
-    return [dataset, *(source for part in dataset._inputs() for source in _sources(part))]
-
-
 def _passes(dataset, length):
     """A Stream each of whose epochs is another pass over a plain dataset of so many batches, in the order it has."""
 
-    def order(epoch, skip, share):
-        def part(*batch):
-            batch = tf.nest.map_structure(lambda array: array[share[0] :: share[1]], batch)
+    def batches(epoch, skip, shard_index, num_shards):
+        def shard(*batch):
+            batch = tf.nest.map_structure(lambda array: array[shard_index::num_shards], batch)
             return batch if len(batch) > 1 else batch[0]
 
-        return dataset.skip(skip) if share == (0, 1) else dataset.skip(skip).map(part)
+        return dataset.skip(skip) if num_shards == 1 else dataset.skip(skip).map(shard)
 
-    return Stream(tf.autograph.experimental.do_not_convert(order), length)
+    return Stream(tf.autograph.experimental.do_not_convert(batches), length)
+
+
+def batches(data, batch_size=elements.BATCH_SIZE):
+    """A `tf.data.Dataset` of batches.
+
+    data: a dataset, returned as it is (of a Stream, the next epoch), or an array, a tuple or a dict of arrays with
+    the examples along axis 0 (numpy, a memory map, or anything else that has a shape and can be sliced), read slice
+    by slice and, unless they are small, never copied as a whole. The last batch may be smaller. Raises TypeError for
+    anything else, ValueError for arrays of unequal lengths.
+    """
+    if isinstance(data, tf.data.Dataset):
+        return next_epoch(data)
+    validation.validate_batch_size(batch_size)
+    data = tuple(data) if isinstance(data, list) else data
+    length = validation.validate_arrays(data)
+    if (
+        sum(getattr(array, "nbytes", validation.BLOCK_BYTES + 1) for array in tf.nest.flatten(data))
+        <= validation.BLOCK_BYTES
+    ):
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+
+    def slices():
+        for start in range(0, length, batch_size):
+            part = slice(start, start + batch_size)
+            yield tf.nest.map_structure(lambda array, part=part: np.asarray(array[part]), data)
+
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
+    stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))

@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-import tensorflow as tf
 
 from kvae.data.blocks import AHEAD
 from kvae.data.manifest import ADVICE
@@ -49,14 +48,6 @@ def window(kept, start, stop, block_rows):
     first = start % block_rows if numbers[0] == begin else 0
     rest = end * block_rows - stop if numbers[-1] == end - 1 else 0
     return numbers, first, len(numbers) * block_rows - rest
-
-
-def readable(name, skip, take):
-    """How many of the records skip..skip+take-1 of a TFRecord file can be read."""
-    if not tf.io.gfile.exists(name):
-        return 0
-    records = tf.data.TFRecordDataset(name).ignore_errors().take(skip + take)
-    return max(0, int(records.reduce(np.int64(0), lambda count, _: count + 1)) - skip)
 
 
 def report(name, left_out, rows, faults):

@@ -7,8 +7,8 @@ import re
 
 import tensorflow as tf
 
-from kvae.data.checks import NOT_FINITE, NOT_FINITE_ADVICE
-
+NOT_FINITE = "NaN or infinite values"
+NOT_FINITE_ADVICE = "remove those examples (or replace the values, as np.nan_to_num does) before training"
 LESS_MEMORY = "lower batch_size, or shuffle where the data are shuffled"
 
 _TOLD = re.compile(r"assertion failed: \[(OSError|ValueError|MemoryError): (.+)\]")
@@ -26,9 +26,9 @@ def clear_errors():
     """Within it errors of a stream are raised as what they are, not as TensorFlow's page of graph nodes.
 
     What a generator, or a function that TensorFlow calls, raised is raised again, its type and message the same, with
-    the lines where it was raised as a note. NaN in a `finite` stream is a ValueError. An assertion whose text begins
-    with OSError, ValueError or MemoryError is that error. Memory that couldn't be had is the same error, with the
-    bytes of what was too large.
+    the lines where it was raised as a note. NaN in a stream guarded by `stop_at_nonfinite` is a ValueError. An
+    assertion whose text begins with OSError, ValueError or MemoryError is that error. Memory that couldn't be had is
+    the same error, with the bytes of what was too large.
     """
     try:
         yield

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from kvae.data import damage, manifest
 from kvae.data.blocks import Blocks
-from kvae.data.contents import Source
-from kvae.data.splits import parts
-from kvae.data.stream import Stream, drawn, share_size
+from kvae.data.provenance import Provenance
+from kvae.data.splits import split_rows
+from kvae.data.stream import Stream, resolve_seed, shard_size
 
 POOL_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
@@ -33,10 +33,10 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
     lost = {} if damaged == "skip" else None
     fingerprints = manifest.check(directory, content, lost)
     splits, folder = content["splits"], pathlib.Path(directory).resolve().name
-    seed = drawn(seed, shuffle)
+    seed = resolve_seed(seed, shuffle)
     streams, kept, left_out, faults = [], {}, 0, []
     rows = {name: split["rows"] for name, split in splits.items()}
-    for name, part in parts(rows, validation).items():
+    for name, part in split_rows(rows, validation).items():
         if part is None:
             streams.append(None)
             continue
@@ -56,7 +56,7 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         stored = functools.partial(_stream, read, start, stop, splits[split]["block_rows"], int(batch_size))
         stream = stored(pool, seed)
         part = f"{split}[{start}:{stop}]"
-        stream.source = Source(folder, None, part, stop - start, stored, content["source"], content["licence"])
+        stream.provenance = Provenance(folder, None, part, stop - start, stored, content["source"], content["licence"])
         streams.append(stream)
     damage.report(str(directory), left_out, sum(rows.values()), faults)
     return tuple(streams)
@@ -94,10 +94,9 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
     full, rest = divmod(stop - start, batch_size)
     steps, full_blocks = full + bool(rest), stop // block_rows
 
-    def order(epoch, skip, share):
-        worker, workers = share
-        size = share_size(batch_size, share)
-        first, last = (start + full * size * i + rest * i // workers for i in (worker, worker + 1))
+    def batches(epoch, skip, shard_index, num_shards):
+        size = shard_size(batch_size, num_shards)
+        first, last = (start + full * size * i + rest * i // num_shards for i in (shard_index, shard_index + 1))
         own_steps = -(-(last - first) // size)
         pools = -(-(last - first) // max(shuffle, POOL_BLOCKS * block_rows))
         pool_steps = -(-own_steps // pools) if pools else 1
@@ -113,19 +112,17 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
                 numbers = _shuffled(numbers, full_blocks, key)
                 seeds = tf.stack([key[0], key[1] + tf.cast(number, tf.int32)])
                 index = tf.random.experimental.stateless_shuffle(index, seeds)
-            return tf.nest.map_structure(lambda rows: tf.gather(rows, index), read(numbers))
+            return tf.nest.map_structure(lambda column: tf.gather(column, index), read(numbers))
 
         number, skipped = divmod(skip, pool_steps)
-        batches = tf.data.Dataset.range(number, -(-own_steps // pool_steps)).map(pool).prefetch(1).rebatch(size)
-        batches = batches.skip(skipped)
+        rows = tf.data.Dataset.range(number, -(-own_steps // pool_steps)).map(pool).prefetch(1).rebatch(size)
+        rows = rows.skip(skipped)
         if own_steps < steps and skip < steps:
-            nothing = tf.nest.map_structure(
-                lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), batches.element_spec
-            )
-            batches = batches.concatenate(tf.data.Dataset.from_tensors(nothing))
-        return batches.prefetch(2)
+            nothing = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), rows.element_spec)
+            rows = rows.concatenate(tf.data.Dataset.from_tensors(nothing))
+        return rows.prefetch(2)
 
-    return Stream(order, steps, seed)
+    return Stream(batches, steps, seed)
 
 
 def _shuffled(positions, full_blocks, key):

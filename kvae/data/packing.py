@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from kvae.data import contents, shards, streams
+from kvae.data import arrays, elements, errors, provenance, shards, validation
 from kvae.data.stream import Stream
 
 SPLITS = ("train", "validation", "test")
@@ -30,19 +30,19 @@ def pack(dataset, directory, *, source=None, licence=None, progress=None):
     """
     given = _splits(dataset)
     if hasattr(source, "info"):
-        origin, its_licence = contents.origin(source.info)
+        origin, its_licence = provenance.tfds_source(source.info)
     else:
         origin, its_licence = _told(given.values())
         origin = source or origin
     splits = {name: _columns(data, name) for name, data in given.items()}
-    with streams.clear_errors():
+    with errors.clear_errors():
         shards.write(splits, directory, source=origin, licence=licence or its_licence, progress=progress)
 
 
 def _told(splits):
     """(origin, licence) that the Streams tell, where all tell the same."""
-    sources = [data.source if isinstance(data, Stream) else None for data in splits]
-    told = [(source.origin, source.licence) if source else (None, None) for source in sources]
+    known = [data.provenance if isinstance(data, Stream) else None for data in splits]
+    told = [(each.source, each.license) if each else (None, None) for each in known]
     return told[0] if all(each == told[0] for each in told) else (None, None)
 
 
@@ -71,16 +71,16 @@ def _splits(dataset):
 
 def _columns(data, name):
     """The dataset of batches {column: array} of one split, checked."""
-    streams.check(data, name=name)
-    streams.image_shape(data)
-    batches = data.epoch(0) if isinstance(data, Stream) else streams.batches(data)
+    validation.validate_first_batch(data, name=name)
+    validation.image_shape(data)
+    batches = data.epoch(0) if isinstance(data, Stream) else arrays.batches(data)
 
     @tf.autograph.experimental.do_not_convert
     def columns(*element):
         if len(element) > 2:
             raise ValueError(f'{name} has sample weights: give them as a column, (x, {{"label": y, "weight": w}})')
         x, y = (*element, None)[:2]
-        found = {"image": streams.unpack(element)[0], **(x if isinstance(x, Mapping) else {})}
+        found = {"image": elements.unpack(element)[0], **(x if isinstance(x, Mapping) else {})}
         labels = y if isinstance(y, Mapping) else {} if y is None else {"label": y}
         if twice := sorted(found.keys() & labels.keys()):
             raise ValueError(f"{name} has labels named {twice}, as a column beside them is: rename them with map")

@@ -1,7 +1,7 @@
 """Which rows of a set are for training, validation and test."""
 
 
-def parts(rows, validation):
+def split_rows(rows, validation):
     """{"train", "validation", "test": (split, first row, last row + 1), or None for what there isn't}.
 
     What is missing is taken from the end of "train": the test rows last, as many as for validation.

@@ -1,18 +1,25 @@
-"""A stream whose order is a function of the epoch, so that a run can go on in the middle of one."""
+"""`Stream`: batches in an order that is a function of the epoch, so that a run can go on in the middle of one."""
 
+import inspect
 import os
 import secrets
+import warnings
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from kvae import html
+from kvae import arguments, html
+from kvae._compat import WrappedDataset
+from kvae.data.elements import unpack
+from kvae.data.errors import clear_errors
+from kvae.data.render import encode_png
 
 
-def drawn(seed, shuffle=True):
-    """The seed of an order, drawn where it is None. Raises ValueError where several workers would draw theirs.
+def resolve_seed(seed: int | None, shuffle: int | bool = True) -> int:
+    """The seed of an order: drawn at random if it is None, 0 if nothing is shuffled.
 
-    shuffle: whether there is an order to draw; without one the seed is of no account, and None is 0.
+    Raises ValueError if the seed is None and several workers would each draw their own.
     """
     if seed is not None or not shuffle:
         return seed or 0
@@ -21,152 +28,254 @@ def drawn(seed, shuffle=True):
     return secrets.randbits(62)
 
 
-def share_size(batch_size, share):
-    """The rows of a batch in one of the shares (i, n). Raises ValueError unless n divides batch_size."""
-    if batch_size % share[1]:
-        raise ValueError(f"batch_size is {batch_size}, expected a multiple of {share[1]}, the shares of each batch")
-    return batch_size // share[1]
+def shard_size(batch_size: int, num_shards: int) -> int:
+    """The rows of a batch in one shard. Raises ValueError unless num_shards divides batch_size."""
+    if batch_size % num_shards:
+        raise ValueError(f"batch_size is {batch_size}, expected a multiple of {num_shards}, the shares of each batch")
+    return batch_size // num_shards
 
 
-class Stream(tf.data.Dataset):
-    """A `tf.data.Dataset` of batches, of which `epoch(n)` gives epoch n's: the same ones whenever it is asked.
+class Stream(WrappedDataset):
+    """A `tf.data.Dataset` of batches whose epochs can be read again: `epoch(n)` gives the same batches every time.
 
-    Iterated, it gives epoch 0, then 1, 2, ...: `next_epoch` says and sets which comes next; a model's `evaluate`,
-    `transform` and the like read that epoch and leave it the next. `fit` counts epochs of its own, see
-    `TrainedModel.fit`. `map` gives another Stream. Any other transformation of `tf.data` gives a plain dataset, of
-    an epoch drawn from `seed`, another each time that it is iterated.
+    Each iteration of a Stream reads one epoch: epoch 0 first, then 1, 2, and so on. `next_epoch` holds and sets the
+    number of the next one. `evaluate`, `transform` and the like read the next epoch without moving on. `fit` counts
+    the epochs itself.
+
+    `map`, `apply`, `prefetch`, `take` and `skip` act on the batches of every epoch and return a Stream. Every other
+    transformation of `tf.data` (`batch`, `filter`, `cache`, `shuffle`, ...) returns a plain dataset of one epoch. It
+    draws this epoch from `seed`, anew for each iteration.
 
     Args:
-        order: function (epoch, skip, share) to a `tf.data.Dataset` of batches: epoch an int64 scalar tensor; skip an
-            int, the batches left out at the start; share (i, n), the i-th of n shares that are read apart and make
-            up the whole together, batch by batch.
-        steps: int, the batches of an epoch.
-        seed: int, of the epochs that plain datasets start at.
+        batches: function (epoch, skip, shard_index, num_shards) that returns a `tf.data.Dataset` of batches. epoch is
+            a scalar int64 tensor. skip is an int, the number of batches to leave out at the start. Shard
+            `shard_index` of `num_shards` holds its part of the rows of each batch, as in `tf.data.Dataset.shard`;
+            all shards have the same number of batches.
+        num_batches: int, the batches of an epoch.
+        seed: int, decides on the epochs that plain datasets read. Default 0.
+        order, steps: old names of batches and num_batches.
 
     Attributes:
-        source: the `kvae.data.contents.Source` of its examples, where that is known.
+        batches, num_batches, seed: the arguments.
+        next_epoch: int, the epoch of the next iteration.
+        provenance: a `kvae.data.provenance.Provenance`, says where the examples come from, or None.
+
+    Example:
+
+    >>> import numpy as np, tensorflow as tf, kvae
+    >>> x = np.arange(6, dtype="float32")
+    >>> def batches(epoch, skip, shard_index, num_shards):
+    ...     order = tf.random.experimental.stateless_shuffle(tf.range(6), seed=[0, epoch])
+    ...     return tf.data.Dataset.from_tensor_slices(tf.gather(x, order)).batch(2).skip(skip)
+    >>> stream = kvae.data.Stream(batches, num_batches=3)
+    >>> first, again = (np.concatenate(list(stream.epoch(0).as_numpy_iterator())) for _ in range(2))
+    >>> bool((first == again).all()), len(list(stream.epoch(0, skip=1)))
+    (True, 2)
     """
 
-    def __init__(self, order, steps, seed=0):
-        self.order = order
-        self.steps = int(steps)
+    def __init__(
+        self,
+        batches: Callable[..., tf.data.Dataset] | None = None,
+        num_batches: int | None = None,
+        seed: int = 0,
+        *,
+        order: Callable[..., tf.data.Dataset] | None = None,
+        steps: int | None = None,
+    ):
+        self.batches = _sharded(arguments.renamed("order", order, "batches", batches))
+        self.num_batches = int(arguments.renamed("steps", steps, "num_batches", num_batches))
         self.seed = seed
         self.next_epoch = 0
-        self.source = None
+        self.provenance = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
-        batches = self._batches(epochs, skip=0, share=(0, 1))
-        self._plain = batches.apply(tf.data.experimental.assert_cardinality(self.steps))
-        super().__init__(self._plain._variant_tensor)
+        drawn = self._read(epochs, skip=0, shard=(0, 1))
+        self._plain = drawn.apply(tf.data.experimental.assert_cardinality(self.num_batches))
+        super().__init__(self._plain)
 
-    def epoch(self, number, *, skip=0, share=(0, 1)):
-        """The batches of epoch `number`, a plain dataset of known length, without the first `skip`.
+    def epoch(
+        self,
+        number: int,
+        *,
+        skip: int = 0,
+        shard_index: int = 0,
+        num_shards: int = 1,
+        share: tuple[int, int] | None = None,
+    ) -> tf.data.Dataset:
+        """The batches of one epoch, a plain dataset of known length.
 
-        share: (i, n) for the i-th of n workers' share of each batch.
+        Args:
+            number: int, the epoch, counted from 0.
+            skip: int, the number of batches to leave out at the start.
+            shard_index, num_shards: ints, the part of each batch that one of several workers reads.
+            share: old name of (shard_index, num_shards).
         """
+        shard_index, num_shards = arguments.renamed("share", share, "(shard_index, num_shards)", None) or (
+            shard_index,
+            num_shards,
+        )
         epochs = tf.data.Dataset.from_tensors(tf.constant(number, "int64"))
-        batches = self._batches(epochs, skip, share)
-        return batches.apply(tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)))
+        batches = self._read(epochs, skip, (shard_index, num_shards))
+        return batches.apply(tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0)))
 
-    def endless(self, start, *, share=(0, 1)):
-        """All batches from number `start` on, counted through the epochs, as one plain dataset without end."""
-        epoch, skip = divmod(start, self.steps)
-        batches = self._batches(tf.data.Dataset.counter(epoch + bool(skip)), 0, share)
+    def from_batch(self, number: int, *, shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
+        """All batches from `number` on, counted through the epochs, as one plain dataset without end."""
+        epoch, skip = divmod(number, self.num_batches)
+        batches = self._read(tf.data.Dataset.counter(epoch + bool(skip)), 0, (shard_index, num_shards))
         if skip:
-            batches = self.epoch(epoch, skip=skip, share=share).concatenate(batches)
+            rest = self.epoch(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+            batches = rest.concatenate(batches)
         return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
-    def _batches(self, epochs, skip, share):
-        """The batches of all the `epochs`. The order is traced once, which takes a tenth of a second or so."""
-        if (skip, share) not in self._traced:
-            whole, order = tf.data.experimental.assert_cardinality(max(self.steps - skip, 0)), self.order
-            self._traced[skip, share] = tf.function(
-                lambda epoch: order(epoch, skip=skip, share=share).apply(whole),
+    def _read(self, epochs, skip, shard):
+        """The batches of all the `epochs`. Tracing `batches` takes a tenth of a second or so and happens once."""
+        if (skip, shard) not in self._traced:
+            length = tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0))
+            batches, (shard_index, num_shards) = self.batches, shard
+            self._traced[skip, shard] = tf.function(
+                lambda epoch: batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards).apply(length),
                 input_signature=[tf.TensorSpec((), tf.int64)],
             )
         options = tf.data.Options()
         options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
-        # Its thread may sleep through the end of an iterator, which waits for it: 20 s were seen.
+        # The thread that tunes may sleep through the end of an iterator, which waits for it: 20 s were seen.
         options.autotune.enabled = False
-        return epochs.flat_map(self._traced[skip, share]).with_options(options)
+        return epochs.flat_map(self._traced[skip, shard]).with_options(options)
 
-    def through(self, function):
-        """The Stream whose epochs are this one's through `function`, from a dataset to one of as many batches."""
+    def apply(self, transformation_func: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
+        """`tf.data.Dataset.apply` for every epoch.
 
-        def order(epoch, skip, share):
-            return function(self.order(epoch, skip=skip, share=share))
+        Args:
+            transformation_func: function from a dataset to a dataset, such as those of `tf.data.experimental`. It is
+                called with the batches of an epoch.
 
-        stream = Stream(order, self.steps, self.seed)
-        stream.next_epoch, stream.source = self.next_epoch, self.source
+        Returns:
+            A Stream. It is a plain dataset of a drawn epoch if the function is known to change the number of batches.
+            A result of unknown length counts as one of as many batches, and reading it fails if it isn't.
+        """
+        # Skipped batches are left out before the function, unless it sets the length of an epoch by itself.
+        length = int(transformation_func(self.epoch(0, skip=1)).cardinality())
+        if length in (max(self.num_batches - 1, 0), tf.data.UNKNOWN_CARDINALITY):
+            return self._each_epoch(transformation_func)
+        if length != self.num_batches:
+            return self._plain.apply(transformation_func)
+
+        def batches(epoch, skip, shard_index, num_shards):
+            whole = self.batches(epoch, skip=0, shard_index=shard_index, num_shards=num_shards)
+            return transformation_func(whole).skip(skip)
+
+        return self._like(batches)
+
+    def through(self, function: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
+        """Old name of `apply`."""
+        warnings.warn(
+            "Stream.through is now Stream.apply; the old name goes with the next release.", DeprecationWarning, 2
+        )
+        return self.apply(function)
+
+    def map(self, *args, **kwargs) -> "Stream":
+        """`tf.data.Dataset.map` over the batches of every epoch."""
+        return self._each_epoch(lambda batches: batches.map(*args, **kwargs))
+
+    def prefetch(self, buffer_size: int, name: str | None = None) -> "Stream":
+        """`tf.data.Dataset.prefetch` in every epoch. The streams of kvae prefetch two batches already."""
+        return self._each_epoch(lambda batches: batches.prefetch(buffer_size, name))
+
+    def take(self, count: int, name: str | None = None) -> "Stream":
+        """The first `count` batches of every epoch, all of them for -1."""
+        count = self.num_batches if count < 0 else min(int(count), self.num_batches)
+
+        def batches(epoch, skip, shard_index, num_shards):
+            epoch = self.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+            return epoch.take(max(count - skip, 0), name)
+
+        return self._like(batches, count, None)
+
+    def skip(self, count: int, name: str | None = None) -> "Stream":
+        """All but the first `count` batches of every epoch, none of them for -1."""
+        count = self.num_batches if count < 0 else min(int(count), self.num_batches)
+
+        def batches(epoch, skip, shard_index, num_shards):
+            return self.batches(epoch, skip=count + skip, shard_index=shard_index, num_shards=num_shards)
+
+        return self._like(batches, self.num_batches - count, None)
+
+    def _each_epoch(self, function):
+        """The Stream whose epochs are function(this one's epochs), of as many batches."""
+
+        def batches(epoch, skip, shard_index, num_shards):
+            return function(self.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards))
+
+        return self._like(batches)
+
+    def _like(self, batches, num_batches=None, provenance=...):
+        stream = Stream(batches, self.num_batches if num_batches is None else num_batches, self.seed)
+        stream.next_epoch = self.next_epoch
+        stream.provenance = self.provenance if provenance is ... else provenance
         return stream
 
-    def map(self, *args, **kwargs):
-        """As `tf.data.Dataset.map`, over the batches."""
-        return self.through(lambda batches: batches.map(*args, **kwargs))
-
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         batches = self.epoch(self.next_epoch)
         self.next_epoch += 1
         return iter(batches)
 
     def _repr_html_(self):
-        from kvae.data import streams
-        from kvae.data.render import encode_png
+        return html.stream(self, self._first_x, encode_png)
 
-        def first_x():
-            with streams.clear_errors():
-                for batch in self.epoch(self.next_epoch).take(1):
-                    return np.asarray(streams.unpack(batch)[0])
-
-        return html.stream(self, first_x, encode_png)
-
-    @property
-    def element_spec(self):
-        return self._plain.element_spec
-
-    def _inputs(self):
-        return [self._plain]
+    @clear_errors()
+    def _first_x(self):
+        for element in self.epoch(self.next_epoch).take(1):
+            return np.asarray(unpack(element)[0])
 
 
-class Run(tf.data.Dataset):
-    """A `Stream` as `fit` reads it: epoch after epoch from `next_epoch` on, behind `skip` batches.
+def _sharded(batches):
+    """The function that gives an epoch, also if it is of the old form (epoch, skip, share)."""
+    if "share" not in inspect.signature(batches).parameters:
+        return batches
+    warnings.warn(
+        "A Stream's function takes (epoch, skip, shard_index, num_shards) now; (epoch, skip, share) goes with the next "
+        "release.",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return lambda epoch, skip, shard_index, num_shards: batches(epoch, skip=skip, share=(shard_index, num_shards))
+
+
+def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """A plain dataset as it is; of a Stream the next epoch, which stays the next."""
+    return dataset.epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
+
+
+def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
+    """The Stream of x ~ Bernoulli(image / 255), bool: "dynamic binarization" (Salakhutdinov and Murray 2008).
 
     Args:
-        stream: the `Stream`.
-        steps: int, the batches of an epoch of `fit`; None takes the stream's.
+        stream: a `Stream` of uint8 images, with labels or without.
+        seed: int.
+        anew: whether each epoch has draws of its own, as training wants them. Without, every epoch has the same, a
+            function of the batch's place, as validation and test want them, whose order stays.
 
-    Attributes:
-        endless: whether one iterator reads all epochs, without an end to be found, as where `fit`'s are other than the
-            stream's; else each has an iterator, which takes some hundredths of a second to start.
+    Raises:
+        TypeError: for anything but a Stream of uint8 images.
     """
+    found = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else type(stream).__name__
+    if found != tf.uint8:
+        raise TypeError(f"binarize was given {found}; expected a kvae.data.Stream of uint8 images, as load gives")
 
-    def __init__(self, stream, steps=None):
-        self.stream, self.next_epoch, self.skip = stream, 0, 0
-        self.steps = steps or stream.steps
-        self.endless = self.steps != stream.steps
-        super().__init__(stream._variant_tensor)
+    def batches(epoch, skip, shard_index, num_shards):
+        epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
+        epoch_key = tf.random.experimental.stateless_fold_in(epoch_key, shard_index)
 
-    def batches(self, share=(0, 1)):
-        """What the next iterator reads, a plain dataset."""
-        if self.endless:
-            return self.stream.endless(self.next_epoch * self.steps + self.skip, share=share)
-        return self.stream.epoch(self.next_epoch, skip=self.skip, share=share)
+        def draw(number, element):
+            x, y, sample_weight = unpack(element)
+            key = tf.random.experimental.stateless_fold_in(epoch_key, number)
+            x = tf.random.stateless_uniform(tf.shape(x), key, 0, 255, tf.int32) < tf.cast(x, tf.int32)
+            others = [array for array in (y, sample_weight) if array is not None]
+            return (x, *others) if others else x
 
-    def __iter__(self):
-        iterator = iter(self.batches())
-        self.advance()
-        return iterator
+        grey = stream.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+        return grey.enumerate(skip).map(draw)
 
-    def advance(self):
-        """Let the next iterator read the epoch behind this one, from its start."""
-        self.next_epoch, self.skip = self.next_epoch + 1, 0
-
-    def cardinality(self):
-        return tf.constant(tf.data.INFINITE_CARDINALITY if self.endless else self.steps, tf.int64)
-
-    @property
-    def element_spec(self):
-        return self.stream.element_spec
-
-    def _inputs(self):
-        return [self.stream]
+    binary = Stream(batches, stream.num_batches, stream.seed)
+    binary.provenance = stream.provenance
+    return binary

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kvae import arguments, html
-from kvae.data import streams
+from kvae.data import arrays, elements, errors
 from kvae.distributions import Normal
 from kvae.evaluation import draws
 
@@ -23,15 +23,15 @@ class ActiveUnits(NamedTuple):
     _repr_html_ = html.active_units
 
 
-@streams.clear_errors()
-def active_units(model, data, threshold=0.01, batch_size=streams.BATCH_SIZE):
+@errors.clear_errors()
+def active_units(model, data, threshold=0.01, batch_size=elements.BATCH_SIZE):
     """The latents whose posterior mean varies with x: Var_x(E_q[z]) > threshold (Burda et al. 2016, section 5.3).
 
     data: a stream of batches or an array. Returns an `ActiveUnits`.
     """
     draws.check_has_posterior(model)
     count, mean, squares = 0, 0.0, 0.0
-    for element in streams.batches(model._checked(data, "data"), batch_size):
+    for element in arrays.batches(model._checked(data, "data"), batch_size):
         codes = _float64(model.posterior(model._read(element)).mean)
         before, count = mean, count + len(codes)
         mean = before + np.sum(codes - before, axis=0) / count
@@ -64,8 +64,8 @@ class AggregatePosterior(NamedTuple):
     _repr_html_ = html.aggregate_posterior
 
 
-@streams.clear_errors()
-def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=streams.BATCH_SIZE):
+@errors.clear_errors()
+def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=elements.BATCH_SIZE):
     """How E_x[KL(q(z|x) || p(z))] is mutual information of x and z, and how much KL(q(z) || p(z)).
 
     Hoffman and Johnson (2016), "ELBO surgery"; the total correlation: Chen et al. (2018), "Isolating sources of
@@ -95,7 +95,7 @@ def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=stream
         )
     components = arguments.integer_at_least("components", components, 2)
     rng = np.random.default_rng(arguments.seed(seed)).spawn(1)[0]  # not what x itself may have been drawn with
-    x, examples = _subset(map(model._read, streams.batches(model._checked(data, "data"), batch_size)), components, rng)
+    x, examples = _subset(map(model._read, arrays.batches(model._checked(data, "data"), batch_size)), components, rng)
     kept = min(components, examples)
     if kept < 2:
         raise ValueError("data is a single example; the aggregate posterior is a mixture of at least 2.")

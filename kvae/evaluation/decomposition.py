@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kvae import arguments, html
-from kvae.data import streams
+from kvae.data import elements
 from kvae.evaluation.aggregate import AggregatePosterior, aggregate_posterior, scores_any_z
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
 
@@ -96,7 +96,7 @@ class Decomposition:
 
 
 def elbo_decomposition(
-    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto", resume=None
+    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto", resume=None
 ):
     """log p(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) + KL(q(z|x) || p(z|x)), and the second term split.
 
@@ -118,7 +118,7 @@ class RateDistortion(NamedTuple):
     _repr_html_ = html.rate_distortion
 
 
-def rate_distortion(model, data, samples=10, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto"):
+def rate_distortion(model, data, samples=10, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto"):
     """What z costs, and what x costs that knows z: the model's point in the plane of Alemi et al. (2018).
 
     samples: int, the draws per example of which both are the means. Returns a `RateDistortion`.

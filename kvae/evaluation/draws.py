@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from kvae.data import progress, streams
+from kvae.data import arrays, errors, progress
 
 BLOCK = 1_000  # the draws of an example that are asked for at once
 _VALUES, _ROWS = 2**18, 4_096  # of x that are scored at once: about what a core's caches hold
@@ -94,10 +94,10 @@ def parts(model, data, most, batch_size, verbose, skip=0, skipped=None):
 
     data: as the models take them. With a progress bar, by examples, where verbose is True, or "auto" where one is seen.
     """
-    stream = streams.batches(model._checked(data, "data"), batch_size)
+    stream = arrays.batches(model._checked(data, "data"), batch_size)
     batches, done = int(stream.cardinality()), 0
     bar = progress.bar(None, "example", verbose)
-    with streams.clear_errors():
+    with errors.clear_errors():
         for element in stream:
             batch = model._read(element)
             length = len(tf.nest.flatten(batch)[0])

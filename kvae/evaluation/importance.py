@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from kvae import arguments, html
-from kvae.data import streams
+from kvae.data import elements
 from kvae.evaluation import draws
 from kvae.evaluation.unfinished import Unfinished
 
@@ -106,7 +106,7 @@ class LogLikelihood:
 
 
 def log_likelihood(
-    model, data, samples=5_000, *, seed=0, batch_size=streams.BATCH_SIZE, rows=None, verbose="auto", resume=None
+    model, data, samples=5_000, *, seed=0, batch_size=elements.BATCH_SIZE, rows=None, verbose="auto", resume=None
 ):
     """log p(x) of each example, as log 1/k sum_i p(x|z_i) p(z_i) / q(z_i|x) with k draws z_i ~ q(z|x).
 

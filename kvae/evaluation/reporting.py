@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kvae import html
-from kvae.data import streams
+from kvae.data import arrays, elements, errors
 from kvae.evaluation.aggregate import ActiveUnits, active_units
 from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
 from kvae.models import VAE, ConditionalVAE, HierarchicalVAE
@@ -92,7 +92,7 @@ class Report:
 
 
 def report(
-    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=streams.BATCH_SIZE, verbose="auto", resume=None
+    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto", resume=None
 ):
     """A `Report` on a model, from what `elbo_decomposition`, whose arguments it takes, and `active_units` find."""
     parts = elbo_decomposition(
@@ -230,13 +230,13 @@ def _decoder(model, data, batch_size):
     ]
 
 
-@streams.clear_errors()
+@errors.clear_errors()
 def _share_at_bound(model, data, batch_size, bound):
     """Of the decoder's values over all of the data, those with a log-variance below the bound."""
     if model.likelihood.variance != "decoder":
         return np.mean(ops.convert_to_numpy(model.likelihood.log_var) < bound)
     below = values = 0
-    for element in streams.batches(model._checked(data, "data"), batch_size):
+    for element in arrays.batches(model._checked(data, "data"), batch_size):
         x = model._read(element)
         log_var = ops.convert_to_numpy(model.conditional_at(x, model.posterior(x).mean).log_var)
         below, values = below + np.sum(log_var < bound), values + log_var.size

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import arguments, cards, html
-from kvae.data import shards, streams
+from kvae.data import arrays, elements, errors, shards, validation
 from kvae.models.training import TrainedModel
 
 _SEED, _RECORD = "seed_generator_state_", "record"
@@ -72,7 +72,7 @@ class LatentModel(TrainedModel):
 
     # Codes and images
 
-    def transform(self, x, batch_size=streams.BATCH_SIZE, directory=None):
+    def transform(self, x, batch_size=elements.BATCH_SIZE, directory=None):
         """Codes: the posteriors' means where the code is random. A stream or an array to an array (n, latent_dim).
 
         directory: a new folder that the codes are written to instead, their labels beside them, a batch in memory at
@@ -84,21 +84,21 @@ class LatentModel(TrainedModel):
         shards.write({"train": ({"code": code, **_labels(element)} for code, element in codes)}, directory, progress=0)
         return None
 
-    def inverse_transform(self, z, batch_size=streams.BATCH_SIZE):
+    def inverse_transform(self, z, batch_size=elements.BATCH_SIZE):
         """The images of codes (n, latent_dim), an array (n, ...): means where the image is random."""
         self.check_built()
-        streams.check(z, (self.latent_dim,), name="z")
+        validation.validate_first_batch(z, (self.latent_dim,), name="z")
         return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])
 
-    def reconstruct(self, x, batch_size=streams.BATCH_SIZE):
+    def reconstruct(self, x, batch_size=elements.BATCH_SIZE):
         """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly."""
         images = self._over(self._checked(x, "x"), self._reconstruct_batch, batch_size)
         return np.concatenate([image for image, _ in images])
 
     def _over(self, data, function, batch_size):
         """(function of x, element) of each batch."""
-        with streams.clear_errors():
-            for element in streams.batches(data, batch_size):
+        with errors.clear_errors():
+            for element in arrays.batches(data, batch_size):
                 x = self._read(element)
                 # One trace for every batch size, and none of TensorFlow's warnings about retracing.
                 signature = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), x)
@@ -160,7 +160,7 @@ class LatentModel(TrainedModel):
 
 
 def _labels(element):
-    y = streams.unpack(element)[1]
+    y = elements.unpack(element)[1]
     if isinstance(y, Mapping) and "code" in y:
         raise ValueError('x has labels named "code", as the codes beside them are: rename them with map')
     return y if isinstance(y, Mapping) else {} if y is None else {"label": y}

@@ -3,8 +3,8 @@
 import keras
 
 from kvae import arguments
-from kvae.data import arrays, streams
-from kvae.data.distributed import distributed
+from kvae.data import arrays, elements, errors, validation
+from kvae.data.runs import distribute
 from kvae.models import stalls
 
 
@@ -19,15 +19,15 @@ class CheckedModel(keras.Model):
 
     def _read(self, element):
         """What the model takes of a stream's element: x, (n, ...), here the images alone."""
-        return streams.unpack(element)[0]
+        return elements.unpack(element)[0]
 
     def _scaled(self, x):
-        return streams.scale(x, self.variable_dtype)
+        return elements.scale(x, self.variable_dtype)
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work."""
         self._first_batch(data, name, steps)
-        return self._watched(streams.finite(data, name), name)
+        return self._watched(validation.stop_at_nonfinite(data, name), name)
 
     def _first_batch(self, data, name, steps):
         """The first batch (numpy, scaled) of data that can be used, for which the model is then built."""
@@ -37,34 +37,34 @@ class CheckedModel(keras.Model):
 
     def _looked_at(self, data, name, steps, event_shape=None):
         """The first batch of data that can be used; the model stays as it is. event_shape: of one that isn't built."""
-        with stalls.Watch(f"the check of {name}", "its first batch"), streams.clear_errors():
+        with stalls.Watch(f"the check of {name}", "its first batch"), errors.clear_errors():
             shape = self.event_shape if self.built else event_shape
-            first = streams.check(data, shape, steps, name, self.variable_dtype)
+            first = validation.validate_first_batch(data, shape, steps, name, self.variable_dtype)
         self._check_values(first)
-        if not streams.is_stream(data):
+        if not elements.is_dataset(data):
             self._expecting(data, name)
         return first
 
     def _watched(self, data, name):
         """The same data, of which a stream stops at values that the model can't score."""
-        return self._expecting(data, name) if streams.is_stream(data) else data
+        return self._expecting(data, name) if elements.is_dataset(data) else data
 
     def _expecting(self, data, name):
         likelihood = self.likelihood
-        if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and streams.are_pixels(data)):
+        if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and elements.are_pixels(data)):
             return data
         complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
-        return streams.expecting(data, likelihood.supports, complaint, name)
+        return validation.stop_at_unsupported(data, likelihood.supports, complaint, name)
 
     def _validation(self, data, first, steps, batch_size):
         """Validation data as they should be read. first: the first batch of the data for training."""
-        if not streams.is_stream(data):
-            data = tuple(part for part in streams.fit_arguments(*streams.unpack(data)) if part is not None)
+        if not elements.is_dataset(data):
+            data = tuple(part for part in elements.fit_arguments(*elements.unpack(data)) if part is not None)
         self._looked_at(data, "validation_data", steps, first.shape[1:])
-        if arrays.as_stream(data, self.distribute_strategy):
-            data = arrays.in_memory(data, batch_size, shuffle=False)
-        data = streams.finite(self._watched(data, "validation_data"), "validation_data")
-        return distributed(data, self.distribute_strategy, once=True)
+        if arrays.is_streamable(data, self.distribute_strategy):
+            data = arrays.from_arrays(data, batch_size, shuffle=False)
+        data = validation.stop_at_nonfinite(self._watched(data, "validation_data"), "validation_data")
+        return distribute(data, self.distribute_strategy, once=True)
 
     def _prepare(self, first):
         """Build what depends on the data's shape."""

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from kvae import arguments
-from kvae.data import streams
+from kvae.data import arrays, elements, validation
 from kvae.models.vae import VAE
 from kvae.priors import VampPrior
 
@@ -46,7 +46,7 @@ class ConditionalVAE(VAE):
         return [super().symbol(shape, dtype), super().symbol((self.label_dim,), dtype)]
 
     def _read(self, element):
-        x, y, _ = streams.unpack(element)
+        x, y, _ = elements.unpack(element)
         if y is None and isinstance(x, tuple | list):  # as Keras gives what `predict` reads
             x, y = x
         if y is None or isinstance(y, dict):
@@ -61,27 +61,27 @@ class ConditionalVAE(VAE):
         return [super()._scaled(x[0]), self._encoded(x[1])]
 
     def fit(self, x=None, y=None, **kwargs):
-        self._check_labels(streams.fit_arguments(x, y, None)[1])
+        self._check_labels(elements.fit_arguments(x, y, None)[1])
         return super().fit(x, y, **kwargs)
 
     def evaluate(self, x=None, y=None, **kwargs):
-        self._check_labels(streams.fit_arguments(x, y, None)[1])
+        self._check_labels(elements.fit_arguments(x, y, None)[1])
         return super().evaluate(x, y, **kwargs)
 
     def _looked_at(self, data, name, steps, event_shape=None):
         first = super()._looked_at(data, name, steps, event_shape)
-        batches = streams.batches(data).take(1) if hasattr(data, "element_spec") else [data]
+        batches = arrays.batches(data).take(1) if hasattr(data, "element_spec") else [data]
         for element in batches:
-            self._check_labels(streams.unpack(element)[1])
+            self._check_labels(elements.unpack(element)[1])
         return first
 
     def _watched(self, data, name):
         data = super()._watched(data, name)
-        y = streams.unpack(data.element_spec)[1] if hasattr(data, "element_spec") else None
+        y = elements.unpack(data.element_spec)[1] if hasattr(data, "element_spec") else None
         if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
             return data
         complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"
-        return streams.expecting(
+        return validation.stop_at_unsupported(
             data, lambda y: ops.logical_and(y >= 0, y < self.label_dim), complaint, f"y of {name}", part=1
         )
 

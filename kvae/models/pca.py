@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from kvae import arguments, cards
-from kvae.data import contents, streams
+from kvae.data import arrays, errors, provenance
 from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
@@ -89,8 +89,8 @@ class PCA(LatentVariableMixin, LatentModel):
         x: the randomized solver needs the same examples in each pass, in any order. verbose: 0 for no progress bar.
         Raises ValueError for data that can't be used.
         """
-        stream = streams.batches(super()._checked(x, "x"), batch_size)
-        with streams.clear_errors():
+        stream = arrays.batches(super()._checked(x, "x"), batch_size)
+        with errors.clear_errors():
             count, mean, total, variances, axes = self._solve(stream, math.prod(self.event_shape), verbose)
         if count <= self.latent_dim:
             raise ValueError(f"x has {count} examples; {self.latent_dim} axes need more than that.")
@@ -106,7 +106,7 @@ class PCA(LatentVariableMixin, LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
-        self.record = cards.Record([contents.described((x,))])
+        self.record = cards.Record([provenance.describe((x,))])
         return self
 
     def _solve(self, stream, features, verbose):

@@ -9,7 +9,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from keras import ops
 
-from kvae.data import streams
+from kvae.data import elements
 
 SOLVERS = ("auto", "covariance", "randomized")
 _OVERSAMPLING = 10
@@ -109,9 +109,9 @@ class _Rows:
         count, total, shift = 0, np.zeros(self.features), self.mean
         most = max(32, _BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
-            batch = streams.unpack(element)[0]
+            batch = elements.unpack(element)[0]
             for start in range(0, len(batch), most):
-                x = ops.convert_to_numpy(streams.scale(batch[start : start + most], "float64"))
+                x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)
                 shift = x.mean(axis=0) if shift is None else shift
                 x = x - shift

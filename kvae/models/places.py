@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae.data.stream import Run
+from kvae.data.runs import Run
 
 _DATA = "examples", "content", "seed", "batch_size", "shuffle"
 _NOT_BESIDE = keras.callbacks.BackupAndRestore, keras.callbacks.SwapEMAWeights

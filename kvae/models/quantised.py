@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from kvae import arguments, likelihoods
-from kvae.data import streams
+from kvae.data import elements
 from kvae.models.pair import PairModel, check_built_for
 from kvae.quantising import Perplexity, VectorQuantizer
 
@@ -112,7 +112,7 @@ class VQVAE(PairModel):
     def _check_values(self, x):
         self.likelihood.check_data(x)
 
-    def inverse_transform(self, z, batch_size=streams.BATCH_SIZE):
+    def inverse_transform(self, z, batch_size=elements.BATCH_SIZE):
         """The images' means of codes, an integer array (n, *code_shape), to an array (n, ...)."""
         self.check_built()
         z, codes = np.asarray(z), self.quantizer.codes
@@ -141,7 +141,7 @@ class VQVAE(PairModel):
         self.quantizer.codebook.assign(codebook)
         return int(unused.sum())
 
-    def code_frequencies(self, data, batch_size=streams.BATCH_SIZE):
+    def code_frequencies(self, data, batch_size=elements.BATCH_SIZE):
         """How often each code stands at each position: an array (*code_shape, codes), sums over the codes being 1."""
         numbers, positions = self.transform(data, batch_size).reshape(-1, self.latent_dim), np.arange(self.latent_dim)
         counts = np.zeros((self.latent_dim, self.quantizer.codes))

@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import replicas
-from kvae.data.checks import NOT_FINITE, NOT_FINITE_ADVICE
-from kvae.data.stream import Run
+from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
+from kvae.data.runs import Run
 
 IN_A_ROW = 10
 ROOM = 4  # places kept of an epoch's faults: the first ones and the last
@@ -203,6 +203,6 @@ class SkippedSteps(keras.callbacks.Callback):
         epoch = self.epoch
         if isinstance(self.data, Run):
             epoch += self.place.stream_epoch - self.place.epoch
-            epoch, step = divmod(epoch * self.data.steps + step, self.data.stream.steps)
+            epoch, step = divmod(epoch * self.data.steps_per_epoch + step, self.data.stream.num_batches)
         row = f", row {row}" if row >= 0 else ""
         return f"epoch {epoch}, batch {step}{row}"

@@ -7,9 +7,8 @@ import tensorflow as tf
 from keras import ops
 
 from kvae import cards, optimizers, replicas
-from kvae.data import arrays, checks, streams
-from kvae.data.distributed import distributed
-from kvae.data.stream import Run
+from kvae.data import arrays, elements, errors, validation
+from kvae.data.runs import Run, distribute
 from kvae.models import execution, places, skipping, stalls
 from kvae.models.checked import CheckedModel, check_numbers
 from kvae.models.means import Means, weighted
@@ -119,7 +118,7 @@ class TrainedModel(CheckedModel):
         return self(self._inputs(data)[0], training=False)
 
     def _inputs(self, data):
-        sample_weight = streams.unpack(data)[2]
+        sample_weight = elements.unpack(data)[2]
         if sample_weight is not None:
             # Keras' trace for weights of both shapes has no rank left.
             shape = tf.TensorShape(sample_weight.shape)
@@ -147,7 +146,7 @@ class TrainedModel(CheckedModel):
         return [metric for metric in super().metrics if metric is not self.means and metric.name != "loss"]
 
     def fit(self, x=None, y=None, *, sample_weight=None, validation_data=None, steps_per_epoch=None, **kwargs):
-        """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.streams.check`).
+        """Train: `keras.Model.fit`, after x and validation_data were checked (see `kvae.data.validation`).
 
         y isn't read. A stream's first batch is read once more than Keras would, for the checks.
 
@@ -166,12 +165,12 @@ class TrainedModel(CheckedModel):
         check_numbers(steps_per_epoch=steps_per_epoch, **kwargs)
         callbacks = _listed(kwargs.pop("callbacks", None))
         checkpoint = places.protector(callbacks)
-        arrays.check_class_weight(x, kwargs.get("class_weight"), checkpoint)
-        given, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
+        arrays.validate_class_weight(x, kwargs.get("class_weight"), checkpoint)
+        given, y, sample_weight = elements.fit_arguments(x, y, sample_weight)
         parts = given, *(part for part in (y, sample_weight) if part is not None)
-        first = self._looked_at(given if streams.is_stream(given) else parts, "x", steps_per_epoch)
+        first = self._looked_at(given if elements.is_dataset(given) else parts, "x", steps_per_epoch)
         x = self._watched(given, "x")
-        checks.warn_of_constant(first, "x")
+        validation.warn_if_constant(first, "x")
         if validation_data is not None:
             batch_size = kwargs.get("validation_batch_size") or kwargs.get("batch_size") or arrays.BATCH_SIZE
             validation_data = self._validation(validation_data, first, kwargs.get("validation_steps"), batch_size)
@@ -186,38 +185,38 @@ class TrainedModel(CheckedModel):
         recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
         if not isinstance(x, tf.data.Dataset) and (
-            checkpoint or arrays.as_stream(parts, self.distribute_strategy, kwargs)
+            checkpoint or arrays.is_streamable(parts, self.distribute_strategy, kwargs)
         ):
             repeats = bool(checkpoint) or replicas.workers(self.distribute_strategy) > 1
-            x, y, sample_weight = arrays.streamed(parts, kwargs, repeats), None, None
-        steps = steps_per_epoch or arrays.length(x)
+            x, y, sample_weight = arrays.for_training(parts, kwargs, repeats), None, None
+        steps = steps_per_epoch or arrays.num_batches(x)
         place = places.first(self, kwargs.get("initial_epoch", 0), steps)
         with contextlib.ExitStack() as stack:
             if checkpoint is not None:
                 settings, said = places.settings(self, steps, recorder.data), kwargs.get("verbose", "auto") != 0
                 place = stack.enter_context(checkpoint.protect(self, place, settings, kwargs.get("epochs", 1), said))
                 group = 1 if self.chooses_steps else self.steps_per_execution
-                x, steps_per_epoch = arrays.rest(x, steps, place.batches(-(-steps // group) * group)), steps
+                x, steps_per_epoch = arrays.resumable(x, steps, place.batches(-(-steps // group) * group)), steps
                 kwargs["initial_epoch"] = place.epoch
                 callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
-            x = distributed(x, self.distribute_strategy, steps_per_epoch)
+            x = distribute(x, self.distribute_strategy, steps_per_epoch)
             counts = [steps_per_epoch, kwargs.get("validation_steps"), place.step % (steps or 1)]
             if isinstance(x, Run):
-                counts[0] = x.steps if x.endless else None
-                steps_per_epoch = x.steps  # else Keras starts two iterators an epoch
+                counts[0] = x.steps_per_epoch if x.repeats else None
+                steps_per_epoch = x.steps_per_epoch  # else Keras starts two iterators an epoch
             if isinstance(x, tf.data.Dataset):
                 kwargs.setdefault("shuffle", False)  # the stream's own affair; Keras would warn
             if self.chooses_steps:
                 self._group_steps(execution.steps_per_execution(self, rows, callbacks, counts, steps_per_epoch))
             if isinstance(x, Run):
-                x.endless |= x.steps % self.steps_per_execution == 0
+                x.repeats |= x.steps_per_epoch % self.steps_per_execution == 0
             callbacks = [stack.enter_context(places.StartsAt(x, place)), *callbacks]
             if hasattr(self.loss, "begin"):
                 callbacks = [Beginning(place.first_epoch, place.first_update), *callbacks]
             if self._guard.most:
                 callbacks = [skipping.SkippedSteps(self._guard, place, x), *callbacks]
             callbacks = [stack.enter_context(stalls.Watch("fit")), *callbacks]
-            stack.enter_context(streams.clear_errors())
+            stack.enter_context(errors.clear_errors())
             return super().fit(
                 x,
                 y,
@@ -241,22 +240,22 @@ class TrainedModel(CheckedModel):
         """
         replicas.check(self)
         check_numbers(steps=steps, **kwargs)
-        x, y, sample_weight = streams.fit_arguments(x, y, sample_weight)
+        x, y, sample_weight = elements.fit_arguments(x, y, sample_weight)
         if not kwargs.get("_use_cached_eval_dataset"):
             x = self._checked(x, "x", steps)
-            x, y, sample_weight = arrays.once((x, y, sample_weight), self.distribute_strategy, kwargs)
-            x = distributed(x, self.distribute_strategy, once=True)
+            x, y, sample_weight = arrays.for_one_pass((x, y, sample_weight), self.distribute_strategy, kwargs)
+            x = distribute(x, self.distribute_strategy, once=True)
             self._group_for(steps)
-        with streams.clear_errors():
+        with errors.clear_errors():
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **kwargs)
 
     def predict(self, x, *, steps=None, **kwargs):
         """Reconstructions, as `reconstruct` gives them: `keras.Model.predict` after x was checked."""
-        x, *_ = streams.fit_arguments(x, None, None)
-        x, *_ = arrays.once((self._checked(x, "x", steps),), self.distribute_strategy, kwargs)
-        x = distributed(x, self.distribute_strategy, once=True)
+        x, *_ = elements.fit_arguments(x, None, None)
+        x, *_ = arrays.for_one_pass((self._checked(x, "x", steps),), self.distribute_strategy, kwargs)
+        x = distribute(x, self.distribute_strategy, once=True)
         self._group_for(steps)
-        with streams.clear_errors():
+        with errors.clear_errors():
             return super().predict(x, steps=steps, **kwargs)
 
     def _group_for(self, steps):

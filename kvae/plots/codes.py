@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from keras import ops
 
-from kvae.data import streams
+from kvae.data import arrays, elements
 
 EXAMPLES = 512
 
@@ -28,14 +28,14 @@ def first_examples(data, count, labels=None):
                 "labels is an array and x a stream, whose order may change from pass to pass; give a "
                 "stream of (x, label), or the name of a label in its dict."
             )
-        data, labels = (streams.unpack(data)[0], np.asarray(labels)), None
+        data, labels = (elements.unpack(data)[0], np.asarray(labels)), None
     found, seen = [], 0
-    size = min(count, streams.BATCH_SIZE)
-    stream = streams.batches(data, size)
+    size = min(count, elements.BATCH_SIZE)
+    stream = arrays.batches(data, size)
     if not hasattr(data, "element_spec"):
         stream = stream.take(-(-count // size))  # else tf.data reads ahead
     for element in stream:
-        x, y, _ = streams.unpack(element)
+        x, y, _ = elements.unpack(element)
         y = _named(element, labels) if labels is not None else y
         found.append((np.asarray(x), None if y is None or isinstance(y, Mapping) else np.asarray(y)))
         seen += len(found[-1][0])
@@ -76,8 +76,8 @@ def _kl(model, x):
     if not hasattr(model, "draw"):
         return None
     total = 0.0
-    for start in range(0, len(x), streams.BATCH_SIZE):
-        block = streams.scale(x[start : start + streams.BATCH_SIZE], model.variable_dtype)
+    for start in range(0, len(x), elements.BATCH_SIZE):
+        block = elements.scale(x[start : start + elements.BATCH_SIZE], model.variable_dtype)
         # Noise by position, since a picture must not move the model's own seed on.
         kl = model.draw(block, index=start + ops.arange(len(block), dtype="int64")).kl
         if kl is None:

@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from scipy.special import ndtri
 
-from kvae.data import streams
+from kvae.data import elements
 from kvae.plots.canvas import CATEGORIES, number, show_tiles
 from kvae.plots.codes import EXAMPLES, check_count, first_examples, prior_of_codes, usage
 
@@ -31,7 +31,7 @@ def reconstructions(model, x, count=8, ax=None):
     check_count("count", count)
     models = model if isinstance(model, Mapping) else {"reconstruction": model}
     x, _ = first_examples(x, count)
-    rows = [ops.convert_to_numpy(streams.scale(x)), *(each.reconstruct(x) for each in models.values())]
+    rows = [ops.convert_to_numpy(elements.scale(x)), *(each.reconstruct(x) for each in models.values())]
     ax = show_tiles(ax, np.concatenate(rows), columns=len(x))
     ax.set_yticks(range(len(rows)), ["original", *models])
     ax.set_title("Reconstructions (means)")

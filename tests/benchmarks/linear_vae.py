@@ -59,7 +59,7 @@ def main():
 
 
 def explained(data, pca, axes):
-    centred = (np.asarray(kvae.data.streams.scale(x, "float64")).reshape(len(x), -1) - pca.mean for x in data)
+    centred = (np.asarray(kvae.data.elements.scale(x, "float64")).reshape(len(x), -1) - pca.mean for x in data)
     return sum(np.square(x @ axes.T).sum() for x in centred)
 
 

@@ -70,7 +70,7 @@ def row(name, case, images, options):
         for number in range(options.rounds + 1):
             for which in (0, 1) if number % 2 else (1, 0):
                 seconds[which].append(turns[which]())
-        alone = [read(kvae.data.arrays.in_memory((images,), case.batch_size)), read(stream)]
+        alone = [read(kvae.data.arrays.from_arrays((images,), case.batch_size)), read(stream)]
     memory, shards = (np.array(rounds[1:]) for rounds in seconds)
     ratio = speed(memory, shards)
     generator = np.random.default_rng(0)
@@ -103,7 +103,7 @@ def read(stream, epochs=10):
 
     def seconds(epochs):
         start = cpu_seconds()
-        stream.endless(0).take(epochs * stream.steps).reduce(0, lambda batches, _: batches + 1).numpy()
+        stream.from_batch(0).take(epochs * stream.num_batches).reduce(0, lambda batches, _: batches + 1).numpy()
         return cpu_seconds() - start
 
     seconds(1)

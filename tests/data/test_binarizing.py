@@ -3,7 +3,7 @@ import pytest
 
 import kvae
 from kvae.data import binarize
-from kvae.data.sources import from_npy
+from kvae.data.files import from_npy
 
 GREYS = np.repeat(np.array([0, 1, 100, 254, 255], np.uint8), 4_000)[:, None, None, None]
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kvae.data
-from kvae.data import checks, streams
+from kvae.data import arrays, elements, errors, validation
 
 SHAPE = (6, 5, 3)
 
@@ -33,14 +33,14 @@ def stream(*arrays, batch=8):
     ],
 )
 def test_unpack(element, expected):
-    assert streams.unpack(element) == expected
+    assert elements.unpack(element) == expected
 
 
 def test_unpack_refuses():
     with pytest.raises(ValueError, match=r"\['id', 'picture'\]"):
-        streams.unpack({"picture": 0, "id": 1})
+        elements.unpack({"picture": 0, "id": 1})
     with pytest.raises(ValueError, match="tuple of 4"):
-        streams.unpack((1, 2, 3, 4))
+        elements.unpack((1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -51,26 +51,26 @@ def test_scale(dtype):
         (np.array([0.25, 300.0]), [0.25, 300]),
         (np.array([0, 255], np.int32), [0, 255]),
     ]:
-        eager, graph = streams.scale(raw, dtype), tf.function(streams.scale)(tf.constant(raw), dtype)
+        eager, graph = elements.scale(raw, dtype), tf.function(elements.scale)(tf.constant(raw), dtype)
         assert eager.dtype == graph.dtype == dtype
         np.testing.assert_array_equal(eager, graph)
         np.testing.assert_array_max_ulp(eager.numpy(), np.asarray(expected, dtype), 1)
-    assert streams.scale(np.uint8(255), dtype) == 1
+    assert elements.scale(np.uint8(255), dtype) == 1
 
 
 def test_batches_hold_each_example_once_in_order(x, tmp_path):
     labels = np.arange(50)
     dataset = stream(x)
-    assert streams.batches(dataset) is dataset
+    assert arrays.batches(dataset) is dataset
     np.save(tmp_path / "x.npy", x)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     for data in x, mapped, (x,), (x, labels), {"image": x, "label": labels}:
-        made = streams.batches(data, batch_size=7)
+        made = arrays.batches(data, batch_size=7)
         assert made.cardinality() == 8
-        elements = [streams.unpack(element) for element in made]
-        np.testing.assert_array_equal(np.concatenate([element[0] for element in elements]), x)
-        if elements[0][1] is not None:
-            np.testing.assert_array_equal(np.concatenate([element[1] for element in elements]), labels)
+        unpacked = [elements.unpack(element) for element in made]
+        np.testing.assert_array_equal(np.concatenate([element[0] for element in unpacked]), x)
+        if unpacked[0][1] is not None:
+            np.testing.assert_array_equal(np.concatenate([element[1] for element in unpacked]), labels)
 
 
 def test_image_shape(x):
@@ -88,10 +88,10 @@ def test_image_shape(x):
 def test_check_gives_the_first_batch(x):
     pixels = (x * 255).astype(np.uint8)
     for data in stream(pixels), stream(pixels, pixels), stream(pixels).repeat(2), stream({"image": pixels}):
-        np.testing.assert_array_equal(streams.check(data, SHAPE), streams.scale(pixels[:8]))
-    assert streams.check(stream(x).repeat(), SHAPE, steps=3).shape == (8, *SHAPE)
-    np.testing.assert_array_equal(streams.check(x, SHAPE), x)
-    assert streams.check(x > 0.5, SHAPE).dtype == np.float32
+        np.testing.assert_array_equal(validation.validate_first_batch(data, SHAPE), elements.scale(pixels[:8]))
+    assert validation.validate_first_batch(stream(x).repeat(), SHAPE, steps=3).shape == (8, *SHAPE)
+    np.testing.assert_array_equal(validation.validate_first_batch(x, SHAPE), x)
+    assert validation.validate_first_batch(x > 0.5, SHAPE).dtype == np.float32
 
 
 def bad_at(x, i, value=np.nan):
@@ -122,15 +122,15 @@ def bad_at(x, i, value=np.nan):
     ],
 )
 def test_check_refuses(x, make, error, message, monkeypatch):
-    monkeypatch.setattr(checks, "BLOCK_BYTES", 10 * x[0].nbytes)
+    monkeypatch.setattr(validation, "BLOCK_BYTES", 10 * x[0].nbytes)
     with pytest.raises(error, match=message) as found:
-        streams.check(make(x), SHAPE)
+        validation.validate_first_batch(make(x), SHAPE)
     assert "\n" not in str(found.value)
 
 
 def test_grey_images_without_a_channel(x):
     with pytest.raises(ValueError, match=r"x\[\.\.\., None\]"):
-        streams.check(x[..., 0], (6, 5, 1))
+        validation.validate_first_batch(x[..., 0], (6, 5, 1))
 
 
 @pytest.mark.filterwarnings("ignore:`shuffle=True`")
@@ -139,13 +139,13 @@ def test_nan_later_in_a_stream_is_one_clear_error(x, call):
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(1)])
     model.compile(loss="mse")
     dataset = stream(bad_at(x, 37), np.zeros((50, 1), np.float32))
-    guarded = streams.finite(dataset)
+    guarded = validation.stop_at_nonfinite(dataset)
     assert guarded.cardinality() == dataset.cardinality() and guarded.element_spec == dataset.element_spec
     message = "the data has NaN or infinite values in batch 4 "
-    with pytest.raises(ValueError, match=message) as found, streams.clear_errors():
+    with pytest.raises(ValueError, match=message) as found, errors.clear_errors():
         getattr(model, call)(guarded, verbose=0)
     assert "\n" not in str(found.value) and found.value.__suppress_context__
-    with pytest.raises(tf.errors.InvalidArgumentError), streams.clear_errors():
+    with pytest.raises(tf.errors.InvalidArgumentError), errors.clear_errors():
         tf.reshape(x, (7, 7))
     pixels = stream((x * 255).astype(np.uint8))
-    assert streams.finite(pixels) is pixels
+    assert validation.stop_at_nonfinite(pixels) is pixels

@@ -16,7 +16,7 @@ from processes import ENVIRONMENT
 from small_models import dense_vae, same_weights
 
 import kvae
-from kvae.data import streams
+from kvae.data import errors
 from kvae.models import stalls
 
 X = np.random.default_rng(0).random((60, 6)).astype("float32")
@@ -53,7 +53,7 @@ def raising(error, batches=3):
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 def test_a_generators_exception_is_itself_and_says_where(error):
-    with pytest.raises(type(error)) as found, streams.clear_errors():
+    with pytest.raises(type(error)) as found, errors.clear_errors():
         list(raising(error))
     assert str(found.value) == str(error)
     assert found.value.__suppress_context__
@@ -87,7 +87,7 @@ def test_a_function_that_tensorflow_calls_raises_its_own(tmp_path):
         raise ZeroDivisionError("by nothing")
 
     mapped = tf.data.Dataset.range(3).map(lambda i: tf.py_function(half, [i], tf.int64))
-    with pytest.raises(ZeroDivisionError, match="by nothing"), streams.clear_errors():
+    with pytest.raises(ZeroDivisionError, match="by nothing"), errors.clear_errors():
         list(mapped)
 
     class Unfindable(Exception):
@@ -95,7 +95,7 @@ def test_a_function_that_tensorflow_calls_raises_its_own(tmp_path):
 
     error = Unfindable("here")
     data = raising(error)
-    with pytest.raises(Unfindable, match="here"), streams.clear_errors():
+    with pytest.raises(Unfindable, match="here"), errors.clear_errors():
         list(data)
 
 

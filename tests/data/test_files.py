@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 import kvae.data
-from kvae.data import sources, streams
+from kvae.data import errors, files
 
 ROWS, BATCH = 50, 8
 
@@ -24,7 +24,7 @@ def arrays(rng):
 
 @pytest.fixture
 def blocks(monkeypatch):
-    monkeypatch.setattr(sources, "BLOCK_BYTES", 7 * 60)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 7 * 60)
 
 
 def written(kind, tmp_path, x, y):
@@ -70,10 +70,10 @@ def test_rows_are_the_files(kind, tmp_path, arrays, blocks):
     assert orders[0] != orders[1] and sum(abs(np.diff(orders[0])) == 1) < 20
     again = read(labels=True, batch_size=BATCH, shuffle=20, seed=3)
     rest = np.concatenate([y for _, y in again.epoch(1, skip=3)])
-    shares = [np.concatenate([y for _, y in again.epoch(1, share=(i, 2))]) for i in range(2)]
+    shares = [np.concatenate([y for _, y in again.epoch(1, shard_index=i, num_shards=2)]) for i in range(2)]
     assert list(rest) == orders[1][24:] and list(shares[0]) == orders[1][::2] and list(shares[1]) == orders[1][1::2]
     with pytest.raises(ValueError, match="batch_size is 8, expected a multiple of 3"):
-        again.epoch(0, share=(0, 3))
+        again.epoch(0, shard_index=0, num_shards=3)
 
 
 def test_other_dtypes_and_orders_of_a_npy(tmp_path, rng):
@@ -117,7 +117,7 @@ def test_a_folder_of_images(folder, arrays):
 def test_images_of_several_shapes_are_refused_by_name(folder):
     Image.fromarray(np.zeros((6, 4, 3), np.uint8)).save(folder / "odd" / "07.png")
     message = r"odd/07.png has the shape \(6, 4, 3\), expected \(5, 4, 3\) as the first has: give size="
-    with pytest.raises(ValueError, match=message) as found, streams.clear_errors():
+    with pytest.raises(ValueError, match=message) as found, errors.clear_errors():
         list(kvae.data.from_folder(folder, 5))
     assert "\n" not in str(found.value)
     assert len(list(kvae.data.from_folder(folder, 5, size=(5, 4)))) == 3
@@ -166,7 +166,7 @@ def test_what_happens_to_a_file_later_is_said_in_a_sentence(name, change, error,
         change(path)
         stream = kvae.data.from_parquet(path, "x", 2)
     change(path)
-    with pytest.raises(error, match=message) as found, streams.clear_errors():
+    with pytest.raises(error, match=message) as found, errors.clear_errors():
         list(stream)
     assert "\n" not in str(found.value)
 

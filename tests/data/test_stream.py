@@ -9,8 +9,8 @@ from small_models import dense_vae, same_weights
 
 from kvae.callbacks import Checkpoint
 from kvae.data import Stream
-from kvae.data.arrays import in_memory
-from kvae.data.stream import drawn
+from kvae.data.arrays import from_arrays
+from kvae.data.stream import resolve_seed
 
 ROWS, BATCH = 20, 6
 IMAGES = np.random.default_rng(0).random((ROWS, 6)).astype("float32")
@@ -18,11 +18,11 @@ IMAGES[:, 0] = np.arange(ROWS) / ROWS
 
 
 def shuffled():
-    def order(epoch, skip, share):
+    def batches(epoch, skip, shard_index, num_shards):
         index = tf.random.experimental.stateless_shuffle(tf.range(ROWS), seed=[0, epoch])
         return tf.data.Dataset.from_tensor_slices(tf.gather(IMAGES, index)).batch(BATCH).skip(skip)
 
-    return Stream(order, -(-ROWS // BATCH))
+    return Stream(batches, -(-ROWS // BATCH))
 
 
 def rows(batches):
@@ -79,7 +79,7 @@ def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
     once = fitted({"x": stream, "epochs": 3, "validation_data": stream})
     assert same_weights(once, fitted(*({"x": shuffled().epoch(n)} for n in range(3))))
     ends_found = fitted({"x": stream, "epochs": 3}, steps=3)  # as 3 doesn't divide an epoch
-    assert same_weights(once, ends_found) and int(ends_found.optimizer.iterations) == 3 * stream.steps
+    assert same_weights(once, ends_found) and int(ends_found.optimizer.iterations) == 3 * stream.num_batches
     assert same_weights(once, fitted({"x": stream, "epochs": 1}, {"x": stream, "epochs": 2}))
     assert same_weights(once, fitted({"x": stream}, {"x": stream, "initial_epoch": 1, "epochs": 3}))
     assert stream.next_epoch == 0
@@ -87,13 +87,20 @@ def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
 
 def test_no_thread_of_an_iterator_sleeps_through_its_end():
     """As TensorFlow's autotuning does now and then."""
-    assert not any(data.options().autotune.enabled for data in (shuffled(), shuffled().epoch(1), shuffled().endless(1)))
+    assert not any(
+        data.options().autotune.enabled for data in (shuffled(), shuffled().epoch(1), shuffled().from_batch(1))
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("batches", [3, 5])
 def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps):
-    stream = Stream(lambda epoch, skip, share: tf.data.Dataset.from_tensors(IMAGES[:5]).repeat(batches).skip(skip), 4)
+    stream = Stream(
+        lambda epoch, skip, shard_index, num_shards: (
+            tf.data.Dataset.from_tensors(IMAGES[:5]).repeat(batches).skip(skip)
+        ),
+        4,
+    )
     with pytest.raises(Exception, match=f"(expected|contain).*4.*{batches}"):
         fitted({"x": stream, "epochs": 2}, steps=steps)
 
@@ -104,7 +111,7 @@ def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", IMAGES)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     once = fitted({"x": IMAGES, "epochs": 2, "batch_size": 5, "shuffle": False, "validation_data": IMAGES})
-    assert same_weights(once, fitted({"x": in_memory((IMAGES,), 5, shuffle=False), "epochs": 2}))
+    assert same_weights(once, fitted({"x": from_arrays((IMAGES,), 5, shuffle=False), "epochs": 2}))
     assert once.history.history["val_loss"][-1] == pytest.approx(
         once.evaluate(IMAGES, verbose=0, return_dict=True)["loss"], rel=1e-6
     )
@@ -170,17 +177,17 @@ def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         model.fit(stream, epochs=3, verbose=0, callbacks=[backup, Interrupts()])
     model.fit(stream, epochs=3, verbose=0, callbacks=[backup])
-    assert same_weights(once, model) and int(model.optimizer.iterations) == 3 * stream.steps
+    assert same_weights(once, model) and int(model.optimizer.iterations) == 3 * stream.num_batches
 
 
 def test_stretches_of_the_stream_go_on_behind_each_other():
-    once = fitted({"x": shuffled().endless(0).take(9)})
+    once = fitted({"x": shuffled().from_batch(0).take(9)})
     assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}))
     in_groups = fitted({"x": shuffled(), "steps_per_epoch": 5, "epochs": 2}, steps=2)  # of which Keras takes whole ones
-    assert same_weights(fitted({"x": shuffled().endless(0).take(12)}), in_groups)
+    assert same_weights(fitted({"x": shuffled().from_batch(0).take(12)}), in_groups)
     first = {"x": shuffled(), "steps_per_epoch": 3, "epochs": 2}
     assert same_weights(once, fitted(first, {**first, "initial_epoch": 2, "epochs": 3}))
-    assert rows(shuffled().endless(9).take(4)) == [*rows(shuffled().epoch(2, skip=1)), rows(shuffled().epoch(3))[0]]
+    assert rows(shuffled().from_batch(9).take(4)) == [*rows(shuffled().epoch(2, skip=1)), rows(shuffled().epoch(3))[0]]
 
 
 def test_what_reads_without_training_leaves_the_stream_where_it_stands():
@@ -199,7 +206,7 @@ def test_what_is_made_of_a_stream_stands_where_it_stands():
 
 
 def test_a_seed_that_each_worker_would_draw_is_refused(monkeypatch):
-    assert drawn(None) != drawn(None) and drawn(3) == 3
+    assert resolve_seed(None) != resolve_seed(None) and resolve_seed(3) == 3
     monkeypatch.setenv("TF_CONFIG", "{}")
     with pytest.raises(ValueError, match="seed is None, of which each worker would draw its own order"):
-        drawn(None)
+        resolve_seed(None)

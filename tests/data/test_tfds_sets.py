@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 import kvae.data
-from kvae.data import loading
+from kvae.data import tfds_sets
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,7 @@ def test_load_refuses(name, options, error, message, data_dir):
 def test_no_network_is_seen_at_once(monkeypatch):
     unreachable = types.SimpleNamespace(url_infos={"https://nowhere.invalid/images.gz": None})
     monkeypatch.setattr(urllib.request, "getproxies", dict)
-    assert loading._offline(unreachable) and not loading._offline(types.SimpleNamespace(url_infos=None))
+    assert tfds_sets._offline(unreachable) and not tfds_sets._offline(types.SimpleNamespace(url_infos=None))
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("fashion_mnist", (54000, 6000, 10000)), ("dsprites", None)])

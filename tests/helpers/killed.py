@@ -23,7 +23,7 @@ import numpy as np
 import kvae
 from kvae import checkpoints
 from kvae.callbacks import Checkpoint
-from kvae.data.arrays import in_memory
+from kvae.data.arrays import from_arrays
 
 ROWS, BATCH, EPOCHS, SAVE_EVERY = 590, 10, 3, 7
 STEPS = ROWS // BATCH
@@ -74,7 +74,7 @@ def run(folder, *others, checkpoint=None):
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         history = model.fit(
-            in_memory((x,), BATCH),
+            from_arrays((x,), BATCH),
             validation_data=x[:100],
             epochs=EPOCHS,
             verbose=2,

@@ -43,19 +43,18 @@ def shuffled(x, batch_size=25, seed=0):
     steps = -(-len(x) // batch_size)
     weights = np.linspace(0, 2, len(x), dtype="float32")
 
-    def order(epoch, skip, share):
-        number, workers = share
+    def batches(epoch, skip, shard_index, num_shards):
         rows = tf.random.experimental.stateless_shuffle(tf.range(len(x)), [seed, epoch])
 
         def batch(step):
             taken = rows[step * batch_size : (step + 1) * batch_size]
             size = tf.cast(tf.size(taken), tf.int64)
-            taken = taken[size * number // workers : size * (number + 1) // workers]
+            taken = taken[size * shard_index // num_shards : size * (shard_index + 1) // num_shards]
             return tf.gather(x, taken), tf.zeros([tf.size(taken)]), tf.gather(weights, taken)
 
         return tf.data.Dataset.range(skip, steps).map(batch)
 
-    return kvae.data.Stream(order, steps, seed)
+    return kvae.data.Stream(batches, steps, seed)
 
 
 def in_files(folder, batch_size=20):

@@ -177,7 +177,7 @@ def test_class_numbers_that_are_not_there_stop_a_stream_in_any_batch(data, label
     model, evaluation = conditional(), kvae.evaluation
     model.compile()
     stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
-    own = kvae.data.Stream(lambda epoch, skip, share: stream.skip(skip), 3)
+    own = kvae.data.Stream(lambda epoch, skip, shard_index, num_shards: stream.skip(skip), 3)
     message = rf"^y of \w+ holds the value {label} in batch 2 \(counted from 0\), expected class numbers from 0 to 2"
     for read in (
         lambda: model.fit(stream, verbose=0),

@@ -14,7 +14,7 @@ from small_models import dense_vae, trained
 
 import kvae
 from kvae import cards
-from kvae.data import contents
+from kvae.data import provenance
 from kvae.data.sprites import Sprites, SpritesConfig
 
 SPRITES = {"size": 8, "examples": 40}
@@ -89,17 +89,17 @@ def test_two_builds_of_a_set_and_its_packed_copy_have_the_same_content(tmp_path)
     copy = kvae.data.load(tmp_path / "packed", 7)[0]
     stored = kvae.data.load("sprites", 40, data_dir=tmp_path / "1", shuffle=0, **SPRITES)[0]
     images = next(stored.as_numpy_iterator()).copy()
-    expected = contents.digest([image] for image in images)
+    expected = provenance.digest([image] for image in images)
     for stream in one, other, copy, kvae.data.binarize(other).map(lambda x: x):
-        said = contents.described((stream, None, None))
+        said = provenance.describe((stream, None, None))
         assert said["content"] == {
             "sha256": expected[0],
             "of": "40 examples that are stored, decoded, before any map",
         }
-    said = contents.described((one, None, None))
+    said = provenance.describe((one, None, None))
     assert (said["name"], said["version"], said["part"], said["examples"]) == ("sprites/8x8_40", "1.0.0", "train", 40)
     images[39, 7, 7, 2] ^= 1
-    assert contents.digest([image] for image in images) != expected
+    assert provenance.digest([image] for image in images) != expected
 
 
 def test_what_was_read_is_bounded():
@@ -110,7 +110,7 @@ def test_what_was_read_is_bounded():
 
     for size, most in (1, 1024), (2**20, 16), (2**25, 1):
         counted = []
-        assert contents.digest(rows(size))[1] == most and len(counted) <= most + 1
+        assert provenance.digest(rows(size))[1] == most and len(counted) <= most + 1
 
 
 def test_nothing_is_overwritten_unless_that_is_asked_for(x, tmp_path):
@@ -183,4 +183,4 @@ def test_a_users_text_is_no_markup_in_a_card(x, tmp_path):
 def test_pca_says_what_it_was_fitted_to(x, tmp_path):
     kvae.PCA(2).fit(x, verbose=0).save(tmp_path / "pca.keras")
     card = card_of(tmp_path / "pca.keras")
-    assert card["data"] == [contents.described((x,))] and card["steps"] is None
+    assert card["data"] == [provenance.describe((x,))] and card["steps"] is None

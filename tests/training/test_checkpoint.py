@@ -18,7 +18,7 @@ from small_models import dense_vae, same_weights
 
 from kvae import checkpoints
 from kvae.callbacks import Checkpoint
-from kvae.data.arrays import in_memory
+from kvae.data.arrays import from_arrays
 from kvae.models import places
 
 KILLED = pathlib.Path(__file__).parents[1] / "helpers" / "killed.py"
@@ -369,7 +369,7 @@ def test_a_run_that_dies_behind_an_epochs_last_group_goes_on_with_the_next_epoch
         model = dense_vae()
         model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4)
         checkpoint = Checkpoint(directory, 4)
-        data = in_memory((x,), 10)
+        data = from_arrays((x,), 10)
         model.fit(data, validation_data=x, epochs=2, verbose=0, callbacks=[checkpoint, *callbacks])
         return model
 

@@ -77,7 +77,7 @@ def test_the_places_are_said_and_counted_from_the_first_epoch_with_one(x):
     clean, spoilt = x.copy(), x.copy()
     spoilt[45, 1] = np.nan
     data = kvae.data.Stream(
-        lambda epoch, skip, share: (
+        lambda epoch, skip, shard_index, num_shards: (
             tf.data.Dataset.from_tensor_slices(tf.where(epoch == 3, spoilt, clean)).batch(10).skip(skip)
         ),
         12,

@@ -14,7 +14,7 @@ from worker import EPOCHS, compiled
 import kvae
 from kvae import __main__ as job
 from kvae import checkpoints
-from kvae.data.arrays import in_memory
+from kvae.data.arrays import from_arrays
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 480
@@ -63,7 +63,7 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
     codes, errors = run(tmp_path, "resumed")
     assert codes == [0, 0], errors
     model = compiled()
-    order = in_memory(tuple(rows(101).values()), 25)
+    order = from_arrays(tuple(rows(101).values()), 25)
     history = model.fit(order, epochs=EPOCHS, validation_data=tuple(rows(61).values()), verbose=0).history
     model.fit(order, verbose=0)
     for worker in range(2):
@@ -111,7 +111,7 @@ def test_the_job_refuses_batches_that_its_workers_cannot_share(tmp_path):
 def test_sets_are_loaded_where_there_are_several_workers(tmp_path, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
     _, *others = kvae.data.load("sprites", 10, data_dir=tmp_path, size=8, examples=20)
-    assert [len(batch) for batch in others[0].epoch(0, share=(1, 2))] == [1]
+    assert [len(batch) for batch in others[0].epoch(0, shard_index=1, num_shards=2)] == [1]
     with pytest.raises(ValueError, match="seed is None"):
         kvae.data.load("sprites", 10, data_dir=tmp_path, size=8, examples=20, seed=None)
     np.save(tmp_path / "x.npy", images(20))

@@ -124,7 +124,9 @@ def test_what_does_not_fit_is_refused(x, monkeypatch):
 
 def test_a_stream_of_small_batches_gives_as_many_examples_as_an_array(rng):
     x = rng.random((300, 4, 4)).astype("float32")
-    stream = Stream(lambda epoch, skip, share: tf.data.Dataset.from_tensor_slices(x).batch(8).skip(skip), 38)
+    stream = Stream(
+        lambda epoch, skip, shard_index, num_shards: tf.data.Dataset.from_tensor_slices(x).batch(8).skip(skip), 38
+    )
     found, _ = first_examples(stream, 200)
     np.testing.assert_array_equal(found, x[:200])
     assert stream.next_epoch == 0

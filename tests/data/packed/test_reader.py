@@ -11,7 +11,7 @@ import tensorflow as tf
 from small_models import dense_vae
 
 import kvae.data
-from kvae.data import shards, streams
+from kvae.data import errors, shards
 from kvae.data.blocks import Blocks
 from kvae.data.stream import Stream
 
@@ -89,7 +89,7 @@ def test_what_is_skipped_or_anothers_share_is_not_read(folder, shuffle, monkeypa
     whole = seen()
     assert set(whole) == set(range(101)) and len(whole) < 101 + ROWS / 150
     assert seen(skip=25) == whole[-len(numbers) :] and len(numbers) < 101 * 12 / 32
-    halves = [seen(share=(i, 2)) for i in range(2)]
+    halves = [seen(shard_index=i, num_shards=2) for i in range(2)]
     assert len(set(halves[0]) & set(halves[1])) <= 1 and set(halves[0]) | set(halves[1]) == set(whole)
 
 
@@ -97,22 +97,27 @@ def test_what_is_skipped_or_anothers_share_is_not_read(folder, shuffle, monkeypa
 @pytest.mark.parametrize("shuffle", [0, 150])
 def test_shares_make_up_every_batch_and_every_row(folder, batch_size, workers, shuffle):
     train = load(folder, batch_size, shuffle=shuffle)[0]
-    shares = [rows(train.epoch(1, share=(i, workers))) for i in range(workers)]
+    shares = [rows(train.epoch(1, shard_index=i, num_shards=workers)) for i in range(workers)]
     whole = rows(train.epoch(1))
     sizes = np.array([[len(batch) for batch in share] for share in shares])
     assert sizes.shape == (workers, len(whole)) and (sizes.sum(axis=0) == [len(batch) for batch in whole]).all()
     assert (sizes[:, :-1] == batch_size // workers).all() and np.ptp(sizes[:, -1]) <= 1
     assert sorted(row for share in shares for batch in share for row in batch) == list(range(ROWS))
     skip = len(whole) // 2
-    assert rows(train.epoch(1, skip=skip, share=(1, workers))) == shares[1][skip:]
+    assert rows(train.epoch(1, skip=skip, shard_index=1, num_shards=workers)) == shares[1][skip:]
 
 
 def test_shares_of_few_rows_may_be_empty(tmp_path):
     shards.write({"train": [{"image": X[:9]}]}, tmp_path)
     train = kvae.data.load(tmp_path, 8, validation=0)[0]
-    assert [[len(x) for x in train.epoch(0, share=(i, 4))] for i in range(4)] == [[2, 0], [2, 0], [2, 0], [2, 1]]
+    assert [[len(x) for x in train.epoch(0, shard_index=i, num_shards=4)] for i in range(4)] == [
+        [2, 0],
+        [2, 0],
+        [2, 0],
+        [2, 1],
+    ]
     with pytest.raises(ValueError, match="batch_size is 8, expected a multiple of 3"):
-        train.epoch(0, share=(0, 3))
+        train.epoch(0, shard_index=0, num_shards=3)
 
 
 def test_sorted_rows_are_mixed(tmp_path):
@@ -224,7 +229,7 @@ def test_what_happens_to_a_file_later_is_found(change, message, folder, tmp_path
     shutil.copytree(folder, tmp_path / "copy")
     train = load(tmp_path / "copy", shuffle=0)[0]
     change(tmp_path / "copy" / "train-image-00000.npy")
-    with pytest.raises(OSError, match=message), streams.clear_errors():
+    with pytest.raises(OSError, match=message), errors.clear_errors():
         list(train)
 
 
@@ -309,7 +314,7 @@ def test_damaged_rows_can_be_left_out_and_the_rest_is_a_stream(changes, rows_los
         order = flat(part.epoch(2))
         assert sorted(order) == kept and (number or shuffle or order == kept)
         assert part.cardinality() == -(-len(kept) // 32) and rows(part.epoch(2, skip=2)) == rows(part.epoch(2))[2:]
-        halves = [flat(part.epoch(1, share=(i, 2))) for i in range(2)]
+        halves = [flat(part.epoch(1, shard_index=i, num_shards=2)) for i in range(2)]
         assert sorted(halves[0] + halves[1]) == kept
     x, row = next(iter(train))
     np.testing.assert_array_equal(x, X[row])

@@ -72,7 +72,10 @@ def test_what_can_be_packed(make, columns, x, tmp_path):
 
 
 def test_a_streams_first_epoch_is_packed(x, tmp_path):
-    made = Stream(lambda epoch, skip, share: stream(x).map(lambda b: b + tf.cast(epoch, "uint8")), -(-ROWS // 64))
+    made = Stream(
+        lambda epoch, skip, shard_index, num_shards: stream(x).map(lambda b: b + tf.cast(epoch, "uint8")),
+        -(-ROWS // 64),
+    )
     made.next_epoch = 3
     kvae.data.pack(made, tmp_path)
     np.testing.assert_array_equal(column(tmp_path), x)

@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from kvae.data import damage
-from kvae.data.stream import Stream, drawn, share_size
+from kvae import _compat
+from kvae.data.decoding import UNROLLED, decoded
+from kvae.data.stream import Stream, resolve_seed, shard_size
 
 FILES = 16  # files read in turn where the order is shuffled
 BLOCK = 16  # examples of one file read in its turn
-UNROLLED = 8  # images decoded in one turn of a loop, which costs half as much as decoding a small PNG
 
 
 def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=None):
@@ -32,7 +32,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
     files = files_of(builder, part) if files is None else files
     count = sum(take for _, _, take, _ in files)
     full, rest = divmod(count, batch_size)
-    seed = drawn(seed, shuffle)
+    seed = resolve_seed(seed, shuffle)
     decode = _decoder(builder, names, math.gcd(batch_size, UNROLLED))
 
     def serialized(files, epoch):
@@ -52,24 +52,23 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
         return examples
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
-    def order(epoch, skip, share):
-        worker, workers = share
-        size = share_size(batch_size, share)
-        examples = [full * size + len(range(i, rest, workers)) for i in range(workers)]
-        apart = full and workers <= len(files)
-        start = sum(examples[:worker])
-        chosen = list(_stretch(files, start, start + examples[worker])) if apart else files
-        batches = tf.data.Dataset.from_tensors(epoch).flat_map(lambda epoch: serialized(chosen, epoch))
+    def batches(epoch, skip, shard_index, num_shards):
+        size = shard_size(batch_size, num_shards)
+        examples = [full * size + len(range(i, rest, num_shards)) for i in range(num_shards)]
+        apart = full and num_shards <= len(files)
+        start = sum(examples[:shard_index])
+        chosen = list(_stretch(files, start, start + examples[shard_index])) if apart else files
+        records = tf.data.Dataset.from_tensors(epoch).flat_map(lambda epoch: serialized(chosen, epoch))
         if not apart:
-            batches = batches.batch(batch_size).map(lambda batch: batch[worker::workers])
+            records = records.batch(batch_size).map(lambda batch: batch[shard_index::num_shards])
         else:
-            batches = batches.batch(size)
-            if worker >= rest > 0:  # fewer rows than shares are left for the last batch, which is empty then
-                batches = batches.concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
-        batches = batches.skip(skip)
-        return batches.map(lambda batch: element(decode(batch)), tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+            records = records.batch(size)
+            if shard_index >= rest > 0:  # fewer rows than shares are left for the last batch, which is empty then
+                records = records.concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
+        records = records.skip(skip)
+        return records.map(lambda batch: element(decode(batch)), tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
-    return Stream(order, full + bool(rest), seed)
+    return Stream(batches, full + bool(rest), seed)
 
 
 def first(builder, files, names, count):
@@ -83,18 +82,6 @@ def files_of(builder, part):
     """[(name, the examples before the part's, the part's, all examples)] of a split or a part of one."""
     files = builder.info.splits[part].file_instructions
     return [(file.filename, file.skip, file.take, file.examples_in_shard) for file in files]
-
-
-def whole_files_of(builder, part):
-    """The same without what can't be read, and what is wrong with the files."""
-    found, faults = [], []
-    for name, skip, take, whole in files_of(builder, part):
-        there = damage.readable(name, skip, take)
-        if there < take:
-            faults.append(f"{name} gives {there} of the {take} examples from its {skip}th on")
-        if there:
-            found.append((name, skip, there, whole))
-    return found, faults
 
 
 def _draw(seed, epoch):
@@ -131,7 +118,7 @@ def _checked(serialized):
 
 def _decoder(builder, names, unrolled):
     """The function from serialized examples (n,) to {name: (n, ...)}, which decodes `unrolled` images in a turn."""
-    features = tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(builder.info.features)
+    features = _compat.chosen_features(builder.info.features, names)
     specs = features.tf_example_spec
 
     def one_by_one(serialized):
@@ -155,16 +142,3 @@ def _decoder(builder, names, unrolled):
 
 def _is_fixed(spec):
     return isinstance(spec, tf.io.FixedLenFeature)
-
-
-def decoded(files, decode, spec, unrolled=UNROLLED):
-    """The images (n, height, width, channels) of files (n,), by `decode`, from one to an image as `spec` says."""
-    n = tf.size(files)
-    padded = tf.concat([files, tf.repeat(files[:1], -n % unrolled)], 0)
-
-    def several(files):
-        return tf.stack([decode(file) for file in tf.unstack(files, unrolled)])
-
-    signature = tf.TensorSpec((unrolled, *spec.shape), spec.dtype)
-    images = tf.map_fn(several, tf.reshape(padded, (-1, unrolled)), fn_output_signature=signature)
-    return tf.reshape(images, (-1, *spec.shape))[:n]

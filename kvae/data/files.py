@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import checks
+from kvae.data import validation
 from kvae.data.decoding import Decoder
-from kvae.data.stream import Stream, drawn, share_size
+from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16  # that make up a shuffling pool, so that neighbours in the file don't stay neighbours
@@ -29,8 +29,8 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     Raises OSError where there is no such folder, ValueError where it holds no image and, within `clear_errors`,
     OSError once a file is read that can't be decoded and ValueError for an image whose shape is not the first one's.
     """
-    checks.check_batch_size(batch_size)
-    checks.check_shuffle(shuffle)
+    validation.validate_batch_size(batch_size)
+    validation.validate_shuffle(shuffle)
     path = pathlib.Path(path)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder")
@@ -44,21 +44,21 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     numbers = np.unique(folders, return_inverse=True)[1].astype(np.int64)
     decode = Decoder(tf.constant(names[0]), tf.io.read_file, os.fsdecode, size, channels)
 
-    def order(epoch, skip, share):
-        share_size(batch_size, share)
+    def batches(epoch, skip, shard_index, num_shards):
+        shard_size(batch_size, num_shards)
         rows = tf.range(len(names), dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
         columns = (names, numbers) if labels else (names,)
 
         def batch(number):
-            chosen = _shared(rows[number * batch_size : (number + 1) * batch_size], share)
+            chosen = rows[number * batch_size : (number + 1) * batch_size][shard_index::num_shards]
             return tuple(tf.gather(column, chosen) for column in columns)
 
         # Batches are numbered, as what a dataset begins with is what tf.data service deals out to its workers.
         return decode(tf.data.Dataset.range(skip, steps).map(batch)).prefetch(2)
 
-    seed, steps = drawn(seed, shuffle), -(-len(names) // batch_size)
-    return Stream(tf.autograph.experimental.do_not_convert(order), steps, seed)
+    seed, steps = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
+    return Stream(tf.autograph.experimental.do_not_convert(batches), steps, seed)
 
 
 def from_npy(path, batch_size=128, *, labels=None, shuffle=0, seed=0):
@@ -138,7 +138,7 @@ def from_parquet(path, column, batch_size=128, *, labels=None, size=None, channe
         return stream
     decode = Decoder(first[0][0], tf.identity, lambda file: f"an image of {len(file)} bytes in {path}", size, channels)
     files = stream if labels else stream.map(lambda file: (file,))
-    return files.through(decode)
+    return files._each_epoch(decode)
 
 
 def _imported(module, extra):
@@ -181,7 +181,7 @@ def _check_complete(array, name):
 
 
 def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
-    checks.check_shuffle(shuffle)
+    validation.validate_shuffle(shuffle)
     for array, name in zip(arrays, names, strict=True):
         if not array.shape or array.dtype.kind not in "buif":
             raise ValueError(
@@ -210,9 +210,9 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
 
     sizes: the rows of each block. names: what errors call the arrays.
     """
-    checks.check_batch_size(batch_size)
-    checks.check_shuffle(shuffle)
-    seed = drawn(seed, shuffle)
+    validation.validate_batch_size(batch_size)
+    validation.validate_shuffle(shuffle)
+    seed = resolve_seed(seed, shuffle)
     together = max(1, shuffle // max(sizes))
 
     def rows(number, blocks, epoch):
@@ -241,18 +241,13 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
     def native(array):
         return array if array.dtype == object else array.astype(array.dtype.newbyteorder("="), copy=False)
 
-    def order(epoch, skip, share):
-        share_size(batch_size, share)
+    def batches(epoch, skip, shard_index, num_shards):
+        shard_size(batch_size, num_shards)
         blocks = tf.range(len(sizes), dtype=tf.int64)
         blocks = tf.random.experimental.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
         pools = tf.data.Dataset.from_tensor_slices(blocks).batch(together).enumerate()
-        batches = pools.map(lambda number, blocks: rows(number, blocks, epoch)).rebatch(batch_size).skip(skip)
-        batches = batches.map(lambda *batch: tf.nest.map_structure(lambda x: _shared(x, share), batch))
-        return (batches if len(example) > 1 else batches.map(lambda x: x)).prefetch(2)
+        whole = pools.map(lambda number, blocks: rows(number, blocks, epoch)).rebatch(batch_size).skip(skip)
+        shard = whole.map(lambda *batch: tf.nest.map_structure(lambda x: x[shard_index::num_shards], batch))
+        return (shard if len(example) > 1 else shard.map(lambda x: x)).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(order), -(-sum(sizes) // batch_size), seed)
-
-
-def _shared(batch, share):
-    """Share (i, n) of a batch: every n-th row."""
-    return batch[share[0] :: share[1]]
+    return Stream(tf.autograph.experimental.do_not_convert(batches), -(-sum(sizes) // batch_size), seed)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import streams
+from kvae.data.errors import clear_errors
 from kvae.data.stream import Stream
 
 EXAMPLES = 1024
@@ -16,20 +16,21 @@ MOST_BYTES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class Provenance:
     """Where a Stream's examples come from.
 
-    name, version: the set's. part: which of its rows. examples: how many. stored: function that gives a Stream of the
-    same examples in the order in which they are stored. origin, licence: what `pack` notes of them, see `origin`.
+    name, version: the set's. split: which of its rows. num_examples: how many. stored: function that gives a Stream of
+    the same examples in the order in which they are stored. source, license: what `pack` notes of them, see
+    `tfds_source`.
     """
 
     name: str
     version: str | None
-    part: str
-    examples: int
+    split: str
+    num_examples: int
     stored: Callable[[], Stream]
-    origin: dict | str | None = None
-    licence: str | None = None
+    source: dict | str | None = None
+    license: str | None = None
 
     @functools.cached_property
     def content(self):
@@ -38,13 +39,13 @@ class Source:
         None where they can't be read.
         """
         try:
-            with streams.clear_errors():
+            with clear_errors():
                 return digest(_rows(self.stored().epoch(0)))
         except (OSError, ValueError):
             return None  # which a run that passes over damaged files survives
 
 
-def origin(info):
+def tfds_source(info):
     """(where a set of tensorflow-datasets comes from, a dict of which JSON can be made; its licence or None).
 
     info: its `tfds.core.DatasetInfo`.
@@ -54,7 +55,7 @@ def origin(info):
     return said, info.redistribution_info.license or None
 
 
-def described(data, first=None):
+def describe(data, first=None):
     """What `fit` was given, a dict of which JSON can be made: name, version, part, examples and seed where they are
     known, and under "content" a hash of some examples and which these are.
 
@@ -71,12 +72,12 @@ def described(data, first=None):
             "examples": arrays[0].shape[0],
             "content": _said(content, "spread evenly over the arrays"),
         }
-    source = getattr(x, "source", None)
+    source = getattr(x, "provenance", None)
     seed = {"seed": x.seed} if isinstance(x, Stream) else {}
     if source is None:
         content = None if first is None else digest([row] for row in first)
         return {"name": None, **seed, "content": _said(content, "of the first batch, as it was read")}
-    said = {"name": source.name, "version": source.version, "part": source.part, "examples": source.examples}
+    said = {"name": source.name, "version": source.version, "part": source.split, "examples": source.num_examples}
     return {**said, **seed, "content": _said(source.content, "that are stored, decoded, before any map")}
 
 

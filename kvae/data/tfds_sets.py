@@ -12,11 +12,14 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
-from tensorflow_datasets.core.download import downloader
 
-from kvae.data import checks, damage, manifest, packed, preparing, records, splits, streams
-from kvae.data.contents import Source, origin
+from kvae import _compat
+from kvae.data import damage, elements, manifest, packed, tfds_records
+from kvae.data.errors import clear_errors
+from kvae.data.provenance import Provenance, tfds_source
+from kvae.data.splits import split_rows
 from kvae.data.sprites import SpritesConfig
+from kvae.data.validation import validate_batch_size, validate_shuffle
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
 
@@ -46,9 +49,9 @@ def load(
     shuffle: images in the shuffling buffer, held as compressed files, as pixels where they are packed; 0 keeps the
         stored order. Only train is shuffled: its files or blocks, then its images, anew in each epoch.
     seed: an integer, which alone decides on that order, epoch by epoch; None draws one.
-    damaged: "error", or "skip" to read all files now and leave out what of them isn't as it was written: of packed
-        data the blocks of some 256 KB, of tfds' files what follows the first damaged example. A warning says what
-        and how many rows; the rest stays in the part (train, validation or test) where it was.
+    damaged: "error", or "skip", of packed data alone, to read all files now and leave out the blocks of some 256 KB
+        that aren't as they were written. A warning says what and how many rows; the rest stays in the part (train,
+        validation or test) where it was.
     data_dir: where tfds keeps its sets; None for its default.
     config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
 
@@ -56,8 +59,8 @@ def load(
     nothing to train on, TypeError for keywords it doesn't take, OSError where the set can't be prepared or files
     aren't as they were written.
     """
-    checks.check_batch_size(batch_size)
-    checks.check_shuffle(shuffle)
+    validate_batch_size(batch_size)
+    validate_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
     damage.check(damaged)
@@ -67,11 +70,16 @@ def load(
         return packed.load(
             name, batch_size, labels=labels, validation=validation, shuffle=shuffle, seed=seed, damaged=damaged
         )
+    if damaged == "skip":
+        raise ValueError(
+            "damaged='skip' is for packed data alone: where files of a tensorflow-datasets set are damaged, delete its "
+            "folder and load prepares it again"
+        )
     builder = _builder(name, data_dir, config)
     _check_features(builder, labels)
     _prepare(builder)
     parts = _parts(builder, validation)
-    files = _files(builder, parts, damaged)
+    files = {name: part and tfds_records.files_of(builder, part) for name, part in parts.items()}
     scale = 255 if _stores_masks(builder, files["train"]) else 1
     train = _read(builder, parts["train"], files["train"], labels, scale, batch_size, shuffle, seed)
     rest = [
@@ -79,23 +87,6 @@ def load(
         for part in ("validation", "test")
     ]
     return train, *rest
-
-
-def _files(builder, parts, damaged):
-    """{part: its files}, with damaged="skip" what can be read of them."""
-    if damaged == "error":
-        return {name: part and records.files_of(builder, part) for name, part in parts.items()}
-    files, left_out, faults = {}, 0, []
-    for name, part in parts.items():
-        files[name], found = records.whole_files_of(builder, part) if part else (None, [])
-        faults += found
-        if part:
-            rows = builder.info.splits[part].num_examples
-            lost = rows - sum(file[2] for file in files[name])
-            damage.report(f"{name} of {builder.name}", lost if lost == rows else 0, rows, faults)
-            left_out += lost
-    damage.report(builder.name, left_out, sum(split.num_examples for split in builder.info.splits.values()), faults)
-    return files
 
 
 def _builder(name, data_dir, config):
@@ -143,16 +134,14 @@ def _check_features(builder, labels):
 def _prepare(builder):
     if builder.data_path.exists():
         return
-    terminal, offline, retries = sys.stderr.isatty(), _offline(builder), downloader.MAX_RETRIES
+    terminal, offline = sys.stderr.isatty(), _offline(builder)
     state = random.getstate()  # tfds draws from it, and Keras its seeds: a first run would differ from the next
     if not terminal:
         tfds.disable_progress_bar()
-    if offline:
-        downloader.MAX_RETRIES = 0  # ten of them take minutes, and files downloaded before need none
     try:
-        with preparing.alone(builder) as prepared, contextlib.redirect_stdout(io.StringIO()):
-            if not prepared:
-                builder.download_and_prepare()
+        # Ten tries without a network take minutes, and files that were downloaded before need none.
+        with _compat.download_retries(0 if offline else None), contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare()
     except (OSError, AssertionError, tfds.download.DownloadError) as error:
         reason = "there is no network" if offline else " ".join(str(error).split())[:300] or type(error).__name__
         raise OSError(
@@ -161,7 +150,6 @@ def _prepare(builder):
         ) from None
     finally:
         random.setstate(state)
-        downloader.MAX_RETRIES = retries
         if not terminal:
             tfds.enable_progress_bar()
 
@@ -182,7 +170,7 @@ def _parts(builder, validation):
     rows = {name: split.num_examples for name, split in builder.info.splits.items()}
     return {
         name: part and (part[0] if part[1:] == (0, rows[part[0]]) else f"{part[0]}[{part[1]}:{part[2]}]")
-        for name, part in splits.parts(rows, validation).items()
+        for name, part in split_rows(rows, validation).items()
     }
 
 
@@ -190,8 +178,8 @@ def _stores_masks(builder, files):
     """Whether uint8 images hold 0 and 1, by the first sixty-four: white would be 1/255 once they are scaled."""
     if builder.info.features["image"].np_dtype != np.uint8:
         return False
-    with streams.clear_errors(), _quiet():
-        return int(tf.reduce_max(records.first(builder, files, ["image"], 64)["image"])) == 1
+    with clear_errors(), _quiet():
+        return int(tf.reduce_max(tfds_records.first(builder, files, ["image"], 64)["image"])) == 1
 
 
 def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None):
@@ -205,16 +193,15 @@ def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None)
 
     with _quiet():
         names = ["image", *packed.label_names(labels)]
-        stream = records.read(builder, part, names, batch_size, element, shuffle, seed, files)
-    said, licence = origin(builder.info)
-    examples = sum(file[2] for file in files)
-    stream.source = Source(
-        said["name"],
-        said["version"],
+        stream = tfds_records.read(builder, part, names, batch_size, element, shuffle, seed, files)
+    source, license = tfds_source(builder.info)
+    stream.provenance = Provenance(
+        source["name"],
+        source["version"],
         part,
-        examples,
-        lambda: _read(builder, part, files, labels, scale, streams.BATCH_SIZE),
-        said,
-        licence,
+        sum(file[2] for file in files),
+        lambda: _read(builder, part, files, labels, scale, elements.BATCH_SIZE),
+        source,
+        license,
     )
     return stream

@@ -1,0 +1,56 @@
+"""Private names of Keras, TensorFlow and tensorflow-datasets: all that kvae uses of them stands here."""
+
+import contextlib
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
+
+# tf.data and tensorflow-datasets ------------------------------------------------------------------------------------
+
+
+class WrappedDataset(tf.data.Dataset):
+    """A dataset that tf.data takes for another one, `dataset`, unless it is iterated."""
+
+    def __init__(self, dataset: tf.data.Dataset):
+        self._dataset = dataset
+        super().__init__(dataset._variant_tensor)
+
+    @property
+    def element_spec(self):
+        return self._dataset.element_spec
+
+    def _inputs(self):
+        return [self._dataset]
+
+
+def sources(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
+    """The dataset and all that it was made from."""
+    return [dataset, *(source for made_from in dataset._inputs() for source in sources(made_from))]
+
+
+def shuffles(dataset: tf.data.Dataset) -> bool:
+    """Whether the dataset is the result of a `shuffle`."""
+    return "Shuffle" in type(dataset).__name__
+
+
+def shuffles_unseeded(dataset: tf.data.Dataset) -> bool:
+    """Whether the dataset is the result of a `shuffle` that has neither its own seed nor the global one."""
+    seeds = getattr(dataset, "_seed", None), getattr(dataset, "_seed2", None)
+    return shuffles(dataset) and not any(seed is None or int(seed) for seed in seeds)
+
+
+@contextlib.contextmanager
+def download_retries(number: int | None):
+    """Within it tensorflow-datasets tries a download again so many times; None for its own number."""
+    before = downloader.MAX_RETRIES
+    downloader.MAX_RETRIES = before if number is None else number
+    try:
+        yield
+    finally:
+        downloader.MAX_RETRIES = before
+
+
+def chosen_features(features: tfds.features.FeatureConnector, names) -> tfds.features.FeaturesDict:
+    """The features of these names alone, of which only these are decoded."""
+    return tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(features)
