@@ -54,5 +54,10 @@ def renamed(old, old_value, new, value):
         return value
     if value is not None:
         raise TypeError(f"{old} and {new} are both given; {old} is the old name of {new}: leave it out.")
-    warnings.warn(f"{old}= is now {new}=; the old name goes with the next release.", DeprecationWarning, stacklevel=3)
+    warn_renamed(f"{old}=", f"{new}=", stacklevel=4)
     return old_value
+
+
+def warn_renamed(old, new, stacklevel=3):
+    """Warn that `old` is now called `new`: the caller of the function that calls this, or of one further out."""
+    warnings.warn(f"{old} is now {new}; the old name goes with the next release.", DeprecationWarning, stacklevel)

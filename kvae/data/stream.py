@@ -3,7 +3,6 @@
 import inspect
 import os
 import secrets
-import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -168,10 +167,20 @@ class Stream(WrappedDataset):
 
     def through(self, function: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
         """Old name of `apply`."""
-        warnings.warn(
-            "Stream.through is now Stream.apply; the old name goes with the next release.", DeprecationWarning, 2
-        )
+        arguments.warn_renamed("Stream.through", "Stream.apply")
         return self.apply(function)
+
+    @property
+    def steps(self) -> int:
+        """Old name of `num_batches`."""
+        arguments.warn_renamed("Stream.steps", "Stream.num_batches")
+        return self.num_batches
+
+    @property
+    def source(self):
+        """Old name of `provenance`."""
+        arguments.warn_renamed("Stream.source", "Stream.provenance")
+        return self.provenance
 
     def map(self, *args, **kwargs) -> "Stream":
         """`tf.data.Dataset.map` over the batches of every epoch."""
@@ -232,12 +241,7 @@ def _sharded(batches):
     """The function that gives an epoch, also if it is of the old form (epoch, skip, share)."""
     if "share" not in inspect.signature(batches).parameters:
         return batches
-    warnings.warn(
-        "A Stream's function takes (epoch, skip, shard_index, num_shards) now; (epoch, skip, share) goes with the next "
-        "release.",
-        DeprecationWarning,
-        stacklevel=3,
-    )
+    arguments.warn_renamed("A Stream's (epoch, skip, share)", "(epoch, skip, shard_index, num_shards)", stacklevel=4)
     return lambda epoch, skip, shard_index, num_shards: batches(epoch, skip=skip, share=(shard_index, num_shards))
 
 

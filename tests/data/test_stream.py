@@ -155,7 +155,7 @@ def test_evaluate_and_predict_read_arrays_as_streams_of_them(tmp_path, monkeypat
 def test_a_run_on_what_was_made_of_a_stream_is_told_that_it_is_not_repeated(tmp_path):
     model = fitted()
     with pytest.warns(UserWarning, match="made from a Stream"):
-        model.fit(shuffled().prefetch(1), verbose=0, callbacks=[Checkpoint(tmp_path / "plain")])
+        model.fit(shuffled().cache(), verbose=0, callbacks=[Checkpoint(tmp_path / "plain")])
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fitted().fit(shuffled(), verbose=0, callbacks=[Checkpoint(tmp_path / "stream")])
@@ -210,3 +210,36 @@ def test_a_seed_that_each_worker_would_draw_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{}")
     with pytest.raises(ValueError, match="seed is None, of which each worker would draw its own order"):
         resolve_seed(None)
+
+
+def test_take_skip_prefetch_and_apply_act_on_every_epoch():
+    stream = shuffled()
+    taken, rest = stream.take(2), stream.skip(2)
+    assert (taken.num_batches, rest.num_batches, stream.take(-1).num_batches, stream.take(9).num_batches) == (2, 2, 4, 4)
+    for epoch in range(2):
+        expected = rows(stream.epoch(epoch))
+        assert rows(taken.epoch(epoch)) + rows(rest.epoch(epoch)) == expected
+        assert rows(taken.epoch(epoch, skip=1)) == expected[1:2] and rows(rest.epoch(epoch, skip=1)) == expected[3:]
+        same_length = [stream.prefetch(1), stream.apply(lambda batches: batches.map(tf.identity))]
+        for whole in *same_length, stream.apply(tf.data.experimental.assert_cardinality(4)):
+            assert isinstance(whole, Stream) and rows(whole.epoch(epoch, skip=1)) == expected[1:]
+    assert isinstance(taken, Stream) and taken.provenance is None
+    assert not isinstance(stream.apply(lambda batches: batches.repeat(2)), Stream)
+    assert not isinstance(stream.batch(2), Stream)
+
+
+def test_the_old_names_of_a_stream_still_work():
+    def order(epoch, skip, share):
+        return tf.data.Dataset.from_tensor_slices(IMAGES).batch(BATCH).skip(skip).map(lambda x: x[share[0] :: share[1]])
+
+    with pytest.warns(DeprecationWarning) as told:
+        stream = Stream(order=order, steps=4)
+    assert len(told) == 3 and all(warning.filename == __file__ for warning in told)
+    with pytest.warns(DeprecationWarning, match=r"share= is now \(shard_index, num_shards\)="):
+        halves = [rows(stream.epoch(0, share=(i, 2))) for i in range(2)]
+    assert halves == [rows(stream.epoch(0, shard_index=i, num_shards=2)) for i in range(2)]
+    with pytest.warns(DeprecationWarning, match="through is now Stream.apply"):
+        assert rows(stream.through(lambda batches: batches.map(tf.identity))) == rows(stream.epoch(0))
+    for old, new in ("steps", 4), ("source", None):
+        with pytest.warns(DeprecationWarning, match=f"Stream.{old} is now"):
+            assert getattr(stream, old) == new
