@@ -13,7 +13,6 @@ from kvae import (
     schedules,
     widgets,
 )
-from kvae.archives import load
 from kvae.layers import Sampling
 from kvae.likelihoods import (
     BernoulliLikelihood,
@@ -28,6 +27,7 @@ from kvae.likelihoods import (
 from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, HierarchicalVAE
 from kvae.objectives import ELBO, IWAE, Draw, Objective
 from kvae.priors import FlowPrior, MixtureOfGaussians, Prior, StandardNormal, VampPrior
+from kvae.saving import load
 
 __version__ = "0.1.0"
 

@@ -12,9 +12,9 @@ LEVELS = [
     ["layers", "quantising", "schedules", "flows"],
     ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
     ["data"],
-    ["cards", "checkpoints"],
+    ["saving", "training"],
     ["models"],
-    ["evaluation", "plots", "archives"],
+    ["evaluation", "plots"],
     ["callbacks"],
     ["widgets"],
     ["__init__", "__main__"],
@@ -30,6 +30,7 @@ TENSORFLOW = {
     "models/training.py",
     "optimizers.py",
     "replicas.py",
+    "saving/weights.py",
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -12,7 +12,7 @@ from small_models import dense_vae
 
 import kvae
 from kvae import networks
-from kvae.data import shards
+from kvae.data.packed import writer
 from kvae.data.runs import DistributedRun
 
 
@@ -36,7 +36,7 @@ def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, ba
     """With weighted examples and a layer's own loss; the last batch is one example, which leaves a replica none."""
     x = images(101)
     weights = np.linspace(0, 2, 101)
-    shards.write({"train": [{"image": x}]}, tmp_path, block_bytes=7 * 24)
+    writer.write_columns({"train": [{"image": x}]}, tmp_path, block_bytes=7 * 24)
 
     def data():
         if kind == "packed":

@@ -12,9 +12,9 @@ import numpy as np
 from keras import ops
 
 from kvae import replicas
-from kvae.cards import Record
-from kvae.checkpoints import Folder
 from kvae.models.places import Place
+from kvae.saving.model_card import Record
+from kvae.training.checkpoint_files import CheckpointFolder
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -44,7 +44,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         if isinstance(save_every, bool) or not isinstance(save_every, int | np.integer) or save_every < 1:
             raise ValueError(f"save_every is {save_every!r}, expected a number of batches of at least 1")
-        self.folder = Folder(directory)
+        self.folder = CheckpointFolder(directory)
         self.save_every = self.most_steps = int(save_every)  # `fit` takes no more at a time
         self._unwritten = self._start = None
 
@@ -58,7 +58,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._model, self._settings, self._signal = model, settings, None
         strategy, nothing = model.distribute_strategy, contextlib.nullcontext()
         several, self._writes = replicas.workers(strategy) > 1, replicas.is_first(strategy)
-        with self.folder.alone() if self._writes else nothing, nothing if several else self._deferred_signals():
+        with self.folder.lock() if self._writes else nothing, nothing if several else self._deferred_signals():
             self._start = self._place = self._begin(place, epochs, said)
             if self._path is None:
                 self._save()

@@ -12,7 +12,7 @@ from kvae import arguments, html
 from kvae._compat import WrappedDataset
 from kvae.data.elements import unpack
 from kvae.data.errors import clear_errors
-from kvae.data.render import encode_png
+from kvae.data.sprites.render import encode_png
 
 
 def resolve_seed(seed: int | None, shuffle: int | bool = True) -> int:

@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from kvae import _compat
-from kvae.data import damage, elements, manifest, packed, tfds_records
+from kvae.data import elements, packed, tfds_records
 from kvae.data.errors import clear_errors
+from kvae.data.packed import salvage
 from kvae.data.provenance import Provenance, tfds_source
 from kvae.data.splits import split_rows
 from kvae.data.sprites import SpritesConfig
@@ -63,8 +64,8 @@ def load(
     validate_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
-    damage.check(damaged)
-    if manifest.is_packed(name):
+    salvage.validate(damaged)
+    if packed.is_packed(name):
         if config or data_dir:
             raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
         return packed.load(

@@ -6,6 +6,7 @@ from kvae.evaluation.calibration import Calibration, simulation_based_calibratio
 from kvae.evaluation.comparison import compare, squared_error
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
+from kvae.evaluation.nearest_sprites import nearest_sprites
 from kvae.evaluation.reporting import Report, report
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "compare",
     "elbo_decomposition",
     "log_likelihood",
+    "nearest_sprites",
     "rate_distortion",
     "report",
     "simulation_based_calibration",

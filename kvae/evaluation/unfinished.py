@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae.data import manifest
+from kvae import files
 
 _SECONDS = 10  # between two writes
 
@@ -108,7 +108,7 @@ class Unfinished:
 
     def _write(self):
         columns = self.columns()
-        with manifest.atomic(self.path) as file:
+        with files.atomic_write(self.path) as file:
             np.savez(
                 file,
                 seen=self._fingerprint(),

@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvae import arguments, cards, html
-from kvae.data import arrays, elements, errors, shards, validation
+from kvae import arguments, html
+from kvae.data import arrays, elements, errors, packed, validation
 from kvae.models.training import TrainedModel
+from kvae.saving import archive, model_card
 
 _SEED, _RECORD = "seed_generator_state_", "record"
 
@@ -81,7 +82,9 @@ class LatentModel(TrainedModel):
         codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
         if directory is None:
             return np.concatenate([code for code, _ in codes])
-        shards.write({"train": ({"code": code, **_labels(element)} for code, element in codes)}, directory, progress=0)
+        packed.write_columns(
+            {"train": ({"code": code, **_labels(element)} for code, element in codes)}, directory, progress=0
+        )
         return None
 
     def inverse_transform(self, z, batch_size=elements.BATCH_SIZE):
@@ -124,7 +127,7 @@ class LatentModel(TrainedModel):
         `kvae.load` reads it. The file has its name only once it is whole. Raises FileExistsError where there is a
         file already and overwrite is False, OSError where it can't be written, which leaves what there was.
         """
-        cards.save(self, path, overwrite, super().save)
+        archive.save(self, path, overwrite, super().save)
 
     def save_own_variables(self, store):
         """Beside the weights, what the model remembers, and every seed generator's state, which Keras leaves out."""
@@ -138,7 +141,7 @@ class LatentModel(TrainedModel):
         weights = [name for name in names if name != _RECORD and not name.startswith(_SEED)]
         super().load_own_variables({name: store[name] for name in weights})
         if _RECORD in names:
-            self.record = cards.Record.decoded(store[_RECORD])
+            self.record = model_card.Record.decoded(store[_RECORD])
         for number, state in enumerate(self._seed_states()):
             if f"{_SEED}{number}" in names:
                 state.assign(store[f"{_SEED}{number}"])

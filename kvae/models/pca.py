@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvae import arguments, cards
+from kvae import arguments
 from kvae.data import arrays, errors, provenance
 from kvae.distributions import Normal
 from kvae.layers import Sampling
@@ -14,6 +14,7 @@ from kvae.models import pca_solvers
 from kvae.models.base import LatentModel
 from kvae.models.latent_variable import LatentVariableMixin
 from kvae.priors import StandardNormal
+from kvae.saving import model_card
 
 _ROWS = 1024
 
@@ -106,7 +107,7 @@ class PCA(LatentVariableMixin, LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
-        self.record = cards.Record([provenance.describe((x,))])
+        self.record = model_card.Record([provenance.describe((x,))])
         return self
 
     def _solve(self, stream, features, verbose):

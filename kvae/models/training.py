@@ -6,13 +6,14 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import cards, optimizers, replicas
+from kvae import optimizers, replicas
 from kvae.data import arrays, elements, errors, validation
 from kvae.data.runs import Run, distribute
 from kvae.models import execution, places, skipping, stalls
 from kvae.models.checked import CheckedModel, check_numbers
 from kvae.models.means import Means, weighted
 from kvae.objectives import Beginning
+from kvae.saving import model_card
 
 
 class TrainedModel(CheckedModel):
@@ -27,7 +28,7 @@ class TrainedModel(CheckedModel):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.means = Means(self.reported)
-        self.record = cards.Record()
+        self.record = model_card.Record()
 
     def losses_per_example(self, x, training=False, index=None):
         """What is minimised and reported: (loss (n,), {name: (n,)} for the other names in `reported`).
@@ -182,7 +183,7 @@ class TrainedModel(CheckedModel):
                 self.optimizer.build(self.trainable_variables)  # outside the graph, as XLA wants it
         rows = len(first) if isinstance(given, tf.data.Dataset) else kwargs.get("batch_size") or arrays.BATCH_SIZE
         told = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": kwargs.get("shuffle")}
-        recorder = cards.Recorder(self, (given, y, sample_weight), first, told)
+        recorder = model_card.Recorder(self, (given, y, sample_weight), first, told)
         callbacks = [recorder, *callbacks]
         if not isinstance(x, tf.data.Dataset) and (
             checkpoint or arrays.is_streamable(parts, self.distribute_strategy, kwargs)

@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from scipy.stats import spearmanr
 
 import kvae
-from kvae.data.render import RANGES, render
+from kvae.data.sprites.render import RANGES, render
 from kvae.plots.canvas import CATEGORIES, show_tiles
 
 QUICK = "KVAE_QUICK" in os.environ  # set by the tests: smaller runs
@@ -104,11 +104,11 @@ for ax, name in zip(panels, list(images)[1:], strict=True):
 #
 # $$ d(\hat x) = \min_{\text{factors}} \lVert \hat x - \mathrm{render}(\text{factors}) \rVert^2 . $$
 #
-# `kvae.data.nearest_sprites` searches by trial: it starts from the best of a few thousand sprites and keeps what makes
+# `kvae.evaluation.nearest_sprites` searches by trial: it starts from the best of a few thousand sprites and keeps what makes
 # the distance smaller. A search may miss the best. Test images, which *are* sprites, show by how much.
 
 # %%
-distance = {name: kvae.data.nearest_sprites(x)[1] for name, x in images.items()}
+distance = {name: kvae.evaluation.nearest_sprites(x)[1] for name, x in images.items()}
 for name, values in distance.items():
     print(f"{name:<16} squared distance to the nearest sprite: {np.mean(values):5.1f}")
 mean = {name: values.mean() for name, values in distance.items()}
@@ -219,7 +219,7 @@ assert off(frames)[2:-2].max() > 3 * off(frames)[[0, -1]].max()
 # %%
 known = rng.choice(codes, 100) + 0.1 * codes.std(axis=0) * rng.standard_normal((100, LATENT_DIM))
 near = model.inverse_transform(known.astype("float32"))
-mean["close to known codes"] = kvae.data.nearest_sprites(near)[1].mean()
+mean["close to known codes"] = kvae.evaluation.nearest_sprites(near)[1].mean()
 print({name: round(float(value), 1) for name, value in mean.items()})
 assert mean["close to known codes"] < 0.8 * mean["normal codes"]
 show_tiles(None, near[:20], columns=10).set_title("Decoded: codes of training images, moved a little");

@@ -10,7 +10,8 @@ import tensorflow_datasets as tfds
 from small_models import dense_vae
 
 import kvae.data
-from kvae.data import errors, manifest, tfds_records
+from kvae.data import errors, tfds_records
+from kvae.data.packed import format
 
 EXAMPLES, BATCH = 103, 12
 
@@ -185,7 +186,7 @@ def test_damaged_examples_of_a_set_of_tfds_cannot_be_skipped(builder):
 def test_a_pack_says_where_its_streams_come_from(tmp_path, builder):
     def packed(folder, data, **given):
         kvae.data.pack(data, tmp_path / folder, **given)
-        content = manifest.read(tmp_path / folder)
+        content = format.read_manifest(tmp_path / folder)
         return content["source"], content["licence"]
 
     _, *parts = kvae.data.load("many_files", 10, labels="number", data_dir=builder.data_path.parents[1])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kvae.data import nearest_sprites
-from kvae.data.render import BACKGROUND, draw_factors, render
+import kvae
+from kvae.data.sprites.render import BACKGROUND, draw_factors, render
+from kvae.evaluation import nearest_sprites
 
 SIZE = 24
 
@@ -51,3 +52,8 @@ def test_two_sprites_in_one_image_are_as_far_as_the_one_left_out():
 def test_other_images_are_refused(shape):
     with pytest.raises(ValueError, match=r"expected \(n, size, size, 3\)"):
         nearest_sprites(np.zeros(shape))
+
+
+def test_the_old_name_warns():
+    with pytest.warns(DeprecationWarning, match=r"kvae\.evaluation\.nearest_sprites"):
+        assert kvae.data.nearest_sprites is nearest_sprites

@@ -21,9 +21,10 @@ import keras
 import numpy as np
 
 import kvae
-from kvae import checkpoints
+from kvae import files
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
+from kvae.training import checkpoint_files
 
 ROWS, BATCH, EPOCHS, SAVE_EVERY = 590, 10, 3, 7
 STEPS = ROWS // BATCH
@@ -114,14 +115,14 @@ def die():
 
 def place(folder):
     """(files, epoch, step) of the last checkpoint."""
-    found = checkpoints.Folder(folder).latest()
-    return [len(os.listdir(folder)), *(found[0]["place"][:2] if found else (0, 0))]
+    found = checkpoint_files.CheckpointFolder(folder).latest()
+    return [len(os.listdir(folder)) - (folder / ".kvae.lock").exists(), *(found[0]["place"][:2] if found else (0, 0))]
 
 
 def dies_in_a_save(folder, number, moment):
     """A run that dies in its save of that number: with half of the file written, or before or behind its renaming."""
     saves = 0
-    real_write, real_replace = checkpoints.atomic, os.replace
+    real_write, real_replace = files.atomic_write, os.replace
 
     @contextlib.contextmanager
     def atomic(path):
@@ -141,7 +142,7 @@ def dies_in_a_save(folder, number, moment):
         if saves == number and moment == "behind":
             die()
 
-    checkpoints.atomic, os.replace = atomic, replace
+    files.atomic_write, os.replace = atomic, replace
     return run(folder)
 
 
@@ -181,7 +182,7 @@ def failing(folder, after, fill, empty):
     try:
         run(folder, At(*after, fill), checkpoint=checkpoint)
     except OSError as error:
-        files, content = sorted(os.listdir(folder)), checkpoints.Folder(folder).latest()[0]
+        files, content = sorted(os.listdir(folder)), checkpoint_files.CheckpointFolder(folder).latest()[0]
         empty()
         ended = run(folder, checkpoint=checkpoint)
         return {"errno": error.errno, "message": str(error), "files": files, "place": content["place"], **ended}

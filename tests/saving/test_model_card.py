@@ -13,9 +13,9 @@ import tensorflow_datasets as tfds
 from small_models import dense_vae, trained
 
 import kvae
-from kvae import cards
 from kvae.data import provenance
 from kvae.data.sprites import Sprites, SpritesConfig
+from kvae.saving import model_card
 
 SPRITES = {"size": 8, "examples": 40}
 
@@ -55,7 +55,7 @@ def test_a_card_says_what_the_file_is_and_how_it_came_about(x, tmp_path, monkeyp
     card = card_of(tmp_path / "a.keras")
     file = (tmp_path / "a.keras").read_bytes()
     assert card["file"] == {"name": "a.keras", "bytes": len(file), "sha256": hashlib.sha256(file).hexdigest()}
-    assert card["weights"] == {"sha256": cards.weights_hash(model.weights), "parameters": model.count_params()}
+    assert card["weights"] == {"sha256": model_card.weights_hash(model.weights), "parameters": model.count_params()}
     assert (card["steps"], card["epochs"], card["seed"]) == (9, 3, 0)
     assert card["metrics"] == {name: values[-1] for name, values in history.items()}
     assert {"val_elbo", "kl_loss"} <= card["metrics"].keys()

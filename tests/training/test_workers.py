@@ -13,8 +13,8 @@ from worker import EPOCHS, compiled
 
 import kvae
 from kvae import __main__ as job
-from kvae import checkpoints
 from kvae.data.arrays import from_arrays
+from kvae.training import checkpoint_files
 
 ROOT = pathlib.Path(__file__).parents[2]
 SECONDS = 480
@@ -59,7 +59,7 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
     assert np.abs(interrupted[1]["draw"] - draw).min() > 0
 
     np.save(tmp_path / "x.npy", images(101))
-    assert checkpoints.Folder(tmp_path / "run").latest()[0]["place"][:2] == [1, 2]
+    assert checkpoint_files.CheckpointFolder(tmp_path / "run").latest()[0]["place"][:2] == [1, 2]
     codes, errors = run(tmp_path, "resumed")
     assert codes == [0, 0], errors
     model = compiled()

@@ -11,8 +11,9 @@ import tensorflow as tf
 from small_models import dense_vae
 
 import kvae.data
-from kvae.data import errors, shards
-from kvae.data.blocks import Blocks
+from kvae.data import errors
+from kvae.data.packed import writer
+from kvae.data.packed.blocks import BlockReader
 from kvae.data.stream import Stream
 
 ROWS, SHAPE = 1003, (5, 4, 3)
@@ -23,7 +24,7 @@ COLUMNS = {"image": X, "row": np.arange(ROWS), "hue": X[:, 0, 0, 0].astype("floa
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("packed")
-    shards.write({"train": [COLUMNS]}, folder, shard_bytes=200 * 60, block_bytes=60 * 10)  # 10 and 200 rows
+    writer.write_columns({"train": [COLUMNS]}, folder, shard_bytes=200 * 60, block_bytes=60 * 10)  # 10 and 200 rows
     return folder
 
 
@@ -77,8 +78,8 @@ def test_an_epoch_goes_on_anywhere(folder, shuffle):
 
 @pytest.mark.parametrize("shuffle", [0, 150])
 def test_what_is_skipped_or_anothers_share_is_not_read(folder, shuffle, monkeypatch):
-    numbers, read = [], Blocks._read
-    monkeypatch.setattr(Blocks, "_read", lambda self, asked: numbers.extend(asked) or read(self, asked))
+    numbers, read = [], BlockReader._read
+    monkeypatch.setattr(BlockReader, "_read", lambda self, asked: numbers.extend(asked) or read(self, asked))
     train = load(folder, shuffle=shuffle, labels=None)[0]
 
     def seen(**options):
@@ -108,7 +109,7 @@ def test_shares_make_up_every_batch_and_every_row(folder, batch_size, workers, s
 
 
 def test_shares_of_few_rows_may_be_empty(tmp_path):
-    shards.write({"train": [{"image": X[:9]}]}, tmp_path)
+    writer.write_columns({"train": [{"image": X[:9]}]}, tmp_path)
     train = kvae.data.load(tmp_path, 8, validation=0)[0]
     assert [[len(x) for x in train.epoch(0, shard_index=i, num_shards=4)] for i in range(4)] == [
         [2, 0],
@@ -122,7 +123,7 @@ def test_shares_of_few_rows_may_be_empty(tmp_path):
 
 def test_sorted_rows_are_mixed(tmp_path):
     label = np.arange(40_000) // 4000
-    shards.write({"train": [{"image": label.astype("float32"), "label": label}]}, tmp_path, block_bytes=4 * 50)
+    writer.write_columns({"train": [{"image": label.astype("float32"), "label": label}]}, tmp_path, block_bytes=4 * 50)
     train = kvae.data.load(tmp_path, 100, labels="label", shuffle=4000, validation=0)[0]
     counts = np.array([np.bincount(label, minlength=10) for _, label in train])
     # 10 expected, of variance 9 if drawn at random from all; pools of 80 blocks add about 4000 / 80 / 10.
@@ -136,7 +137,7 @@ def test_missing_splits_come_from_the_end_of_train(folder, tmp_path):
     orders = [flat(part) for part in (train, validation, test)]
     assert sorted(orders[0]) == list(range(803)) and orders[1:] == [[*range(803, 903)], [*range(903, 1003)]]
     assert [flat(part) for part in load(folder, validation=0.1, seed=5)[1:]] == orders[1:]
-    shards.write({"train": [{"image": X}], "test": [{"image": X[:7]}]}, tmp_path)
+    writer.write_columns({"train": [{"image": X}], "test": [{"image": X[:7]}]}, tmp_path)
     assert [len(np.concatenate(list(part))) for part in kvae.data.load(tmp_path)] == [903, 100, 7]
     kvae.data.pack(load(folder, validation=0.1), tmp_path / "again")
     again = load(tmp_path / "again", labels="label")
@@ -264,7 +265,7 @@ def test_a_name_that_is_no_folder_is_a_set_of_tfds(tmp_path, monkeypatch):
     for name in tmp_path / "no_such_set", str(tmp_path / "no_such_set"):
         with pytest.raises(FileNotFoundError, match=r"manifest\.json is missing"):
             kvae.data.load(name)
-    shards.write({"train": [{"image": X}]}, "packed")
+    writer.write_columns({"train": [{"image": X}]}, "packed")
     assert len(load("packed", labels=None)[0]) == 32
 
 

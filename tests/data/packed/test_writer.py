@@ -1,6 +1,5 @@
 """What `pack` writes."""
 
-import fcntl
 import json
 import os
 import types
@@ -13,7 +12,8 @@ import tensorflow as tf
 from packed_rows import ROWS, SIZES, batches, pixels
 
 import kvae.data
-from kvae.data import manifest, shards
+from kvae import files
+from kvae.data.packed import format, writer
 from kvae.data.stream import Stream
 
 
@@ -27,7 +27,7 @@ def column(directory, split="train", name="image"):
 
 
 def test_shards_are_npy_of_equal_rows_with_fingerprints_behind_them(x, tmp_path):
-    shards.write({"train": batches(x)}, tmp_path, **SIZES)
+    writer.write_columns({"train": batches(x)}, tmp_path, **SIZES)
     paths = sorted(tmp_path.glob("train-image-*.npy"))
     assert [len(np.load(path, mmap_mode="r")) for path in paths] == [192] * 5 + [43]
     np.testing.assert_array_equal(column(tmp_path), x)
@@ -62,7 +62,7 @@ def stream(*arrays, batch=64):
 def test_what_can_be_packed(make, columns, x, tmp_path):
     y = np.arange(ROWS, dtype="int16")
     kvae.data.pack(make(x, y), tmp_path)
-    packed = manifest.read(tmp_path)["splits"]
+    packed = format.read_manifest(tmp_path)["splits"]
     assert list(packed["train"]["columns"]) == columns
     np.testing.assert_array_equal(column(tmp_path), x)
     for name in columns[1:]:
@@ -84,7 +84,7 @@ def test_a_streams_first_epoch_is_packed(x, tmp_path):
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "float16", "float32", "float64", "int32", ">f4"])
 def test_dtypes_stay_but_float64_becomes_float32(dtype, rng, tmp_path):
     x = (rng.random((70, 3)) * 200 - (0 if dtype in ("uint8", "bool") else 100) * (dtype != "bool")).astype(dtype)
-    shards.write({"train": [{"code": x}]}, tmp_path / "codes", block_bytes=100)
+    writer.write_columns({"train": [{"code": x}]}, tmp_path / "codes", block_bytes=100)
     codes = np.concatenate(list(kvae.data.load(tmp_path / "codes", 16, shuffle=0, validation=0)[0]))
     np.testing.assert_array_equal(codes, x)
     assert codes.dtype == np.dtype(dtype).newbyteorder("=")
@@ -141,10 +141,10 @@ def test_files_that_are_not_a_packs_stay(name, x, tmp_path):
     assert os.listdir(tmp_path) == [name] and (tmp_path / name).read_bytes() == b"mine"
     folder = tmp_path / "new"
     with pytest.raises(KeyboardInterrupt):
-        shards.write({"train": batches(x, stop=400)}, folder, **SIZES)
+        writer.write_columns({"train": batches(x, stop=400)}, folder, **SIZES)
     for each in "movie.mp4.partial", "train-image-00003.npy.partial", ".DS_Store":
         (folder / each).write_bytes(b"mine")
-    shards.write({"train": batches(x)}, folder, **SIZES)
+    writer.write_columns({"train": batches(x)}, folder, **SIZES)
     assert {path.name for path in folder.iterdir() if path.suffix != ".npy"} == {
         "manifest.json",
         "movie.mp4.partial",
@@ -155,18 +155,18 @@ def test_files_that_are_not_a_packs_stay(name, x, tmp_path):
 def test_what_fails_before_its_first_shard_leaves_nothing_and_a_killed_pack_its_manifest(x, tmp_path, monkeypatch):
     """So a shard in a folder without a manifest is nobody's leftover."""
     with pytest.raises(KeyboardInterrupt):
-        shards.write({"train": batches(x, stop=100)}, tmp_path, **SIZES)
+        writer.write_columns({"train": batches(x, stop=100)}, tmp_path, **SIZES)
     assert not os.listdir(tmp_path)
     replaced, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(new.name), replace(old, new)))
-    shards.write({"train": batches(x)}, tmp_path, **SIZES)
+    writer.write_columns({"train": batches(x)}, tmp_path, **SIZES)
     assert replaced[:2] == ["manifest.json", "train-image-00000.npy"]
 
 
 def test_batches_unlike_the_first_are_refused(x, tmp_path):
     for other in {"image": x[:5, 1:]}, {"image": x[:5], "label": x[:4]}, {"picture": x[:5]}, {"image": x[:5] > 9}:
         with pytest.raises(ValueError, match="as in the first"):
-            shards.write({"train": [{"image": x}, other]}, tmp_path)
+            writer.write_columns({"train": [{"image": x}, other]}, tmp_path)
 
 
 def test_the_manifest_says_where_the_data_come_from(x, tmp_path):
@@ -178,7 +178,7 @@ def test_the_manifest_says_where_the_data_come_from(x, tmp_path):
     assert content["source"] == {"name": "shapes", **said}
     assert content["licence"] == "CC0" and content["splits"]["train"]["rows"] == ROWS and content["complete"]
     kvae.data.pack(x, tmp_path / "b", source="my camera", licence="mine")
-    content = manifest.read(tmp_path / "b")
+    content = format.read_manifest(tmp_path / "b")
     assert (content["source"], content["licence"]) == ("my camera", "mine")
 
 
@@ -207,9 +207,6 @@ def test_in_a_notebook_a_bar_shows_that_ends_the_same_each_time(x, tmp_path, cap
 
 
 def test_one_process_packs_at_a_time(x, tmp_path):
-    folder = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(folder, fcntl.LOCK_EX)
-    with pytest.raises(FileExistsError, match="another process"):
+    with files.lock(tmp_path, "locked"), pytest.raises(FileExistsError, match="another process is packing"):
         kvae.data.pack(x, tmp_path)
-    os.close(folder)
     kvae.data.pack(x, tmp_path)

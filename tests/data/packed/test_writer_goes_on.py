@@ -8,7 +8,8 @@ import pytest
 from packed_rows import ROWS, SIZES, batches, pixels
 
 import kvae.data
-from kvae.data import manifest, shards
+from kvae.data.packed import format, writer
+from kvae.files import PARTIAL
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def column(directory, split="train", name="image"):
 @pytest.mark.parametrize("write", ["replace", "source", "unclean"])
 def test_a_stopped_pack_goes_on_to_the_same_bytes(write, x, tmp_path, monkeypatch):
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    shards.write({"train": batches(x), "test": batches(x[:70])}, whole, **SIZES)
+    writer.write_columns({"train": batches(x), "test": batches(x[:70])}, whole, **SIZES)
     replace, stops = os.replace, iter(range(1, 100))
 
     def failing(*names):
@@ -43,12 +44,12 @@ def test_a_stopped_pack_goes_on_to_the_same_bytes(write, x, tmp_path, monkeypatc
             monkeypatch.setattr(type(stopped), "unlink", lambda path, missing_ok=False: None)
         try:
             train = batches(x, stop=50 * 4 * stop if write == "source" else None)
-            shards.write({"train": train, "test": batches(x[:70], 13)}, stopped, **SIZES)
+            writer.write_columns({"train": train, "test": batches(x[:70], 13)}, stopped, **SIZES)
             break
         except KeyboardInterrupt:
             pass
         monkeypatch.undo()
-        left_over = [name for name in os.listdir(stopped) if name.endswith(manifest.UNFINISHED)]
+        left_over = [name for name in os.listdir(stopped) if name.endswith(PARTIAL)]
         assert bool(left_over) == (write == "unclean")
         if (stopped / "manifest.json").exists():
             with pytest.raises(OSError, match="unfinished pack: call `pack` again"):
@@ -56,7 +57,7 @@ def test_a_stopped_pack_goes_on_to_the_same_bytes(write, x, tmp_path, monkeypatc
     monkeypatch.undo()
     assert stop > 4 and files(stopped) == files(whole)
     with pytest.raises(FileExistsError, match="holds packed data already"):
-        shards.write({"train": batches(x)}, whole)
+        writer.write_columns({"train": batches(x)}, whole)
 
 
 @pytest.mark.parametrize(
@@ -71,18 +72,18 @@ def test_a_stopped_pack_goes_on_to_the_same_bytes(write, x, tmp_path, monkeypatc
 )
 def test_an_unfinished_pack_of_other_data_is_refused(change, message, x, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        shards.write({"train": batches(x, stop=400)}, tmp_path, **SIZES)
+        writer.write_columns({"train": batches(x, stop=400)}, tmp_path, **SIZES)
     before = files(tmp_path)
     with pytest.raises(ValueError, match=f"unfinished pack of other data: .*{message}") as found:
-        shards.write(
+        writer.write_columns(
             {"train": ({"image": b["image"], "label": b["label"]} for b in batches(change(x)))}, tmp_path, **SIZES
         )
     assert "\n" not in str(found.value) and files(tmp_path) == before
     with pytest.raises(ValueError, match="found the splits"):
-        shards.write({"test": batches(x)}, tmp_path, **SIZES)
+        writer.write_columns({"test": batches(x)}, tmp_path, **SIZES)
     next(tmp_path.glob("train-label-00001.npy")).unlink()
     with pytest.raises(OSError, match=r"train-label-00001\.npy is missing"):
-        shards.write({"train": batches(x)}, tmp_path, **SIZES)
+        writer.write_columns({"train": batches(x)}, tmp_path, **SIZES)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,12 @@ def test_an_unfinished_pack_of_other_data_is_refused(change, message, x, tmp_pat
 )
 def test_a_finished_split_of_an_unfinished_pack_is_compared(rows, other, message, x, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        shards.write({"train": batches(x[:rows]), "test": batches(x, stop=400)}, tmp_path, **SIZES)
+        writer.write_columns({"train": batches(x[:rows]), "test": batches(x, stop=400)}, tmp_path, **SIZES)
     before = files(tmp_path)
     with pytest.raises(ValueError, match=f"unfinished pack of other data: .*{message}"):
-        shards.write({"train": batches(other(x)), "test": batches(x)}, tmp_path, **SIZES)
+        writer.write_columns({"train": batches(other(x)), "test": batches(x)}, tmp_path, **SIZES)
     assert files(tmp_path) == before
-    shards.write({"train": batches(x[:rows]), "test": batches(x)}, tmp_path, **SIZES)
+    writer.write_columns({"train": batches(x[:rows]), "test": batches(x)}, tmp_path, **SIZES)
 
 
 def test_the_manifest_is_saved_seldom_and_a_kill_loses_what_came_since(x, tmp_path, monkeypatch):
@@ -115,29 +116,29 @@ def test_the_manifest_is_saved_seldom_and_a_kill_loses_what_came_since(x, tmp_pa
         written.append(new.name)
         replace(old, new)
 
-    monkeypatch.setattr(shards, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(writer, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(os, "replace", timed)
     dead_at = 0
-    shards.write({"train": batches(x)}, tmp_path / "whole", **sizes)
+    writer.write_columns({"train": batches(x)}, tmp_path / "whole", **sizes)
     assert written.count("manifest.json") <= 6 and len(set(written)) == 1 + 2 * 32
     now[0], dead_at = 0, 60
     with pytest.raises(KeyboardInterrupt):
-        shards.write({"train": batches(x)}, tmp_path / "killed", **sizes)
+        writer.write_columns({"train": batches(x)}, tmp_path / "killed", **sizes)
     saved = sum(
-        len(part["shards"]) for part in manifest.read(tmp_path / "killed")["splits"]["train"]["columns"].values()
+        len(part["shards"]) for part in format.read_manifest(tmp_path / "killed")["splits"]["train"]["columns"].values()
     )
     dead_at = 0
     written.clear()
-    shards.write({"train": batches(x)}, tmp_path / "killed", **sizes)
+    writer.write_columns({"train": batches(x)}, tmp_path / "killed", **sizes)
     assert saved > 60 - 3 * 2 - 20 - 4 and len([name for name in written if name.endswith(".npy")]) == 2 * 32 - saved
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
 def test_shards_that_no_manifest_speaks_of_are_taken_away(x, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "PAUSE", 1e9)
+    monkeypatch.setattr(writer, "PAUSE", 1e9)
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as dying:
-        dying.setattr(shards._Saved, "__exit__", lambda *args: None)
-        shards.write({"train": batches(x, stop=850)}, tmp_path, **SIZES)
+        dying.setattr(writer._ManifestSaver, "__exit__", lambda *args: None)
+        writer.write_columns({"train": batches(x, stop=850)}, tmp_path, **SIZES)
     assert len(list(tmp_path.glob("train-image-*.npy"))) == 4
-    shards.write({"train": batches(x[:300])}, tmp_path, **SIZES)
+    writer.write_columns({"train": batches(x[:300])}, tmp_path, **SIZES)
     np.testing.assert_array_equal(column(tmp_path), x[:300])

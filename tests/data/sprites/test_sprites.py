@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from kvae.data import SpritesConfig
-from kvae.data.render import BACKGROUND, RANGES, SATURATION, SHAPES, VALUE, draw_factors, encode_png, render
+from kvae.data.sprites.render import BACKGROUND, RANGES, SATURATION, SHAPES, VALUE, draw_factors, encode_png, render
 
 SIZE = 64
 

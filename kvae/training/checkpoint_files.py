@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import math
-import os
 import pathlib
 import shutil
 import warnings
@@ -17,7 +16,7 @@ import warnings
 import ml_dtypes  # noqa: F401  (numpy knows bfloat16 by it)
 import numpy as np
 
-from kvae.data.manifest import UNFINISHED, atomic
+from kvae import files
 
 MAGIC = b"kvae checkpoint 1\n"
 KEPT = 2
@@ -25,7 +24,7 @@ _DIGEST, _LENGTH = hashlib.sha256().digest_size, 8
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class Folder:
+class CheckpointFolder:
     """The checkpoints in a directory, of which the last two are kept.
 
     Its methods raise OSError where the directory can't be written or read.
@@ -50,7 +49,7 @@ class Folder:
         size = sum(map(len, parts))
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as file:
+            with files.atomic_write(path) as file:
                 for part in parts:
                     file.write(part)
             whole = [file for file in files if file not in self._damaged]
@@ -68,7 +67,7 @@ class Folder:
         files = self.files()
         for path in files:
             try:
-                return *read(path), path
+                return *read_checkpoint(path), path
             except OSError as error:
                 self._damaged.add(path)
                 warnings.warn(f"{error}; the checkpoint before it is taken, if there is one", stacklevel=2)
@@ -80,23 +79,26 @@ class Folder:
         return None
 
     @contextlib.contextmanager
-    def alone(self):
+    def lock(self):
         """The only process that writes into the directory. What killed ones left half written is deleted."""
+        stack = contextlib.ExitStack()
+        message = (
+            f"another process keeps its checkpoints in {self.directory}: wait for its end, or give another directory"
+        )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            folder = os.open(self.directory, os.O_RDONLY)
+            stack.enter_context(files.lock(self.directory, message))
+        except FileExistsError:
+            raise
         except OSError as error:
             raise _told(error, self.directory) from error
-        try:
-            _lock(folder, self.directory)
-            for leftover in self.directory.glob(f"checkpoint-*{UNFINISHED}"):
+        with stack:
+            for leftover in self.directory.glob(f"checkpoint-*{files.PARTIAL}"):
                 leftover.unlink()
             yield
-        finally:
-            os.close(folder)
 
 
-def read(path):
+def read_checkpoint(path):
     """(content, arrays) of a checkpoint. Raises OSError where the file isn't as it was written."""
     file = pathlib.Path(path).read_bytes()
     start = len(MAGIC) + _DIGEST
@@ -130,21 +132,6 @@ def _encoded(content, arrays):
 def _number(path):
     digits = path.stem.removeprefix("checkpoint-")
     return int(digits) if digits.isdigit() else -1
-
-
-def _lock(folder, directory):
-    try:
-        import fcntl  # Windows has none
-    except ImportError:
-        return
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise FileExistsError(
-            f"another process keeps its checkpoints in {directory}: wait for its end, or give another directory"
-        ) from None
-    except OSError:
-        return  # NFS has no locks of folders
 
 
 def _told(error, path, size=None):

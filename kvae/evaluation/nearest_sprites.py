@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvae.data.render import RANGES, SHAPES, draw_factors, render
+from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, render
 
 STARTS, WIDEST, NARROWEST = 4096, 0.2, 0.01
 

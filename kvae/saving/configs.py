@@ -6,7 +6,7 @@ import types
 
 import keras
 
-from kvae.archives.refusal import CONFIG, DEEPEST, damage, harm
+from kvae.saving.refusal import CONFIG, DEEPEST, damage, harm
 
 _PATH_KEY = re.compile(r"vocabulary|.*(path|file|filename|folder|directory|url|uri)")
 _VALUES = "__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"

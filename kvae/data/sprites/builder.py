@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kvae.data.render import RANGES, SHAPES, draw_factors, encode_png, render
+from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, encode_png, render
 
 CHUNK = 128
 SPLITS = ("train", "validation", "test")

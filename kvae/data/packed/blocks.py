@@ -7,14 +7,14 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import manifest
 from kvae.data.errors import LESS_MEMORY
+from kvae.data.packed import format
 
 ALIGNMENT = 64  # bytes: TensorFlow copies arrays that aren't aligned
 AHEAD = 64  # blocks asked of the disk at once
 
 
-class Blocks:
+class BlockReader:
     """The blocks of one column of a split.
 
     Python reads them: TensorFlow's dataset of fixed-length records reads all that is ahead of a block, and its
@@ -24,10 +24,10 @@ class Blocks:
     """
 
     def __init__(self, directory, split_name, name, split, fingerprints):
-        self.column, self.row_bytes = split["columns"][name], manifest.row_bytes(split["columns"][name])
+        self.column, self.row_bytes = split["columns"][name], format.row_bytes(split["columns"][name])
         self.rows, self.block_rows, self.shard_rows = split["rows"], split["block_rows"], split["shard_rows"]
         self.fingerprints = fingerprints
-        self.path = functools.partial(manifest.shard_path, directory, split_name, name)
+        self.path = functools.partial(format.shard_path, directory, split_name, name)
 
     def read(self, numbers):
         """The rows of some blocks, a tensor (rows, *shape), in the order of their numbers.
@@ -79,7 +79,7 @@ class Blocks:
         return [(number, self._altered(number)) for number in numbers[~same]]
 
     def _read(self, numbers):
-        places = [self.place(number) for number in numbers.tolist()]
+        places = [self.location(number) for number in numbers.tolist()]
         content = _aligned(sum(rows for *_, rows in places) * self.row_bytes)
         filled = 0
         for first in range(0, len(places), AHEAD):
@@ -101,11 +101,11 @@ class Blocks:
         return file, start, size
 
     def _altered(self, number):
-        path, first, rows = self.place(int(number))
+        path, first, rows = self.location(int(number))
         altered = f"rows {first} to {first + rows - 1}, counted from 0, haven't their fingerprint"
-        return f"{path} is altered: {altered}; {manifest.ADVICE}"
+        return f"{path} is altered: {altered}; {format.ADVICE}"
 
-    def place(self, number):
+    def location(self, number):
         """The path of a block's shard, the block's first row in it, its rows."""
         row = number * self.block_rows
         shard, first = divmod(row, self.shard_rows)

@@ -8,7 +8,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import manifest
+from kvae import files
+from kvae.data.packed import format
 
 
 def layout(batch, shard_bytes, block_bytes):
@@ -19,9 +20,9 @@ def layout(batch, shard_bytes, block_bytes):
         if values.dtype.kind not in "biuf" or not values.ndim or 0 in values.shape[1:]:
             raise TypeError(f"{column} is {values.dtype} of shape {values.shape}, expected numbers of shape (n, ...)")
         dtype, shape = values.dtype.newbyteorder("<"), list(values.shape[1:])
-        start = len(manifest.header(dtype, (0, *shape)))
+        start = len(format.header(dtype, (0, *shape)))
         columns[column] = {"dtype": dtype.str, "shape": shape, "header_bytes": start, "shards": []}
-    size = max(manifest.row_bytes(column) for column in columns.values())
+    size = max(format.row_bytes(column) for column in columns.values())
     block = max(1, block_bytes // size)
     shard = max(1, shard_bytes // (size * block)) * block
     return {"rows": 0, "block_rows": block, "shard_rows": shard, "complete": False, "columns": columns}
@@ -62,7 +63,7 @@ def _length(batch, columns):
     return lengths.pop()
 
 
-class Column:
+class ShardWriter:
     """Takes a column's blocks: compares them with the shards that are there, and writes the rest as new ones.
 
     split: what the manifest says of its split, to which new shards are added once they are on the disk; to a complete
@@ -70,7 +71,7 @@ class Column:
     """
 
     def __init__(self, directory, split_name, name, split):
-        self.directory, self.path = directory, functools.partial(manifest.shard_path, directory, split_name, name)
+        self.directory, self.path = directory, functools.partial(format.shard_path, directory, split_name, name)
         self.column, self.shard_rows, self.number = split["columns"][name], split["shard_rows"], 0
         self.complete = split["complete"]
         self.rows, self.fingerprints = 0, []
@@ -120,11 +121,11 @@ class Column:
         elif self.complete:
             raise other(self.directory, f"no {self.path(self.number).name}", "this stream's further rows")
         else:
-            self.file = self.unfinished.enter_context(manifest.atomic(self.path(self.number)))
+            self.file = self.unfinished.enter_context(files.atomic_write(self.path(self.number)))
             self.file.seek(self._end_of_rows(0))
 
     def _end_of_rows(self, rows):
-        return self.column["header_bytes"] + rows * manifest.row_bytes(self.column)
+        return self.column["header_bytes"] + rows * format.row_bytes(self.column)
 
     def _finish(self):
         new = self.file is not None
@@ -141,8 +142,8 @@ class Column:
 
     def _write_frame(self):
         """Write what stands ahead of the rows and behind them; what the manifest says of the shard."""
-        start = manifest.header(self.column["dtype"], (self.rows, *self.column["shape"]))
-        end = manifest.header("<u8", (len(self.fingerprints),)) + b"".join(self.fingerprints)
+        start = format.header(self.column["dtype"], (self.rows, *self.column["shape"]))
+        end = format.header("<u8", (len(self.fingerprints),)) + b"".join(self.fingerprints)
         self.file.write(end)
         size = self.file.tell()
         self.file.seek(0)

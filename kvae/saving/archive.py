@@ -1,6 +1,7 @@
 """The archive that a saved model is: what it says of itself is checked before what it holds."""
 
 import collections
+import contextlib
 import json
 import os
 import pathlib
@@ -11,15 +12,56 @@ import zipfile
 
 import keras
 
-from kvae import cards
-from kvae.archives.configs import check_config
-from kvae.archives.refusal import CONFIG, WEIGHTS, Refusal, damage, harm
-from kvae.archives.weights import check_weights, variables_within
+from kvae import files
+from kvae.saving import model_card
+from kvae.saving.configs import check_config
+from kvae.saving.refusal import CONFIG, WEIGHTS, Refusal, damage, harm
+from kvae.saving.weights import check_weights, variables_within
 
 _ASSET = re.compile(r"assets/([\w-]+/)*vocabulary\.txt")  # of Keras' lookup layers
 _MOST_NAMES = 2**20  # bytes of the archive's directory
 _MOST_CONFIG = 2**24  # bytes
 _SPARE = 2**26  # bytes of variables that needn't be in the file
+
+
+def save(model, path, overwrite, write):
+    """Write the model's file, which has the name `path` once it is whole and on the disk, and its card beside it.
+
+    model: has a `record`. write: function that writes the file to the path it is given. Raises ValueError unless path
+    ends in .keras, FileExistsError where there is a file already and overwrite is False, and OSError, which leaves
+    what there was and no other file.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".keras":
+        raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path} can't be saved: there is no folder {path.parent}")
+    paths = path, *model_card.card_paths(path)
+    there = [each for each in paths if os.path.lexists(each)]
+    if there and not overwrite:
+        raise FileExistsError(f"{there[0]} exists: give another name, or overwrite=True to replace what is there")
+    temporary = path.with_name(f".{path.stem}.partial.keras")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+            card = {
+                "format": "kvae card",
+                "version": 1,
+                "file": model_card.file_entry(file, path),
+                **model_card.described(model),
+            }
+        with contextlib.ExitStack() as stack:
+            for each, text in zip(paths[1:], (json.dumps(card, indent=1), model_card.markdown(card)), strict=True):
+                file = stack.enter_context(files.atomic_write(each))
+                file.write(text.encode())
+                file.flush()
+            for old in paths[1:]:
+                old.unlink(missing_ok=True)  # a card of another file would have this one refused
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load(path):
@@ -39,7 +81,7 @@ def load(path):
         raise ValueError(f"{path} is refused: only .keras files are read, other kinds can hold code that is run")
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError(f"{path} is damaged or not a .keras file: it isn't a file")
-    cards.check(path)
+    model_card.verify_checksum(path)
     try:
         config, weights = _members(path)
         check_config(config)

@@ -5,7 +5,6 @@ Behind its rows a shard has a second array (as two calls of `numpy.save` to one 
 fingerprint of each block of rows, uint64. `numpy.load` of a shard gives the rows.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -15,10 +14,11 @@ import pathlib
 
 import numpy as np
 
+from kvae import files
+
 MANIFEST = "manifest.json"
 FORMAT = "kvae packed data"
 VERSION = 1
-UNFINISHED = ".partial"
 ADVICE = "restore it, or delete the folder and pack again"
 
 
@@ -41,33 +41,13 @@ def header(dtype, shape):
     return file.getvalue()
 
 
-@contextlib.contextmanager
-def atomic(path):
-    """A binary file that has the name `path` once it is whole and on the disk, and leaves nothing if it isn't."""
-    temporary = path.with_name(path.name + UNFINISHED)
-    try:
-        with open(temporary, "w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def save(directory, content):
+def save_manifest(directory, content):
     """Write the manifest, content and its checksum."""
-    with atomic(pathlib.Path(directory) / MANIFEST) as file:
+    with files.atomic_write(pathlib.Path(directory) / MANIFEST) as file:
         file.write(json.dumps({**content, "checksum": _checksum(content)}, indent=1).encode())
 
 
-def read(directory):
+def read_manifest(directory):
     """The manifest's content, a dict. Raises OSError where it is missing, damaged or of another version."""
     path = pathlib.Path(directory) / MANIFEST
     try:
@@ -85,14 +65,14 @@ def read(directory):
     return content
 
 
-def check(directory, content, lost=None):
+def read_fingerprints(directory, content, lost=None):
     """The blocks' fingerprints, {split: {column: uint8 (blocks, 8)}}.
 
     lost: a dict, which gets {path: what is wrong} of each shard that isn't as long as it was, or has another header or
     other fingerprints; None raises OSError for the first.
     """
     fingerprints = {split: {name: [] for name in part["columns"]} for split, part in content["splits"].items()}
-    for path, split, name, shard in shards(directory, content):
+    for path, split, name, shard in all_shards(directory, content):
         try:
             found = _fingerprints(path, shard, content["splits"][split]["columns"][name])
         except OSError as error:
@@ -129,15 +109,15 @@ def verify(directory):
 
     `load` checks the files' sizes, and each block as it is read; this finds what a run would meet later.
     """
-    content = read(directory)
-    check(directory, content)
-    for path, *_, shard in shards(directory, content):
+    content = read_manifest(directory)
+    read_fingerprints(directory, content)
+    for path, *_, shard in all_shards(directory, content):
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                 raise OSError(f"{path} is altered: its SHA-256 isn't that of {MANIFEST}; {ADVICE}")
 
 
-def shards(directory, content):
+def all_shards(directory, content):
     """(path, split, column, what the manifest says of it) of every shard."""
     for split, part in content["splits"].items():
         for name, column in part["columns"].items():

@@ -4,14 +4,14 @@ import warnings
 
 import numpy as np
 
-from kvae.data.blocks import AHEAD
-from kvae.data.manifest import ADVICE
+from kvae.data.packed.blocks import AHEAD
+from kvae.data.packed.format import ADVICE
 
 CHOICES = ("error", "skip")
 NAMED = 3  # faults that a warning tells
 
 
-def check(damaged):
+def validate(damaged):
     """Raise ValueError unless it is "error" or "skip"."""
     if damaged not in CHOICES:
         raise ValueError(f"damaged is {damaged!r}, expected one of {CHOICES}")
@@ -20,12 +20,12 @@ def check(damaged):
 def kept_blocks(columns, lost):
     """The numbers of the blocks that are as they were written in all columns, and what is wrong with the others.
 
-    columns: `Blocks` of one split, which are read as a whole. lost: {path: what is wrong with that shard}.
+    columns: `BlockReader`s of one split, which are read as a whole. lost: {path: what is wrong with that shard}.
     """
     kept, faults = np.ones(-(-columns[0].rows // columns[0].block_rows), bool), {}
     for column in columns:
         for numbers in _runs(len(kept)):
-            paths = [str(column.place(number)[0]) for number in numbers.tolist()]
+            paths = [str(column.location(number)[0]) for number in numbers.tolist()]
             faults.update((path, lost[path]) for path in paths if path in lost)
             kept[numbers] &= [path not in lost for path in paths]
             present = numbers[[path not in lost for path in paths]]

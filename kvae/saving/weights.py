@@ -7,7 +7,7 @@ import math
 import h5py
 import tensorflow as tf
 
-from kvae.archives.refusal import CONFIG, DEEPEST, WEIGHTS, damage, harm
+from kvae.saving.refusal import CONFIG, DEEPEST, WEIGHTS, damage, harm
 
 
 def check_weights(content):

@@ -1,13 +1,11 @@
 """The card beside a saved model: what the file is, and what the run was that made it."""
 
-import contextlib
 import dataclasses
 import datetime
 import hashlib
 import html
 import json
 import os
-import pathlib
 import platform
 import re
 import subprocess
@@ -18,7 +16,6 @@ import numpy as np
 from keras import ops
 
 from kvae.data import provenance
-from kvae.data.manifest import atomic
 
 MOST_BYTES = 2**24
 _PACKAGES = "kvae", "keras", "tensorflow", "numpy"
@@ -80,41 +77,6 @@ def _state(model):
     return [variable for variable in model.variables if id(variable) not in counted]
 
 
-def save(model, path, overwrite, write):
-    """Write the model's file, which has the name `path` once it is whole and on the disk, and its card beside it.
-
-    model: has a `record`. write: function that writes the file to the path it is given. Raises ValueError unless path
-    ends in .keras, FileExistsError where there is a file already and overwrite is False, and OSError, which leaves
-    what there was and no other file.
-    """
-    path = pathlib.Path(path)
-    if path.suffix != ".keras":
-        raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path} can't be saved: there is no folder {path.parent}")
-    paths = path, *card_paths(path)
-    there = [each for each in paths if os.path.lexists(each)]
-    if there and not overwrite:
-        raise FileExistsError(f"{there[0]} exists: give another name, or overwrite=True to replace what is there")
-    temporary = path.with_name(f".{path.stem}.partial.keras")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-            card = {"format": "kvae card", "version": 1, "file": _file(file, path), **described(model)}
-        with contextlib.ExitStack() as stack:
-            for each, text in zip(paths[1:], (json.dumps(card, indent=1), markdown(card)), strict=True):
-                file = stack.enter_context(atomic(each))
-                file.write(text.encode())
-                file.flush()
-            for old in paths[1:]:
-                old.unlink(missing_ok=True)  # a card of another file would have this one refused
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def card_paths(path):
     """Where the cards of a model's file are: (JSON, Markdown)."""
     return path.with_suffix(".card.json"), path.with_suffix(".card.md")
@@ -152,7 +114,7 @@ def weights_hash(variables):
     return found.hexdigest()
 
 
-def check(path):
+def verify_checksum(path):
     """Raise ValueError where there is a card beside the file and the file isn't the one that it is of."""
     card = card_paths(path)[0]
     if not card.exists():
@@ -197,7 +159,7 @@ def _plain(value):
     return re.sub(r"[^\w .,/+-]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"&#{ord(found[0])};", str(value))
 
 
-def _file(file, path):
+def file_entry(file, path):
     digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"name": path.name, "bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 

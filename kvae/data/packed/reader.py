@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import damage, manifest
-from kvae.data.blocks import Blocks
+from kvae.data.packed import format, salvage
+from kvae.data.packed.blocks import BlockReader
 from kvae.data.provenance import Provenance
 from kvae.data.splits import split_rows
 from kvae.data.stream import Stream, resolve_seed, shard_size
@@ -27,11 +27,11 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
     aren't as they were written, at once for their sizes, headers and fingerprints, otherwise when the rows are read.
     With damaged="skip" all of the folder is read now, and the blocks of rows with a damaged column are left out.
     """
-    content = manifest.read(directory)
+    content = format.read_manifest(directory)
     if not content["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
     lost = {} if damaged == "skip" else None
-    fingerprints = manifest.check(directory, content, lost)
+    fingerprints = format.read_fingerprints(directory, content, lost)
     splits, folder = content["splits"], pathlib.Path(directory).resolve().name
     seed = resolve_seed(seed, shuffle)
     streams, kept, left_out, faults = [], {}, 0, []
@@ -45,11 +45,11 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         read = functools.partial(_read, columns, labels)
         if lost is not None:
             if split not in kept:
-                kept[split], found = damage.kept_blocks(columns, lost)
+                kept[split], found = salvage.kept_blocks(columns, lost)
                 faults += found
             rows_there = stop - start
-            numbers, start, stop = damage.window(kept[split], start, stop, splits[split]["block_rows"])
-            damage.report(f"{name} of {directory}", 0 if stop > start else rows_there, rows_there, faults)
+            numbers, start, stop = salvage.window(kept[split], start, stop, splits[split]["block_rows"])
+            salvage.report(f"{name} of {directory}", 0 if stop > start else rows_there, rows_there, faults)
             left_out += rows_there - (stop - start)
             read = functools.partial(_read, columns, labels, chosen=numbers)
         pool = shuffle if name == "train" else 0
@@ -58,7 +58,7 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         part = f"{split}[{start}:{stop}]"
         stream.provenance = Provenance(folder, None, part, stop - start, stored, content["source"], content["licence"])
         streams.append(stream)
-    damage.report(str(directory), left_out, sum(rows.values()), faults)
+    salvage.report(str(directory), left_out, sum(rows.values()), faults)
     return tuple(streams)
 
 
@@ -67,13 +67,15 @@ def label_names(labels):
 
 
 def _columns(directory, name, split, labels, fingerprints):
-    """The `Blocks` of x and of the labels."""
+    """The `BlockReader`s of x and of the labels."""
     x, *others = split["columns"]
     names = label_names(labels)
     missing = [label for label in names if label not in split["columns"]]
     if missing:
         raise ValueError(f"{directory} has no column {missing} in {name}: labels can be of {others}")
-    return [Blocks(os.path.abspath(directory), name, column, split, fingerprints[column]) for column in (x, *names)]
+    return [
+        BlockReader(os.path.abspath(directory), name, column, split, fingerprints[column]) for column in (x, *names)
+    ]
 
 
 def _read(columns, labels, numbers, chosen=None):

@@ -1,0 +1,5 @@
+"""The data set `sprites`: colored shapes with known factors, made on the spot."""
+
+from kvae.data.sprites.builder import Sprites, SpritesConfig
+
+__all__ = ["Sprites", "SpritesConfig"]
