@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
-    ["_compat", "arguments", "html", "noise", "replicas"],
+    ["_compat", "arguments", "files", "html", "noise", "replicas"],
     ["distributions"],
     ["layers", "quantising", "schedules", "flows"],
     ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
@@ -22,7 +22,6 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TENSORFLOW = {
     "_compat.py",
-    "archives/weights.py",
     "evaluation/draws.py",
     "evaluation/annealing.py",
     "models/base.py",
