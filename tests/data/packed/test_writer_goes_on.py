@@ -18,7 +18,7 @@ def x():
 
 
 def files(directory):
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name[0] != "."}
 
 
 def column(directory, split="train", name="image"):
