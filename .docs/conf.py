@@ -1,0 +1,51 @@
+"""Builds the site from README, guides, notebooks and docstrings: sphinx-build -W .docs build/site."""
+
+import pathlib
+import re
+
+from sphinx.util import inspect
+
+here = pathlib.Path(__file__).parent
+for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "kvae", "notebooks"):
+    if not (here / name).exists():
+        (here / name).symlink_to(here.parent / name)  # Sphinx reads one folder only
+
+project = html_title = "kvae"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+exclude_patterns = ["README.md", "kvae", "notebooks/src"]
+templates_path = ["_templates"]
+html_theme = "furo"
+nb_execution_mode = "off"
+myst_heading_anchors = 3
+autosummary_ignore_module_all = False
+autodoc_default_options = {"members": True, "inherited-members": "object", "member-order": "bysource"}
+autodoc_inherit_docstrings = False
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", markdown, priority=400)  # ahead of napoleon
+    app.connect("autodoc-process-signature", constructor_signature)
+    app.connect("autodoc-skip-member", is_from_elsewhere)
+
+
+def markdown(app, what, name, member, options, lines):
+    """Read docstrings as Keras writes them: `code` in single backticks, and no other markup."""
+    parts = re.split(r"(^ *>>> (?:.*\S.*\n)+|``[^`]+``|`[^`]+`)", "\n".join(lines) + "\n", flags=re.M)
+    for i, part in enumerate(parts):
+        if i % 2 == 0:
+            parts[i] = re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", part)
+        elif re.match("`[^`]", part):
+            parts[i] = f"`{part}`"
+    lines[:] = "".join(parts).splitlines()
+
+
+def constructor_signature(app, what, name, member, options, signature, annotation):
+    """Show the arguments of __init__: Keras' __new__ hides them."""
+    if what == "class" and signature == "(*args, **kwargs)":
+        return inspect.stringify_signature(inspect.signature(member.__init__, bound_method=True)), annotation
+
+
+def is_from_elsewhere(app, what, name, member, skip, options):
+    """Leave out the members that Keras and TensorFlow define."""
+    module = getattr(getattr(member, "fget", member), "__module__", None) or "kvae"
+    return skip or not module.startswith("kvae") or name.startswith("__")
