@@ -2,13 +2,16 @@
 
 import pathlib
 import re
+import shutil
 
 from sphinx.util import inspect
 
 here = pathlib.Path(__file__).parent
-for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "kvae", "notebooks"):
-    if not (here / name).exists():
-        (here / name).symlink_to(here.parent / name)  # Sphinx reads one folder only
+for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE"):
+    shutil.copy2(here.parent / name, here)  # Sphinx reads one folder only
+for name in ("kvae", "notebooks"):
+    shutil.rmtree(here / name, ignore_errors=True)
+    shutil.copytree(here.parent / name, here / name)
 
 project = html_title = "kvae"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
