@@ -1,9 +1,9 @@
-"""The design's rule: imports go down only, and TensorFlow stands in few places."""
+"""The design's rule: imports go down only, and TensorFlow stands in few places; no circles."""
 
 import ast
 import pathlib
 
-import pytest
+from fit_trace import circles, imports, runtime_nodes
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
@@ -31,38 +31,41 @@ TENSORFLOW = {
     "replicas.py",
     "saving/weights.py",
 }
-FILES = sorted(ROOT.rglob("*.py"))
+FILES = {str(path.relative_to(ROOT)): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down_only(path):
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    for name in imported(path):
-        if not name.startswith("kvae."):
-            continue
-        other = name.split(".")[1]
-        if other == parts[0]:
-            continue
-        if other not in LEVEL:
-            assert parts[0] in ("__main__",), name
-        else:
-            assert LEVEL[other] < LEVEL[parts[0]], f"{'/'.join(parts)} imports {name}"
+def room(file):
+    """Its folder or file directly in the package."""
+    return file.split("/")[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_tensorflow_stands_in_few_places(path):
-    place = str(path.relative_to(ROOT))
-    if not place.startswith("data/") and place not in TENSORFLOW:
-        assert not any(name.split(".")[0] == "tensorflow" for name in imported(path))
+def goes_down(file, name):
+    """Whether a file of this name may import the module or object `name`."""
+    if not name.startswith("kvae."):
+        return True
+    here, there = room(file), name.split(".")[1]
+    return here in (there, "__main__") or LEVEL.get(there, len(LEVELS)) < LEVEL[here]
 
 
-def test_every_part_of_the_package_has_its_level():
-    assert {path.relative_to(ROOT).with_suffix("").parts[0] for path in FILES} <= LEVEL.keys()
+def test_imports_go_down_only():
+    assert {room(file) for file in FILES} <= LEVEL.keys()
+    offenders = [(file, name) for file, path in FILES.items() for name in imported(path) if not goes_down(file, name)]
+    assert not offenders
+
+
+def test_tensorflow_stands_in_few_places():
+    users = {file for file, path in FILES.items() if any(name.split(".")[0] == "tensorflow" for name in imported(path))}
+    assert {file for file in users if not file.startswith("data/")} == TENSORFLOW
+
+
+def test_no_modules_import_each_other():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+    assert not circles(imports())

@@ -41,12 +41,23 @@ def public(module=kvae, seen=None):
                 public(value, seen)
         elif callable(value) and getattr(value, "__module__", "").startswith("kvae."):
             seen[f"{value.__module__}.{value.__qualname__}"] = value
-            if inspect.isclass(value):
-                for method in vars(value).values():
-                    method = getattr(method, "__func__", method)
-                    if inspect.isfunction(method) and not method.__name__.startswith("_"):
-                        seen[f"{value.__module__}.{method.__qualname__}"] = method
+            for base in value.__mro__ if inspect.isclass(value) else ():
+                if base.__module__.startswith("kvae."):
+                    methods = [method for method in public_methods(base) if not is_hook(base, method)]
+                    seen |= {f"{base.__module__}.{method.__qualname__}": method for method in methods}
     return seen
+
+
+def public_methods(each):
+    """The methods that a class defines itself, class methods and static ones included."""
+    methods = [getattr(method, "__func__", method) for method in vars(each).values()]
+    return [method for method in methods if inspect.isfunction(method) and not method.__name__.startswith("_")]
+
+
+def is_hook(owner, method):
+    """Whether it has no docstring and is called by Keras or TensorFlow, one of whose classes defines the name."""
+    others = [base for base in owner.__mro__ if not base.__module__.startswith("kvae.") and base is not object]
+    return not method.__doc__ and any(method.__name__ in vars(base) for base in others)
 
 
 def parameters(each):
@@ -59,7 +70,7 @@ def parameters(each):
     return [each for each in found if each.name not in ("self", "cls", "_cls")]
 
 
-def docstring(name, each, everything):
+def docstring(each):
     """Its docstring, or the one of the method that it overrides."""
     return inspect.getdoc(each) or (inspect.getdoc(overridden(each)) if overridden(each) else "") or ""
 
@@ -82,12 +93,11 @@ def kvae_class(method):
 
 def unnamed():
     """["callable: parameter"] for public parameters that their docstring doesn't name."""
-    everything = public()
     return [
         f"{name}: {parameter.name}"
-        for name, each in everything.items()
+        for name, each in public().items()
         for parameter in parameters(each)
-        if not re.search(rf"\b{parameter.name}\b", docstring(name, each, everything))
+        if not re.search(rf"\b{parameter.name}\b", docstring(each))
     ]
 
 

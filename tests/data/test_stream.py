@@ -215,7 +215,12 @@ def test_a_seed_that_each_worker_would_draw_is_refused(monkeypatch):
 def test_take_skip_prefetch_and_apply_act_on_every_epoch():
     stream = shuffled()
     taken, rest = stream.take(2), stream.skip(2)
-    assert (taken.num_batches, rest.num_batches, stream.take(-1).num_batches, stream.take(9).num_batches) == (2, 2, 4, 4)
+    assert (taken.num_batches, rest.num_batches, stream.take(-1).num_batches, stream.take(9).num_batches) == (
+        2,
+        2,
+        4,
+        4,
+    )
     for epoch in range(2):
         expected = rows(stream.epoch(epoch))
         assert rows(taken.epoch(epoch)) + rows(rest.epoch(epoch)) == expected
