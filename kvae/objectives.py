@@ -153,7 +153,7 @@ class ELBO(Objective):
         return None if known and math.isclose(reached, 1, rel_tol=1e-3) else f"{weight}{meaning}."
 
     def check_model(self, model):
-        if self.free_bits and model.built and model.kl_groups() != model.latent_dim:
+        if self.free_bits and model.built and kl_groups(model) != model.latent_dim:
             raise ValueError(
                 "free_bits are nats a latent, and the KL of this model's posterior to its "
                 f"{type(model.prior).__name__} has no closed form by latent: use free_bits=0, or a kvae.VAE with a "
@@ -204,7 +204,15 @@ class IWAE(Objective):
         return {"samples": self.samples, "gradient": self.gradient}
 
 
-class Beginning(keras.callbacks.Callback):
+def kl_groups(model) -> int:
+    """The number of columns of KL(q(z|x) || p(z)) in closed form, one a latent or fewer; 0 without a closed form."""
+    symbol = model._symbol(model.event_shape, model.variable_dtype)
+    x = keras.tree.map_structure(lambda part: ops.zeros((1, *part.shape[1:]), part.dtype), symbol)
+    kl = model.prior.kl_divergence(model.posterior(x))
+    return 0 if kl is None else kl.shape[1]
+
+
+class AnnounceWarmUp(keras.callbacks.Callback):
     """Tells the model's objective, before the first step, which will be the last, and prints what it says to that.
 
     first_epoch, first_update: the epoch that the run began with, and the optimizer's updates before it.

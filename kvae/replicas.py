@@ -119,18 +119,17 @@ def either(condition, true, false, *args):
     tf.distribute.get_replica_context().merge_call(together, args=(condition, *args))
 
 
-def nonempty(function, *arrays):
-    """function(*arrays), where a replica without examples takes one of zeros and leaves it out of the result.
+def at_least_one(x):
+    """(x, its number of examples), where an empty x becomes one example of zeros; with one replica (x, None).
 
-    arrays: each (n, ...), or structures of such, as what the function gives is. TensorFlow's fused convolutions fail
-    where n is 0.
+    x: (n, ...), or a structure of such. A batch may leave a replica without examples, and TensorFlow's fused
+    convolutions fail on none.
     """
     if _context() is None:
-        return function(*arrays)
-    rows = tf.shape(tf.nest.flatten(arrays)[0])[0]
+        return x, None
+    rows = tf.shape(tf.nest.flatten(x)[0])[0]
     missing = tf.cast(rows == 0, tf.int32)
-    filled = tf.nest.map_structure(lambda a: tf.pad(a, [[0, missing]] + [[0, 0]] * (len(a.shape) - 1)), arrays)
-    return tf.nest.map_structure(lambda values: values[:rows], function(*filled))
+    return tf.nest.map_structure(lambda a: tf.pad(a, [[0, missing]] + [[0, 0]] * (len(a.shape) - 1)), x), rows
 
 
 def positions(seen, count):

@@ -52,7 +52,7 @@ def scorer(model, rows=None):
 
 def signature(model):
     """The `tf.TensorSpec` of x as the model's networks take it, or more of them."""
-    x = model.symbol(model.event_shape, model.variable_dtype)
+    x = model._symbol(model.event_shape, model.variable_dtype)
     return tf.nest.map_structure(lambda part: tf.TensorSpec(part.shape, part.dtype), x)
 
 

@@ -11,6 +11,7 @@ from kvae.data import arrays, elements, errors
 from kvae.evaluation.aggregate import ActiveUnits, active_units
 from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
 from kvae.models import VAE, ConditionalVAE, HierarchicalVAE
+from kvae.objectives import kl_groups
 from kvae.posteriors import DiagonalNormal
 from kvae.priors import StandardNormal
 
@@ -107,7 +108,7 @@ def _latents(model, parts, units):
     z = model.prior_distribution(10_000).sample(0) if parts.aggregate is None else parts.aggregate.z
     findings, collapsed = [], units.variances < _COLLAPSED * np.var(z, axis=0)
     if np.any(collapsed):
-        bits = " or free bits" if isinstance(model, VAE) and model.kl_groups() == len(collapsed) else ""
+        bits = " or free bits" if isinstance(model, VAE) and kl_groups(model) == len(collapsed) else ""
         findings.append(
             f"{np.sum(collapsed)} of {len(collapsed)} latents collapsed, the variance of their posterior means over "
             f"the data being below {_COLLAPSED:.0%} of theirs: {_listing(collapsed)}. Fewer latents do as well, or a "
@@ -238,7 +239,8 @@ def _share_at_bound(model, data, batch_size, bound):
     below = values = 0
     for element in arrays.batches(model._checked(data, "data"), batch_size):
         x = model._read(element)
-        log_var = ops.convert_to_numpy(model.conditional_at(x, model.posterior(x).mean).log_var)
+        z = model._with_labels(model.posterior(x).mean, x)
+        log_var = ops.convert_to_numpy(model.decoder_distribution(z).log_var)
         below, values = below + np.sum(log_var < bound), values + log_var.size
     return below / values
 

@@ -2,7 +2,7 @@ from kvae.models.autoencoder import Autoencoder
 from kvae.models.conditional import ConditionalVAE
 from kvae.models.hierarchical import HierarchicalVAE
 from kvae.models.pca import PCA
-from kvae.models.quantised import VQVAE
 from kvae.models.vae import VAE
+from kvae.models.vq_vae import VQVAE
 
 __all__ = ["PCA", "VAE", "VQVAE", "Autoencoder", "ConditionalVAE", "HierarchicalVAE"]

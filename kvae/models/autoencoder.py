@@ -1,36 +1,77 @@
-"""The autoencoder: features by the squared error of their reconstruction."""
+"""The autoencoder: a code that keeps what the squared error of the reconstruction needs."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from kvae.distributions import sum_event
-from kvae.models.pair import PairModel
+from kvae.models import wiring
+from kvae.models.encoder_decoder import EncoderDecoder
 
 
 @keras.saving.register_keras_serializable("kvae")
-class Autoencoder(PairModel):
-    """Minimises ||x - decode(encode(x))||^2, summed over the image, averaged over the examples.
+class Autoencoder(EncoderDecoder):
+    """Minimizes ||x - decode(encode(x))||^2, summed over an example, averaged over the examples.
 
-    Hinton and Salakhutdinov (2006). With linear networks its optimum spans PCA's subspace. Reports `loss` and
-    `squared_error`, the same but for regularisation and weights.
+    With linear networks its optimum spans PCA's subspace. Reports `loss` and `squared_error`: the same number, without
+    regularization losses and with the examples' weights in the mean.
 
     Args:
-        encoder: a Keras model from x (n, ...) to codes (n, latent_dim). Of several outputs, as a variational
-            encoder's, the first is the code and the others are left out.
-        decoder: a Keras model from codes to images of x's shape.
+        encoder: a Keras model from x (n, ...) to codes (n, latent_dim). Of several outputs, as a VAE's encoder has,
+            the first is the code and the others are dropped.
+        decoder: a Keras model from codes (n, latent_dim) to images of x's shape.
 
     Raises:
-        ValueError: where the two don't fit each other.
+        ValueError: if the two networks don't fit each other.
+        TypeError: if one of them isn't a Keras model.
+
+    Example:
+        >>> encoder = kvae.networks.dense_encoder((28, 28, 1), latent_dim=2)
+        >>> decoder = kvae.networks.dense_decoder((28, 28, 1), latent_dim=2)
+        >>> kvae.Autoencoder(encoder, decoder).transform(np.zeros((5, 28, 28, 1), "float32")).shape
+        (5, 2)
+
+    Reference:
+        Hinton and Salakhutdinov (2006), "Reducing the dimensionality of data with neural networks".
     """
 
-    reported = ("loss", "squared_error")
+    metric_names = ("loss", "squared_error")
 
-    def __init__(self, encoder, decoder, **kwargs):
+    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any):
         super().__init__(_first_output(encoder), decoder, **kwargs)
         self._build_if_shape_is_known()
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As `keras.Model.compile`. The loss is the squared error; another raises ValueError."""
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step down the squared error. `kvae.models.step` keeps NaN out and averages over replicas."""
+        with self.step(data) as step:
+            with tf.GradientTape() as tape:
+                losses, numbers = self.losses_per_example(step.x, training=True)
+                loss = step.mean(losses)
+            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
+
+    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+        """||x - decode(encode(x))||^2 of x (n, ...): (n,), as the loss and as a number to report."""
+        squared_error = sum_event(ops.square(x - self(x, training=training)))
+        return squared_error, {"squared_error": squared_error}
+
+    def encode(self, x: Any, training: bool = False) -> Any:
+        """The code of x: (n, ...) to (n, latent_dim)."""
+        return self._outputs(self.encoder, self._scaled(x), training)[0]
+
+    def decode(self, z: Any, training: bool = False) -> Any:
+        """The image of z: (n, latent_dim) to (n, ...)."""
+        return self._outputs(self.decoder, z, training)[0]
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """`decode(encode(x))`: the reconstruction (n, ...)."""
+        return self.decode(self.encode(x, training), training)
+
+    def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
+        """`keras.Model.compile`. The loss is the squared error; another raises ValueError."""
         if loss is not None:
             raise ValueError(
                 f"loss is {loss!r}; an Autoencoder minimises its squared error and takes none. For a likelihood there "
@@ -38,31 +79,20 @@ class Autoencoder(PairModel):
             )
         super().compile(optimizer=optimizer, **kwargs)
 
-    def check_networks(self, code_shapes, output_shapes, event_shape):
+    def _build_parts(self, event_shape):
+        code_shapes, image_shapes = wiring.network_shapes(self, event_shape)
         if len(code_shapes[0]) != 2:
             raise ValueError(f"The encoder gives codes of shape {code_shapes[0]}; expected (n, latent_dim).")
-        if output_shapes != [(None, *event_shape)]:
+        if image_shapes != [(None, *event_shape)]:
             raise ValueError(
-                f"The decoder gives outputs of shapes {output_shapes}; an Autoencoder expects one output of the "
+                f"The decoder gives outputs of shapes {image_shapes}; an Autoencoder expects one output of the "
                 f"images' shape, {(None, *event_shape)}."
             )
-
-    def encode(self, x, training=False):
-        return self.outputs_of(self.encoder, self._scaled(x), training)[0]
-
-    def decode(self, z, training=False):
-        return self.outputs_of(self.decoder, z, training)[0]
-
-    def call(self, x, training=False):
-        return self.decode(self.encode(x, training), training)
-
-    def losses_per_example(self, x, training=False, index=None):
-        squared_error = sum_event(ops.square(x - self(x, training=training)))
-        return squared_error, {"squared_error": squared_error}
+        self.latent_dim = code_shapes[0][1]
 
 
 def _first_output(encoder):
-    """The encoder without its further outputs, whose weights would never be trained."""
+    """The encoder without its further outputs: their weights would never be trained."""
     outputs = getattr(encoder, "outputs", None)
     if isinstance(outputs, list) and len(outputs) > 1:
         return keras.Model(encoder.inputs, outputs[0], name=encoder.name)

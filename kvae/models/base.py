@@ -1,109 +1,284 @@
-"""What every model here is: a Keras model with codes, which reads streams, and whose numbers are per example."""
+"""What every model here is: a Keras model with codes that trains on streams and reports means over examples."""
+
+from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import ArrayLike
 
-from kvae import arguments, html
+from kvae import arguments, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
-from kvae.models.training import TrainedModel
+from kvae.models import reading
+from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
+from kvae.training import steps_per_execution as grouping
+from kvae.training.nonfinite import SKIPPED_IN_A_ROW, NonFiniteGuard
+from kvae.training.plan import check_counts, once_through, planned
 
-_SEED, _RECORD = "seed_generator_state_", "record"
+_SEED, _RECORD = "seed_generator_state_", "record"  # names in the weights' file
 
 
-class LatentModel(TrainedModel):
+class LatentModel(keras.Model):
     """A Keras model that encodes x to a code z and decodes z to x.
 
-    x reaches it as a `tf.data.Dataset` of batches or a numpy array, of x, (x, y), (x, y, sample_weight) or tfds
-    dicts. uint8 images are scaled by 1/255 in the graph; floats are taken as they are.
+    It reads x as a `tf.data.Dataset` of batches or an array: of x, (x, y), (x, y, sample_weight) or tfds dicts.
+    uint8 images are scaled by 1/255 in the graph; floats are taken as they are. A subclass defines `encode`,
+    `decode`, `losses_per_example`, `train_step` and `metric_names`.
 
-    A subclass gives `encode`, `decode` and `losses_per_example`.
+    Attributes:
+        event_shape: the shape of one example, or None before the model is built.
+        latent_dim: the size of a code, or None before the model is built.
+        metric_names: the names of what `fit` and `evaluate` report, "loss" first.
     """
 
-    latent_dim = None
+    event_shape: tuple[int, ...] | None = None
+    latent_dim: int | None = None
+    likelihood: Any = None
+    metric_names: tuple[str, ...] = ("loss",)
+    _chooses_steps = False
 
-    def encode(self, x):
-        """The code of x (a mean where the code is random): tensor (n, ...) to (n, latent_dim)."""
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.means = ExampleMeans(self.metric_names)
+        self.record = model_card.Record()
+
+    # What a subclass defines
+
+    def encode(self, x: Any) -> Any:
+        """The code of x, a mean if codes are random: tensor (n, ...) to (n, latent_dim)."""
         raise NotImplementedError
 
-    def decode(self, z):
-        """The image of z (a mean where the image is random): tensor (n, latent_dim) to (n, ...)."""
+    def decode(self, z: Any) -> Any:
+        """The image of z, a mean if images are random: tensor (n, latent_dim) to (n, ...)."""
         raise NotImplementedError
 
-    def call(self, x, training=False):
+    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+        """(loss (n,), {name: (n,)} for the other `metric_names`) of x (n, ...), scaled.
+
+        Override it to change what is minimized. `index` holds the examples' positions (n,) in their stream: noise
+        is then a function of them. With None, noise is fresh.
+        """
+        raise NotImplementedError
+
+    def _build_parts(self, event_shape):
+        """Make all that depends on the examples' shape. Raises ValueError if the parts don't fit it."""
+        raise NotImplementedError
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """`decode(encode(x))`: the reconstruction, a mean."""
         return self.decode(self.encode(x))
 
-    _repr_html_ = html.model
+    # Building
 
-    def build(self, input_shape):
-        """input_shape: (None, ...), the images'. `event_shape` and `latent_dim` are None before."""
+    def build(self, input_shape: tuple) -> None:
+        """Build for examples of `input_shape`, (None, ...)."""
         if self.built:
             return
         event_shape = tuple(input_shape[1:])
-        self.build_parts(event_shape)
+        self._build_parts(event_shape)
         self.event_shape = event_shape
         self.built = True
-        self(self.symbol(event_shape, self.variable_dtype))  # as `export` wants it
+        self(self._symbol(event_shape, self.variable_dtype))  # as `export` wants it
+        if self.compiled and hasattr(self.loss, "check_model"):
+            self.loss.check_model(self)
 
-    def symbol(self, shape, dtype=None):
-        """What a network that takes x or z (n, *shape) is called on before there are any."""
-        return keras.KerasTensor((None, *shape), dtype=dtype or self.compute_dtype)
-
-    def build_parts(self, event_shape):
-        """Make what depends on the images' shape; raise ValueError where the parts don't fit it."""
-        raise NotImplementedError
-
-    def check_built(self):
-        """Raise ValueError where the images' shape isn't known yet."""
+    def check_built(self) -> None:
+        """Raise ValueError if the examples' shape isn't known yet."""
         if not self.built:
             raise ValueError(
                 "The model doesn't know its images' shape yet: call fit, or build((None, height, width, channels))."
             )
 
-    def _sampling_of(self, count, seed):
-        """What `sample` needs, checked: the number of images and the generator of their noise."""
-        self.check_built()
-        seed = arguments.seed(seed)
-        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
-        return arguments.integer_at_least("count", count, 1), generator
+    def _symbol(self, shape, dtype=None):
+        """A symbolic input of the networks: x or z (n, *shape)."""
+        return keras.KerasTensor((None, *shape), dtype=dtype or self.compute_dtype)
+
+    # Training
+
+    def compile(
+        self,
+        optimizer: Any = "adam",
+        *,
+        steps_per_execution: int | str = "auto",
+        skip_nonfinite: int = SKIPPED_IN_A_ROW,
+        **kwargs: Any,
+    ) -> None:
+        """`keras.Model.compile`, with three defaults of its own.
+
+        Args:
+            optimizer: "adam" is `kvae.optimizers.Adam`; everything else is as in Keras.
+            steps_per_execution: int, or "auto" for as many steps in one call as are fast.
+            skip_nonfinite: int. `fit` skips steps with NaN or infinite values, and raises ValueError after this many
+                in a row; 0 looks for none, as Keras does.
+            **kwargs: further arguments of `keras.Model.compile`.
+        """
+        self._guard = NonFiniteGuard(skip_nonfinite)
+        self._chooses_steps = steps_per_execution == "auto"
+        super().compile(
+            optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
+            steps_per_execution=1 if self._chooses_steps else steps_per_execution,
+            **kwargs,
+        )
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        validation_data: Any = None,
+        steps_per_epoch: int | None = None,
+        **options: Any,
+    ) -> keras.callbacks.History:
+        """Train: `keras.Model.fit`, after the data are checked.
+
+        A step with a NaN or an infinite value in x, a loss or a gradient is skipped as if its batch weren't there.
+        The logs then hold `skipped_steps`, and a warning names epoch, batch and row; see `compile`.
+
+        Epoch k reads epoch k of a `kvae.data.Stream`, or with `steps_per_epoch` its batches from k * steps_per_epoch
+        on. A second `fit` goes on behind the steps taken, unless it is given an `initial_epoch`.
+
+        A model made under a `tf.distribute` strategy trains on all replicas, with the weights of a single one.
+        Batches are divided among the replicas, and all workers must be given the same data.
+
+        Args:
+            x: a stream of batches, or an array (n, ...); its first batch is read once more than by Keras.
+            y: labels of an array; only a `ConditionalVAE` reads them.
+            sample_weight: weights (n,) of an array's examples.
+            validation_data: like x; reported as `val_...` after each epoch.
+            steps_per_epoch: int, the batches of an epoch; None is one pass.
+            **options: further arguments of `keras.Model.fit`, such as `epochs` and `callbacks`.
+
+        Returns:
+            Keras' `History`.
+
+        Raises:
+            TypeError, ValueError: if the data can't be used, before the first step; the model stays as it was.
+            ValueError: if a strategy of several replicas meets an option that Keras can't do there.
+        """
+        plan = planned(self, (x, y, sample_weight), validation_data, steps_per_epoch, options)
+        with plan as fit_arguments:
+            return super().fit(**fit_arguments)
+
+    def step(self, data: Any) -> Step:
+        """What surrounds one step of `train_step`; see `kvae.models.step.Step`."""
+        return Step(self, data)
+
+    def test_step(self, data: Any) -> dict[str, Any]:
+        """One batch of `evaluate`. Its noise is a function of the examples' positions."""
+        step = self.step(data)
+        losses, numbers = self.losses_per_example(step.x, index=step.positions)
+        step.report(losses, numbers)
+        return step.logs()
+
+    def predict_step(self, data: Any) -> Any:
+        """Reconstructions of one batch."""
+        return self(self._scaled(self._read(data)), training=False)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
+        """What `train_step` minimizes, a scalar, for x (and y) as a stream gives them; `y_pred` isn't read."""
+        step = self.step(x if y is None else (x, y))
+        step.sample_weight = sample_weight
+        return step.minimized(self.losses_per_example(step.x, training=training)[0])
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, *, sample_weight: Any = None, steps: int | None = None, **options: Any
+    ) -> Any:
+        """The means over the examples of all `metric_names`: `keras.Model.evaluate`, after the data are checked.
+
+        The noise is a function of an example's position: on data of one order the numbers repeat exactly, whatever
+        the batches.
+
+        Args:
+            x, y, sample_weight: as for `fit`.
+            steps: int, the batches to read; None reads all.
+            **options: further arguments of `keras.Model.evaluate`, such as `return_dict`.
+        """
+        replicas.check(self)
+        check_counts(steps=steps, **options)
+        data = elements.fit_arguments(x, y, sample_weight)
+        if not options.get("_use_cached_eval_dataset"):
+            data = once_through(self, (self._checked(data[0], "x", steps), *data[1:]), options)
+            self._group_steps_for(steps)
+        with errors.clear_errors():
+            return super().evaluate(data[0], data[1], sample_weight=data[2], steps=steps, **options)
+
+    def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
+        """Reconstructions, as `reconstruct` gives them: `keras.Model.predict`, after x is checked."""
+        x = elements.fit_arguments(x, None, None)[0]
+        x, *_ = once_through(self, (self._checked(x, "x", steps),), options)
+        self._group_steps_for(steps)
+        with errors.clear_errors():
+            return super().predict(x, steps=steps, **options)
+
+    def _group_steps(self, steps):
+        if steps != self.steps_per_execution:
+            self.steps_per_execution = steps
+            self.train_function = self.test_function = self.predict_function = None
+
+    def _group_steps_for(self, steps):
+        if self._chooses_steps:
+            self._group_steps(grouping.divisor(self.steps_per_execution, [steps]))
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Nothing: `fit` has built all. Under a strategy Keras would read a batch, and fail if it doesn't divide."""
+
+    # What is reported
+
+    @property
+    def metrics(self) -> list:
+        """The means of `metric_names`, then the metrics that the model was compiled with."""
+        return [self.means, *self._compiled_metrics()]
+
+    def _compiled_metrics(self):
+        return [metric for metric in super().metrics if metric is not self.means and metric.name != "loss"]
+
+    def _update_own_metrics(self, numbers):
+        """Update metrics of a subclass from the numbers of a batch, {name: (n, ...)}."""
 
     # Codes and images
 
-    def transform(self, x, batch_size=elements.BATCH_SIZE, directory=None):
-        """Codes: the posteriors' means where the code is random. A stream or an array to an array (n, latent_dim).
+    def transform(self, x: Any, batch_size: int = elements.BATCH_SIZE, directory: Any = None) -> np.ndarray | None:
+        """The codes of x, means if codes are random: an array (n, latent_dim).
 
-        directory: a new folder that the codes are written to instead, their labels beside them, a batch in memory at
-        a time; `kvae.data.load(directory)` streams them. Raises ValueError for labels named "code".
+        Args:
+            x: a stream of batches or an array.
+            batch_size: int, of an array.
+            directory: None, or a new folder for the codes and their labels: then a batch at a time is in memory, and
+                `kvae.data.load(directory)` streams them.
+
+        Raises:
+            ValueError: for labels named "code".
         """
         codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
         if directory is None:
             return np.concatenate([code for code, _ in codes])
-        packed.write_columns(
-            {"train": ({"code": code, **_labels(element)} for code, element in codes)}, directory, progress=0
-        )
+        batches = ({"code": code, **reading.labels(element)} for code, element in codes)
+        packed.write_columns({"train": batches}, directory, progress=0)
         return None
 
-    def inverse_transform(self, z, batch_size=elements.BATCH_SIZE):
-        """The images of codes (n, latent_dim), an array (n, ...): means where the image is random."""
+    def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
+        """The images of codes z (n, latent_dim), means if images are random: an array (n, ...)."""
         self.check_built()
         validation.validate_first_batch(z, (self.latent_dim,), name="z")
         return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])
 
-    def reconstruct(self, x, batch_size=elements.BATCH_SIZE):
+    def reconstruct(self, x: Any, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly."""
         images = self._over(self._checked(x, "x"), self._reconstruct_batch, batch_size)
         return np.concatenate([image for image, _ in images])
 
-    def _over(self, data, function, batch_size):
+    def _over(self, data, function, batch_size) -> Iterator[tuple[np.ndarray, Any]]:
         """(function of x, element) of each batch."""
         with errors.clear_errors():
             for element in arrays.batches(data, batch_size):
                 x = self._read(element)
-                # One trace for every batch size, and none of TensorFlow's warnings about retracing.
+                # One trace for all batch sizes, and none of TensorFlow's warnings about retracing.
                 signature = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), x)
                 yield function.get_concrete_function(signature)(x).numpy(), element
 
@@ -119,24 +294,72 @@ class LatentModel(TrainedModel):
     def _reconstruct_batch(self):
         return tf.function(lambda x: self(self._scaled(x), training=False), autograph=False)
 
+    def _count_and_generator(self, count, seed):
+        """The arguments of `sample`, checked: the number of images and the generator of their noise."""
+        self.check_built()
+        seed = arguments.seed(seed)
+        generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
+        return arguments.integer_at_least("count", count, 1), generator
+
+    # What is read of the data
+
+    def _read(self, element):
+        """What the model takes of a stream's element: x (n, ...)."""
+        return elements.unpack(element)[0]
+
+    def _scaled(self, x):
+        """x as the networks take it; scaled twice, it is the same."""
+        return elements.scale(x, self.variable_dtype)
+
+    def _checked(self, data, name, steps=None):
+        """The data as they should be read, or one clear error before any work. Builds the model."""
+        self._build_for(self._first_batch(data, name, steps))
+        return self._guarded(validation.stop_at_nonfinite(data, name), name)
+
+    def _first_batch(self, data, name, steps=None, event_shape=None):
+        return reading.first_batch(self, data, name, steps, event_shape)
+
+    def _build_for(self, first):
+        reading.build_for(self, first)
+
+    def _guarded(self, data, name):
+        return reading.guarded(self, data, name)
+
+    def _check_values(self, x):
+        """Raise ValueError for values (numpy, scaled) that the model can't score."""
+        for part in (self.likelihood, getattr(self, "prior", None)):
+            if hasattr(part, "check_data"):
+                part.check_data(x)
+
+    def _check_labels(self, y):
+        """Raise ValueError for labels that the model can't use: here it reads none."""
+
     # Saving
 
-    def save(self, path, overwrite=False):
-        """Write the model to `path`, a name that ends in .keras, and cards of what it is, .card.json and .card.md.
+    def save(self, path: Any, overwrite: bool = False) -> None:
+        """Write the model to `path`, and cards of it beside the file, .card.json and .card.md.
 
-        `kvae.load` reads it. The file has its name only once it is whole. Raises FileExistsError where there is a
-        file already and overwrite is False, OSError where it can't be written, which leaves what there was.
+        `kvae.load` reads it. The file has its name only once it is whole.
+
+        Args:
+            path: a name that ends in .keras.
+            overwrite: bool, whether to replace a file that is there.
+
+        Raises:
+            FileExistsError: if the file exists and `overwrite` is False.
+            OSError: if it can't be written; the old file then stays.
         """
         archive.save(self, path, overwrite, super().save)
 
-    def save_own_variables(self, store):
-        """Beside the weights, what the model remembers, and every seed generator's state, which Keras leaves out."""
+    def save_own_variables(self, store: Any) -> None:
+        """Keras' hook: the weights, plus the training record and all seed generators' states, which Keras omits."""
         super().save_own_variables(store)
         store[_RECORD] = self.record.encoded()
         for number, state in enumerate(self._seed_states()):
             store[f"{_SEED}{number}"] = state.numpy()
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
+        """Keras' hook: what `save_own_variables` wrote."""
         names = list(store.keys())
         weights = [name for name in names if name != _RECORD and not name.startswith(_SEED)]
         super().load_own_variables({name: store[name] for name in weights})
@@ -149,21 +372,25 @@ class LatentModel(TrainedModel):
     def _seed_states(self):
         return [variable for variable in self.variables if variable.name == "seed_generator_state"]
 
-    def get_compile_config(self):
-        without_optimizer = self.compiled and self.optimizer is None
-        return None if without_optimizer else super().get_compile_config()
+    def get_compile_config(self) -> dict[str, Any] | None:
+        """Keras' hook: the arguments of `compile`, or None for a model without an optimizer."""
+        if self.compiled and self.optimizer is None:
+            return None
+        config = super().get_compile_config()
+        if config:
+            config["skip_nonfinite"] = self._guard.limit
+            if self._chooses_steps:
+                config["steps_per_execution"] = "auto"
+        return config
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Keras' hook: compile as `get_compile_config` says."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)
 
-    def get_build_config(self):
+    def get_build_config(self) -> dict[str, Any] | None:
+        """Keras' hook: the shape that the model is built for."""
         return {"input_shape": (None, *self.event_shape)} if self.built else None
 
-
-def _labels(element):
-    y = elements.unpack(element)[1]
-    if isinstance(y, Mapping) and "code" in y:
-        raise ValueError('x has labels named "code", as the codes beside them are: rename them with map')
-    return y if isinstance(y, Mapping) else {} if y is None else {"label": y}
+    _repr_html_ = html.model

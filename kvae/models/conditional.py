@@ -1,53 +1,130 @@
-"""The conditional variational autoencoder: images given what is known of them."""
+"""The conditional variational autoencoder: images given their labels."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from kvae import arguments
 from kvae.data import arrays, elements, validation
+from kvae.likelihoods import Likelihood
 from kvae.models.vae import VAE
-from kvae.priors import VampPrior
+from kvae.posteriors import Posterior
+from kvae.priors import Prior, VampPrior
 
 
 @keras.saving.register_keras_serializable("kvae")
 class ConditionalVAE(VAE):
-    """A VAE of x given a label y: p(x|y) = integral of p(x|z,y) p(z) dz, with the encoder's q(z|x,y).
+    """A VAE of x given a label y: p(x|y) = integral of p(x|z,y) p(z) dz, with the encoder q(z|x,y).
 
-    Sohn, Lee and Yan (2015), "Learning structured output representation using deep conditional generative models",
-    with a z that doesn't depend on y, as in Kingma et al. (2014), "Semi-supervised learning with deep generative
-    models", section 2.2. Its elbo bounds log p(x|y).
+    z doesn't depend on y. The elbo bounds log p(x|y). The model reads (x, y): a stream of pairs, or fit(x, y). Its
+    methods take the pair (x, y) for a VAE's x; `decode`, `decoder_distribution` and `inverse_transform` take (z, y).
 
-    It reads (x, y): a stream of them, or fit(x, y). Where a VAE's methods take x, they take the pair (x, y) here, and
-    `decode`, `decoder_distribution` and `inverse_transform` take (z, y).
-
-    y is class numbers, integers (n,) below label_dim, of which the networks see one 1 among 0s, or numbers
-    (n, label_dim), which they see as they are. Class numbers that aren't below it raise ValueError.
+    y holds class numbers, integers (n,) below label_dim, and the networks see them one-hot; or numbers
+    (n, label_dim), and the networks see them as they are.
 
     Args:
-        encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to what the posterior reads.
-        decoder: a Keras model from [z, y] to what the likelihood reads.
+        encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to the posterior's parameters.
+        decoder: a Keras model from [z, y], (n, latent_dim) and (n, label_dim), to the likelihood's parameters.
         label_dim: int, the number of classes, or of y's columns.
-        likelihood, prior, posterior_family, seed: as a VAE's; the prior is no VampPrior, whose images have no labels.
+        likelihood: p(x|z,y), as for a VAE.
+        prior: p(z), as for a VAE, but no VampPrior: its images have no labels.
+        posterior_family: the family of q(z|x,y), as for a VAE.
+        seed: int, or None for a random one; of the noise eps.
 
     Raises:
-        ValueError: where the networks, the likelihood and the prior don't fit each other.
+        ValueError: if the networks, the likelihood and the prior don't fit each other, or for class numbers outside
+            0 to label_dim - 1.
+
+    Example:
+        >>> x, y, z = keras.Input((6,)), keras.Input((3,)), keras.Input((2,))
+        >>> joined = keras.layers.Concatenate()([x, y])
+        >>> encoder = keras.Model([x, y], [keras.layers.Dense(2)(joined), keras.layers.Dense(2)(joined)])
+        >>> decoder = keras.Model([z, y], keras.layers.Dense(6)(keras.layers.Concatenate()([z, y])))
+        >>> kvae.ConditionalVAE(encoder, decoder, label_dim=3).sample(4, y=2).shape
+        (4, 6)
+
+    Reference:
+        Sohn, Lee and Yan (2015), "Learning structured output representation using deep conditional generative
+        models"; Kingma et al. (2014), "Semi-supervised learning with deep generative models", section 2.2.
     """
 
+    config_names = (*VAE.config_names, "label_dim")
+
     def __init__(
-        self, encoder, decoder, label_dim, likelihood="gaussian", prior=None, posterior_family=None, seed=None, **kwargs
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        label_dim: int,
+        likelihood: Likelihood | str = "gaussian",
+        prior: Prior | None = None,
+        posterior_family: Posterior | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
     ):
         if isinstance(prior, VampPrior):
             raise ValueError("A VampPrior is made of images without labels, whose q(z|x,y) isn't known: use another.")
-        self.label_dim = arguments.integer_at_least("label_dim", label_dim, 1)  # before what builds the model with it
+        self.label_dim = arguments.integer_at_least("label_dim", label_dim, 1)  # the constructor may build with it
         super().__init__(encoder, decoder, likelihood, prior, posterior_family, seed, **kwargs)
 
-    def symbol(self, shape, dtype=None):
-        return [super().symbol(shape, dtype), super().symbol((self.label_dim,), dtype)]
+    def fit(self, x: Any = None, y: Any = None, **options: Any) -> keras.callbacks.History:
+        """Train on x and y, or on a stream of (x, y); see `kvae.VAE.fit`."""
+        self._check_labels(elements.fit_arguments(x, y, None)[1])
+        return super().fit(x, y, **options)
+
+    def evaluate(self, x: Any = None, y: Any = None, **options: Any) -> Any:
+        """The means of `metric_names` over x and y, or over a stream of (x, y); see `kvae.VAE.evaluate`."""
+        self._check_labels(elements.fit_arguments(x, y, None)[1])
+        return super().evaluate(x, y, **options)
+
+    def decoder_distribution(self, z: Any, training: bool = False) -> Any:
+        """p(x|z,y) for the pair (z, y)."""
+        return super().decoder_distribution(self._scaled(z), training)
+
+    def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
+        """log p(x|z,y), (n,), in nats, for the pair (x, y) and z (n, latent_dim)."""
+        images, labels = self._scaled(x)
+        return self.decoder_distribution((z, labels), training).log_prob(images)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """The reconstruction of the pair (x, y), a mean (n, ...)."""
+        return self.decode(self._with_labels(self.encode(x), x))
+
+    def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:
+        """Images of label y: z ~ p(z), then E[x|z,y], or with `noise` a draw of p(x|z,y).
+
+        Args:
+            count: int, the number of images.
+            y: a class number or numbers (label_dim,) for all images, or as many of either as there are images.
+            noise: bool, whether the likelihood's own noise is drawn too.
+            seed: int for images that repeat; with None the model's own generator goes on.
+
+        Returns:
+            An array (count, ...).
+        """
+        count, generator = self._count_and_generator(count, seed)
+        y = np.asarray(y)
+        is_one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
+        self._check_labels(np.atleast_1d(y))
+        if not is_one and len(y) != count:
+            raise ValueError(f"There are {len(y)} labels for {count} images; expected one, or one for each.")
+        y = np.repeat(y[None], count, axis=0) if is_one else y
+        distribution = self.decoder_distribution((self.prior_distribution(count).sample(generator), y))
+        return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
+
+    def _symbol(self, shape, dtype=None):
+        return [super()._symbol(shape, dtype), super()._symbol((self.label_dim,), dtype)]
+
+    def _with_labels(self, z, x):
+        return z, self._scaled(x)[1]
 
     def _read(self, element):
         x, y, _ = elements.unpack(element)
-        if y is None and isinstance(x, tuple | list):  # as Keras gives what `predict` reads
+        if y is None and isinstance(x, tuple | list):  # as Keras gives it to `predict_step`
             x, y = x
         if y is None or isinstance(y, dict):
             found = "none" if y is None else f"a dict with the keys {sorted(y)}"
@@ -60,41 +137,8 @@ class ConditionalVAE(VAE):
             raise ValueError(f"Found {type(x).__name__}; a ConditionalVAE takes a pair, (x, y) or (z, y).")
         return [super()._scaled(x[0]), self._encoded(x[1])]
 
-    def fit(self, x=None, y=None, **kwargs):
-        self._check_labels(elements.fit_arguments(x, y, None)[1])
-        return super().fit(x, y, **kwargs)
-
-    def evaluate(self, x=None, y=None, **kwargs):
-        self._check_labels(elements.fit_arguments(x, y, None)[1])
-        return super().evaluate(x, y, **kwargs)
-
-    def _looked_at(self, data, name, steps, event_shape=None):
-        first = super()._looked_at(data, name, steps, event_shape)
-        batches = arrays.batches(data).take(1) if hasattr(data, "element_spec") else [data]
-        for element in batches:
-            self._check_labels(elements.unpack(element)[1])
-        return first
-
-    def _watched(self, data, name):
-        data = super()._watched(data, name)
-        y = elements.unpack(data.element_spec)[1] if hasattr(data, "element_spec") else None
-        if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
-            return data
-        complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"
-        return validation.stop_at_unsupported(
-            data, lambda y: ops.logical_and(y >= 0, y < self.label_dim), complaint, f"y of {name}", part=1
-        )
-
-    def _check_labels(self, y):
-        """Raise ValueError for class numbers, an array (n,), that aren't all below label_dim."""
-        y = np.asarray(y)
-        if y.ndim == 1 and y.size and y.dtype.kind in "iu" and not (y.min() >= 0 and y.max() < self.label_dim):
-            raise ValueError(
-                f"y has class numbers from {y.min()} to {y.max()}; expected them from 0 to {self.label_dim - 1}, "
-                f"label_dim being {self.label_dim}."
-            )
-
     def _encoded(self, y):
+        """y as the networks see it: numbers (n, label_dim)."""
         y = ops.convert_to_tensor(y)
         dtype = keras.backend.standardize_dtype(y.dtype)
         if len(y.shape) == 1 and "int" in dtype:
@@ -106,41 +150,30 @@ class ConditionalVAE(VAE):
             )
         return ops.cast(y, self.variable_dtype)
 
-    def decoder_distribution(self, z, training=False):
-        """p(x|z,y) for the pair (z, y)."""
-        return super().decoder_distribution(self._scaled(z), training)
+    def _first_batch(self, data, name, steps=None, event_shape=None):
+        first = super()._first_batch(data, name, steps, event_shape)
+        for element in arrays.batches(data).take(1) if elements.is_dataset(data) else [data]:
+            self._check_labels(elements.unpack(element)[1])
+        return first
 
-    def log_likelihood(self, x, z, training=False):
-        """log p(x|z,y), (n,), in nats, for the pair (x, y)."""
-        return self.conditional_at(x, z, training).log_prob(self._scaled(x)[0])
+    def _guarded(self, data, name):
+        """The same data; a stream stops at class numbers outside 0 to label_dim - 1, too."""
+        data = super()._guarded(data, name)
+        y = elements.unpack(data.element_spec)[1] if elements.is_dataset(data) else None
+        if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
+            return data
+        complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"
 
-    def conditional_at(self, x, z, training=False):
-        """p(x|z,y) for z (n, latent_dim) and the y of the pair (x, y)."""
-        return self.decoder_distribution((z, self._scaled(x)[1]), training)
+        def is_class(y):
+            return ops.logical_and(y >= 0, y < self.label_dim)
 
-    def call(self, x, training=False):
-        return self.conditional_at(x, self.encode(x)).mean
+        return validation.stop_at_unsupported(data, is_class, complaint, f"y of {name}", part=1)
 
-    def sample(self, count=1, *, y, noise=False, seed=None):
-        """Images of label y: z ~ p(z), and then the mean of p(x|z,y), or x ~ p(x|z,y) where noise is True.
-
-        Args:
-            count: int.
-            y: a class number or numbers (label_dim,) for all images, or as many of either as there are images.
-            noise, seed: as a VAE's.
-
-        Returns:
-            array (count, ...).
-        """
-        count, generator = self._sampling_of(count, seed)
+    def _check_labels(self, y):
+        """Raise ValueError for class numbers, an array (n,), outside 0 to label_dim - 1."""
         y = np.asarray(y)
-        one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
-        self._check_labels(np.atleast_1d(y))
-        if not one and len(y) != count:
-            raise ValueError(f"There are {len(y)} labels for {count} images; expected one, or one for each.")
-        y = np.repeat(y[None], count, axis=0) if one else y
-        conditional = self.decoder_distribution((self.prior_distribution(count).sample(generator), y))
-        return ops.convert_to_numpy(conditional.sample(generator) if noise else conditional.mean)
-
-    def get_config(self):
-        return {**super().get_config(), "label_dim": self.label_dim}
+        if y.ndim == 1 and y.size and y.dtype.kind in "iu" and not (y.min() >= 0 and y.max() < self.label_dim):
+            raise ValueError(
+                f"y has class numbers from {y.min()} to {y.max()}; expected them from 0 to {self.label_dim - 1}, "
+                f"label_dim being {self.label_dim}."
+            )

@@ -3,7 +3,7 @@
 import keras
 
 from kvae.distributions.chain import Chain, inputs_of, split
-from kvae.models.pair import outputs_or_error
+from kvae.models import wiring
 from kvae.models.vae import VAE
 
 
@@ -36,6 +36,9 @@ class HierarchicalVAE(VAE):
         TypeError: for a VAE's posterior_family=, whose place the posteriors have.
     """
 
+    # The priors come first: what posteriors share with them stays shared when the model is loaded.
+    config_names = ("encoder", "decoder", "likelihood", "prior", "seed", "priors", "posteriors")
+
     def __init__(self, encoder, posteriors, priors, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
         family = kwargs.pop("posterior_family", kwargs.pop("posterior", None))
         if family is not None:
@@ -60,8 +63,8 @@ class HierarchicalVAE(VAE):
     def networks(self):
         return *super().networks, *self.posteriors, *self.priors
 
-    def build_parts(self, event_shape):
-        features = self._features(outputs_or_error(self.encoder, self.symbol(event_shape), "encoder"))
+    def _build_parts(self, event_shape):
+        features = self._features(wiring.outputs_or_error(self.encoder, self._symbol(event_shape), "encoder"))
         z, names = [], ["z_mean", "z_log_var"]
         for level in reversed(range(len(self.posteriors))):
             shapes = self._shapes(self.posteriors[level], [features[level], *z], f"posteriors[{level}]")
@@ -76,14 +79,14 @@ class HierarchicalVAE(VAE):
                         f"priors[{level}] gives outputs of shapes {found}, posteriors[{level}] of {shapes}; expected "
                         f"{names} of one size."
                     )
-            z.insert(0, self.symbol(shapes[0][1:]))
+            z.insert(0, self._symbol(shapes[0][1:]))
         self.likelihood.check_outputs(self._shapes(self.decoder, z, "decoder"), event_shape)
         self.latent_sizes = tuple(part.shape[1] for part in z)
         self.latent_dim = sum(self.latent_sizes)
-        self.build_densities(event_shape, prior_dim=self.latent_sizes[-1])
+        wiring.build_densities(self, event_shape, prior_dim=self.latent_sizes[-1])
 
     def _shapes(self, network, tensors, role):
-        return [tuple(output.shape) for output in outputs_or_error(network, inputs_of(network, tensors), role)]
+        return [tuple(output.shape) for output in wiring.outputs_or_error(network, inputs_of(network, tensors), role)]
 
     def _features(self, outputs):
         levels = len(self.posteriors)
@@ -95,11 +98,11 @@ class HierarchicalVAE(VAE):
 
     def _top(self, features, training=False):
         network = self.posteriors[-1]
-        return self.posterior_family.distribution(self.outputs_of(network, inputs_of(network, features[-1:]), training))
+        return self.posterior_family.distribution(self._outputs(network, inputs_of(network, features[-1:]), training))
 
     def posterior(self, x, training=False):
         """q(z|x) for x (n, ...), a `kvae.distributions.Chain`."""
-        features = self._features(self.outputs_of(self.encoder, self._scaled(x), training))
+        features = self._features(self._outputs(self.encoder, self._scaled(x), training))
         networks = tuple(self.posteriors[:-1])
         return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
 
@@ -107,7 +110,7 @@ class HierarchicalVAE(VAE):
         """p(z) as a distribution of `count` equal rows, a `kvae.distributions.Chain`."""
 
         def top_posterior(x):
-            return self._top(self._features(self.outputs_of(self.encoder, self._scaled(x))))
+            return self._top(self._features(self._outputs(self.encoder, self._scaled(x))))
 
         top = self.prior.distribution(count, top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
@@ -115,12 +118,4 @@ class HierarchicalVAE(VAE):
     def decoder_distribution(self, z, training=False):
         """p(x|z) for z (n, latent_dim)."""
         inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
-        return self.likelihood.distribution(self.outputs_of(self.decoder, inputs, training))
-
-    def get_config(self):
-        config = super().get_config()
-        del config["posterior_family"]
-        # The priors first: what posteriors share with them is then still shared when it's loaded.
-        networks = {"priors": self.priors, "posteriors": self.posteriors}
-        serialized = {name: [keras.saving.serialize_keras_object(n) for n in list_] for name, list_ in networks.items()}
-        return {**config, **serialized}
+        return self.likelihood.distribution(self._outputs(self.decoder, inputs, training))

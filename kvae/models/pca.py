@@ -1,6 +1,9 @@
-"""Principal component analysis on a stream, and the density that goes with it."""
+"""Principal component analysis on a stream of any length, with the density of probabilistic PCA."""
+
+from __future__ import annotations
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,53 +15,72 @@ from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
 from kvae.models.base import LatentModel
-from kvae.models.latent_variable import LatentVariableMixin
+from kvae.models.scoring import sample, score
+from kvae.objectives import Draw
 from kvae.priors import StandardNormal
+from kvae.saving import model_card
 from kvae.saving import model_card
 
 _ROWS = 1024
 
 
 @keras.saving.register_keras_serializable("kvae")
-class PCA(LatentVariableMixin, LatentModel):
-    """The best linear code, on a stream of any length: a covariance matrix in one pass, or a few passes without it.
+class PCA(LatentModel):
+    """The best linear code: projections on the leading eigenvectors of the data's covariance matrix.
 
-    "PCA can't be done on data beyond memory" is true of PCA as most people call it, the singular value decomposition
-    of an array that is in memory, several times over while it is decomposed. It is false of PCA: the axes depend on
-    the data through sums over rows, which a stream gives in memory that doesn't grow with the number of examples.
+    The axes depend on the data through sums over examples, so a stream of any length gives them in fixed memory:
+    the covariance in one pass, or a few passes without it. Codes are scikit-learn's scores. `transform` projects;
+    `inverse_transform` and `reconstruct` give the closest image in the span of the axes.
 
-    Codes are the scores on the principal axes, as scikit-learn's: `transform` projects, `inverse_transform` and
-    `reconstruct` give the closest image in the axes' span.
-
-    Its density is probabilistic PCA (Tipping and Bishop 1999), the linear VAE's optimum: z ~ N(0, I),
-    x ~ N(W z + mean, noise_variance I), with the maximum likelihood W and noise variance, and the exact posterior, so
-    that every draw's bound equals log p(x). `posterior`, `decoder_distribution` and `draw` speak of that z, whose
-    posterior mean is a score shrunk by sqrt(variance - noise_variance) / variance. Reports `loss`, -log p(x) in nats;
-    `log_likelihood`; and `squared_error` of the reconstruction.
+    The density is probabilistic PCA, the linear VAE's optimum: z ~ N(0, I), x ~ N(W z + mean, noise_variance I) with
+    the maximum likelihood W. Its posterior is exact, so every draw's bound equals log p(x). `posterior`,
+    `decoder_distribution` and `draw` use this z; its posterior mean is a score times
+    sqrt(variance - noise_variance) / variance. Reports `loss`, -log p(x) in nats; `log_likelihood`; and
+    `squared_error` of the reconstruction.
 
     Args:
         latent_dim: int, the number of axes, below the number of features.
-        seed: int or None (random), of the samples, and of the randomized solver's start.
-        solver: "covariance" is exact, in one pass, float64, and 8 features^2 bytes (134 MB at 4,096 features, 3.2 GB
-            at 20,000). "randomized" (block Krylov iteration) takes 8 features (latent_dim + 10) bytes a pass; its
-            variances are those that the data have along its axes, and their sum falls short of the exact one: far
-            less than `tolerance` of it on images; up to two or three times as much, without a warning, where the
-            last axes lie in noise that is small beside the first ones; by 1e-3 or 2e-3 where that noise is as large
-            along many others, of which it warns. "auto" is "covariance" up to 4,096 features, and where its matrix
-            would be smaller than the randomized solver's basis.
-        tolerance: of the randomized solver, which ends with the pass that raises the explained variance by less than
-            this share of it: the fourth to sixth on images, the ninth where the variances decay slowly.
-        max_passes: of the randomized solver, at least 2. It warns where they don't reach the tolerance.
+        seed: int, or None for a random one; of the samples, and of the randomized solver's start.
+        solver: "covariance" is exact: one pass in float64 and 8 features^2 bytes, 134 MB at 4,096 features.
+            "randomized" (block Krylov iteration) takes 8 features (latent_dim + 10) bytes a pass. Its explained
+            variance falls short by far less than `tolerance` on images. It falls short by two or three tolerances if
+            the last axes lie in noise that is small beside the first axes, and by 2e-3 with a warning if the noise is
+            large along many other axes. "auto" is "covariance" up to 4,096 features, or as long as its matrix is
+            smaller than the randomized solver's basis.
+        tolerance: of the randomized solver, a share of the explained variance: it stops after the pass that raises
+            it by less.
+        max_passes: int, at least 2; the randomized solver warns if they don't reach the tolerance.
 
     Attributes:
-        mean: (features,). components: (latent_dim, features), orthonormal rows, the entry of largest magnitude
-        positive. explained_variance: (latent_dim,), of maximum likelihood (divided by n, not n - 1).
+        mean: (features,).
+        components: (latent_dim, features), orthonormal rows; the entry of largest magnitude is positive.
+        explained_variance: (latent_dim,), maximum likelihood estimates: divided by n, not by n - 1.
         noise_variance: the mean of the variances left out.
+
+    Raises:
+        ValueError: for arguments out of range.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
+        >>> pca = kvae.PCA(latent_dim=2).fit(x, verbose=0)
+        >>> pca.transform(x).shape
+        (100, 2)
+
+    Reference:
+        Tipping and Bishop (1999), "Probabilistic principal component analysis".
     """
 
-    reported = ("loss", "log_likelihood", "squared_error")
+    metric_names = ("loss", "log_likelihood", "squared_error")
 
-    def __init__(self, latent_dim, seed=None, solver="auto", tolerance=1e-5, max_passes=12, **kwargs):
+    def __init__(
+        self,
+        latent_dim: int,
+        seed: int | None = None,
+        solver: str = "auto",
+        tolerance: float = 1e-5,
+        max_passes: int = 12,
+        **kwargs: Any,
+    ):
         super().__init__(**{"dtype": "float64", **kwargs})
         self.latent_dim = arguments.integer_at_least("latent_dim", latent_dim, 1)
         self.seed = arguments.seed(seed)
@@ -73,7 +95,7 @@ class PCA(LatentVariableMixin, LatentModel):
         self.sample_seed = keras.random.SeedGenerator(self.seed)
         self.compile(optimizer=None)
 
-    def build_parts(self, event_shape):
+    def _build_parts(self, event_shape):
         features = math.prod(event_shape)
         if not self.latent_dim < features:
             raise ValueError(f"latent_dim is {self.latent_dim}; expected fewer than the {features} features of x.")
@@ -84,11 +106,17 @@ class PCA(LatentVariableMixin, LatentModel):
         self.examples = self.add_weight(shape=(), name="examples", dtype="int64", trainable=False)
         self.prior.build((None, self.latent_dim))
 
-    def fit(self, x, y=None, *, batch_size=_ROWS, verbose="auto"):
-        """One pass or a few (see `solver`) over x, a stream of batches or an array. Returns the model itself.
+    def fit(self, x: Any, y: Any = None, *, batch_size: int = _ROWS, verbose: int | str = "auto") -> PCA:
+        """Find the axes in one pass or a few; see `solver`. Returns the model itself.
 
-        x: the randomized solver needs the same examples in each pass, in any order. verbose: 0 for no progress bar.
-        Raises ValueError for data that can't be used.
+        Args:
+            x: a stream of batches or an array. The randomized solver reads it several times, in any order.
+            y: not read.
+            batch_size: int, of an array.
+            verbose: 0 for no progress bar.
+
+        Raises:
+            TypeError, ValueError: for data that can't be used.
         """
         stream = arrays.batches(super()._checked(x, "x"), batch_size)
         with errors.clear_errors():
@@ -125,14 +153,14 @@ class PCA(LatentVariableMixin, LatentModel):
             raise ValueError("This PCA hasn't been fitted: call fit(x) with a stream or an array first.")
         return super()._checked(data, name, steps)
 
-    def _centred(self, x):
+    def _centered(self, x):
         return ops.reshape(self._scaled(x), (-1, self.mean.shape[0])) - self.mean
 
-    def encode(self, x):
+    def encode(self, x: Any) -> Any:
         """The scores (x - mean) components^T: (n, ...) to (n, latent_dim)."""
-        return ops.matmul(self._centred(x), ops.transpose(self.components))
+        return ops.matmul(self._centered(x), ops.transpose(self.components))
 
-    def decode(self, z):
+    def decode(self, z: Any) -> Any:
         """scores components + mean: (n, latent_dim) to (n, ...)."""
         return ops.reshape(ops.matmul(z, self.components) + self.mean, (-1, *self.event_shape))
 
@@ -140,32 +168,64 @@ class PCA(LatentVariableMixin, LatentModel):
     def _scale(self):
         return ops.sqrt(ops.maximum(self.explained_variance - self.noise_variance, 0.0))
 
-    def posterior(self, x, training=False):
+    def posterior(self, x: Any, training: bool = False) -> Normal:
         """p(z|x), exact: N(scale / variance * score, noise_variance / variance), diagonal in these axes."""
         mean = self.encode(x) * self._scale / self.explained_variance
         return Normal(mean, ops.zeros_like(mean) + ops.log(self.noise_variance / self.explained_variance))
 
-    def decoder_distribution(self, z, training=False):
+    def decoder_distribution(self, z: Any, training: bool = False) -> Normal:
         """p(x|z) = N(W z + mean, noise_variance I), W = components^T sqrt(explained_variance - noise_variance)."""
         return Normal(self.decode(z * self._scale), ops.log(self.noise_variance))
 
-    def log_prob(self, x):
+    def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
+        """p(z) = N(0, I), a distribution of `count` equal rows."""
+        return self.prior.distribution(count)
+
+    def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
+        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim)."""
+        return self.decoder_distribution(z).log_prob(x)
+
+    def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
+        """Draw z ~ p(z|x) and score it: a `Draw`, in nats; see `kvae.VAE.draw`.
+
+        Args:
+            x: tensor (n, ...).
+            samples: int, the draws per example.
+            index: None for fresh noise, or positions (n,): eps is then a fixed function of them.
+            training: bool, without effect here.
+            **options: those of `kvae.models.scoring.score`.
+        """
+        x = self._scaled(x)
+        shape = ops.shape(x)[0], arguments.integer_at_least("samples", samples, 1), self.latent_dim
+        return score(self, x, self.posterior(x), self.sampling.noise(shape, index), **options)
+
+    def sample(self, count: int = 1, *, noise: bool = False, seed: int | None = None) -> np.ndarray:
+        """`count` images, an array (count, ...): z ~ p(z), then E[x|z], or with `noise` a draw of p(x|z).
+
+        An int `seed` repeats them; with None the model's own generator goes on.
+        """
+        return sample(self, count, noise, seed)
+
+    def log_prob(self, x: Any) -> Any:
         """log p(x) = log N(x; mean, W W^T + noise_variance I) in nats: (n, ...) to (n,)."""
         return self._scored(x)[0]
 
-    def losses_per_example(self, x, training=False, index=None):
+    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+        """(-log p(x) (n,), {"log_likelihood": (n,), "squared_error": (n,)}) of x (n, ...)."""
         log_likelihood, squared_error = self._scored(x)
         return -log_likelihood, {"log_likelihood": log_likelihood, "squared_error": squared_error}
 
     def _scored(self, x):
+        """(log p(x), squared error of the reconstruction), each (n,)."""
         features, scores = self.mean.shape[0], self.encode(x)
-        residual = ops.sum(ops.square(self._centred(x)), axis=1) - ops.sum(ops.square(scores), axis=1)
+        residual = ops.sum(ops.square(self._centered(x)), axis=1) - ops.sum(ops.square(scores), axis=1)
         log_determinant = ops.sum(ops.log(self.explained_variance)) + (features - self.latent_dim) * ops.log(
             self.noise_variance
         )
         distance = ops.sum(ops.square(scores) / self.explained_variance, axis=1) + residual / self.noise_variance
         return -0.5 * (features * math.log(2 * math.pi) + log_determinant + distance), residual
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Keras' hook: the constructor's arguments."""
         names = "latent_dim", "seed", "solver", "tolerance", "max_passes"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

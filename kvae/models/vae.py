@@ -1,143 +1,153 @@
-"""The variational autoencoder."""
+"""The variational autoencoder: q(z|x), p(z), p(x|z), the bound on log p(x), and the step that climbs it."""
 
-import warnings
+from __future__ import annotations
+
+from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from kvae import arguments, likelihoods
 from kvae.layers import Sampling
-from kvae.models.latent_variable import LatentVariableMixin
-from kvae.models.pair import PairModel, check_built_for
-from kvae.objectives import ELBO, Objective
-from kvae.posteriors import DiagonalNormal, Posterior
-from kvae.priors import Prior, StandardNormal, VampPrior
+from kvae.models import wiring
+from kvae.models.encoder_decoder import EncoderDecoder
+from kvae.models.scoring import sample, score
+from kvae.objectives import Draw, Objective
+from kvae.posteriors import Posterior
+from kvae.priors import Prior
 
 
 @keras.saving.register_keras_serializable("kvae")
-class VAE(LatentVariableMixin, PairModel):
-    """x comes from an unobserved z: prior p(z), decoder p(x|z), and an encoder that says q(z|x) of it.
+class VAE(EncoderDecoder):
+    """x comes from an unobserved z, with prior p(z), decoder p(x|z), and encoder q(z|x) for the unknown p(z|x).
 
-    p(x) = integral of p(x|z) p(z) dz can't be computed; what is maximised over both networks is its lower bound
-    E_q[log p(x|z)] - KL(q(z|x) || p(z)) (Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014). Reports, in
-    nats per example: `loss`, what is minimised; `reconstruction_loss`, -E_q[log p(x|z)]; `kl_loss`; and `elbo`, always
-    with beta 1 and without free bits.
+    No one can compute p(x) = integral of p(x|z) p(z) dz. `fit` maximizes its lower bound over both networks:
+    log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)). Reports, in nats per example, `loss` (the objective),
+    `reconstruction_loss`, `kl_loss`, and `elbo`: the bound, always with beta 1 and no free bits.
 
     Args:
-        encoder: a Keras model from x (n, ...) to what the posterior reads: [z_mean, z_log_var], each (n, latent_dim),
-            and more for some.
-        decoder: a Keras model from z (n, latent_dim) to what the likelihood reads.
+        encoder: a Keras model from x (n, ...) to [z_mean, z_log_var], each (n, latent_dim), and to further outputs
+            for some posterior families.
+        decoder: a Keras model from z (n, latent_dim) to the likelihood's parameters, each (n, ...).
         likelihood: p(x|z), such as `GaussianLikelihood()`; "gaussian" or "bernoulli" for their defaults.
-        prior: p(z), such as `VampPrior(500)`; None is the standard normal.
-        posterior_family: q(z|x), such as `kvae.posteriors.FullNormal()`; None is a normal of diagonal covariance.
-        seed: int or None (random), of the sampling noise.
+        prior: p(z), such as `VampPrior(500)`; None is N(0, I).
+        posterior_family: the family of q(z|x), such as `kvae.posteriors.FullNormal()`; None is a diagonal normal.
+        seed: int, or None for a random one; of the noise eps.
 
     Raises:
-        ValueError: where the networks, the likelihood and the prior don't fit each other.
+        ValueError: if the networks and the distributions don't fit each other.
+        TypeError: if an argument is of another kind.
+
+    Example:
+        >>> encoder = kvae.networks.dense_encoder((28, 28, 1), latent_dim=2)
+        >>> decoder = kvae.networks.dense_decoder((28, 28, 1), latent_dim=2)
+        >>> kvae.VAE(encoder, decoder, "bernoulli").sample(3).shape
+        (3, 28, 28, 1)
+
+    Reference:
+        Kingma and Welling (2014), "Auto-encoding variational Bayes"; Rezende, Mohamed and Wierstra (2014).
     """
 
-    reported = ("loss", "reconstruction_loss", "kl_loss", "elbo")
+    metric_names = ("loss", "reconstruction_loss", "kl_loss", "elbo")
+    config_names = ("encoder", "decoder", "likelihood", "prior", "posterior_family", "seed")
 
-    def __init__(self, encoder, decoder, likelihood="gaussian", prior=None, posterior_family=None, seed=None, **kwargs):
-        posterior_family = arguments.renamed(
-            "posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family
-        )
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        likelihood: likelihoods.Likelihood | str = "gaussian",
+        prior: Prior | None = None,
+        posterior_family: Posterior | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        family = arguments.renamed("posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family)
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
-        self.prior = StandardNormal(dtype=self.variable_dtype) if prior is None else prior
-        if not isinstance(self.prior, Prior):
-            raise TypeError(f"prior is {prior!r}; expected a kvae prior such as kvae.StandardNormal().")
-        family = posterior_family
-        self.posterior_family = DiagonalNormal(dtype=self.variable_dtype) if family is None else family
-        if not isinstance(self.posterior_family, Posterior):
-            raise TypeError(f"posterior_family is {family!r}; expected one of kvae.posteriors, such as FullNormal().")
-        self.prior.check_posterior(self.posterior_family)
-        self.seed = seed = arguments.seed(seed)
-        self.sampling = Sampling(seed=seed, dtype=self.variable_dtype)
-        self.sample_seed = keras.random.SeedGenerator(seed)
+        self.prior, self.posterior_family = wiring.prior_and_posterior(prior, family, self.variable_dtype)
+        self.seed = arguments.seed(seed)
+        self.sampling = Sampling(seed=self.seed, dtype=self.variable_dtype)
+        self.sample_seed = keras.random.SeedGenerator(self.seed)
         self._build_if_shape_is_known()
 
-    def compile(self, optimizer="adam", loss=None, **kwargs):
-        """As `keras.Model.compile`. loss: an objective; None is ELBO(). Raises ValueError where it doesn't fit."""
-        loss = ELBO() if loss is None else loss
-        if not isinstance(loss, Objective):
-            raise TypeError(f"loss is {loss!r}; a VAE's is a kvae.Objective such as kvae.ELBO(beta=1.0).")
-        loss.check_model(self)
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step up the bound for both networks. `kvae.models.step` keeps NaN out and averages over replicas."""
+        with self.step(data) as step:
+            with tf.GradientTape() as tape:
+                losses, numbers = self.losses_per_example(step.x, training=True)
+                loss = step.mean(losses)
+            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
-    def build(self, input_shape):
-        super().build(input_shape)
-        if self.compiled:
-            self.loss.check_model(self)
+    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+        """(the objective of x (n, ...), {name: number}), each (n,), in nats; index (n,) repeats the noise."""
+        objective = self.loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
+        drawn = self.draw(
+            x,
+            objective.samples,
+            index=index,
+            training=training,
+            doubly_reparameterized=objective.doubly_reparameterized,
+        )
+        return objective(drawn, self.optimizer.iterations), {
+            "reconstruction_loss": drawn.reconstruction_loss,  # -E_q[log p(x|z)]
+            "kl_loss": drawn.kl_loss,  # KL(q(z|x) || p(z))
+            "elbo": drawn.elbo,  # minus the sum of the two
+        }
 
-    def check_networks(self, code_shapes, output_shapes, event_shape):
-        self.posterior_family.check_outputs(code_shapes)
-        self.likelihood.check_outputs(output_shapes, event_shape)
-        if not self.posterior_family.built:
-            self.posterior_family.build(code_shapes)
+    def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
+        """Draw z = z_mean + exp(z_log_var / 2) * eps from q(z|x), and score it: a `Draw`, in nats.
 
-    def build_parts(self, event_shape):
-        super().build_parts(event_shape)
-        check_built_for("posterior", (self.posterior_family.latent_dim,), (self.latent_dim,))
-        self.build_densities(event_shape, self.latent_dim)
+        Args:
+            x: tensor (n, ...).
+            samples: int, the draws per example.
+            index: None for fresh noise, or positions (n,): eps is then a fixed function of them.
+            training: bool, passed to the networks.
+            **options: those of `kvae.models.scoring.score`.
+        """
+        x = self._scaled(x)
+        posterior = self.posterior(x, training)  # q(z|x)
+        samples = arguments.integer_at_least("samples", samples, 1)
+        shape = ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
+        eps = self.sampling.noise(shape, index)  # ~ N(0, I)
+        return score(self, x, posterior, eps, training, **options)
 
-    def build_densities(self, event_shape, prior_dim):
-        """Build the likelihood and the prior, over z (n, prior_dim); raise ValueError where they don't fit."""
-        if not self.likelihood.built:
-            self.likelihood.build((None, *event_shape))
-        if not self.prior.built:
-            self.prior.build((None, prior_dim), event_shape)
-        check_built_for("likelihood", self.likelihood.event_shape, event_shape)
-        check_built_for("prior", (self.prior.latent_dim,), (prior_dim,))
-        check_built_for("prior", self.prior.event_shape or event_shape, event_shape)
+    def posterior(self, x: Any, training: bool = False) -> Any:
+        """q(z|x), a distribution over z (n, latent_dim), for x (n, ...)."""
+        return self.posterior_family.distribution(self._outputs(self.encoder, self._scaled(x), training))
 
-    def posterior(self, x, training=False):
-        """q(z|x) for x (n, ...)."""
-        return self.posterior_family.distribution(self.outputs_of(self.encoder, self._scaled(x), training))
+    def decoder_distribution(self, z: Any, training: bool = False) -> Any:
+        """p(x|z), a distribution over x (n, ...), for z (n, latent_dim)."""
+        return self.likelihood.distribution(self._outputs(self.decoder, z, training))
 
-    def decoder_distribution(self, z, training=False):
-        """p(x|z) for z (n, latent_dim)."""
-        return self.likelihood.distribution(self.outputs_of(self.decoder, z, training))
+    def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
+        """p(z), a distribution of `count` equal rows."""
+        return self.prior.distribution(count, self.posterior)
 
-    def conditional_at(self, x, z, training=False):
-        """p(x|z) for z (n, latent_dim), and for what else it depends on of x (n, ...): here nothing."""
-        return self.decoder_distribution(z, training)
+    def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
+        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim)."""
+        return self.decoder_distribution(z, training).log_prob(x)
 
-    def kl_groups(self):
-        """How many columns the closed form of KL(q(z|x) || p(z)) has, one a latent or fewer; 0 where there is none."""
-        symbol = self.symbol(self.event_shape, self.variable_dtype)
-        x = keras.tree.map_structure(lambda part: ops.zeros((1, *part.shape[1:]), part.dtype), symbol)
-        kl = self.prior.kl_divergence(self.posterior(x))
-        return 0 if kl is None else kl.shape[1]
-
-    def encode(self, x):
+    def encode(self, x: Any) -> Any:
+        """E[z] under q(z|x): (n, ...) to (n, latent_dim)."""
         return self.posterior(x).mean
 
-    def decode(self, z):
+    def decode(self, z: Any) -> Any:
+        """E[x] under p(x|z): (n, latent_dim) to (n, ...)."""
         return self.decoder_distribution(z).mean
 
-    def losses_per_example(self, x, training=False, index=None):
-        loss = self.loss
-        draw = self.draw(
-            x, loss.samples, index=index, training=training, doubly_reparameterized=loss.doubly_reparameterized
-        )
-        return loss(draw, self.optimizer.iterations), {name: getattr(draw, name) for name in self.reported[1:]}
+    def sample(self, count: int = 1, *, noise: bool = False, seed: int | None = None) -> np.ndarray:
+        """`count` images, an array (count, ...): z ~ p(z), then E[x|z], or with `noise` a draw of p(x|z).
 
-    def _check_values(self, x):
-        self.likelihood.check_data(x)
-        bounds = self.prior.bounds if isinstance(self.prior, VampPrior) else None
-        if bounds is not None and (np.min(x) < bounds[0] or np.max(x) > bounds[1]):
-            warnings.warn(
-                f"The data reach from {np.min(x):g} to {np.max(x):g}, and the VampPrior's images are held in its "
-                f"bounds {bounds}: give VampPrior(bounds=(low, high)) those of the data, or None, or scale the data.",
-                stacklevel=2,
-            )
+        An int `seed` repeats them; with None the model's own generator goes on.
+        """
+        return sample(self, count, noise, seed)
 
-    def get_config(self):
-        parts = {"likelihood": self.likelihood, "prior": self.prior, "posterior_family": self.posterior_family}
-        return {
-            **super().get_config(),
-            **{name: keras.saving.serialize_keras_object(part) for name, part in parts.items()},
-            "seed": self.seed,
-        }
+    def compile(self, optimizer: Any = "adam", loss: Objective | None = None, **kwargs: Any) -> None:
+        """`keras.Model.compile` with an objective as loss; None is `ELBO()`."""
+        super().compile(optimizer=optimizer, loss=wiring.objective(self, loss), **kwargs)
+
+    def _build_parts(self, event_shape):
+        wiring.build_encoder_and_decoder(self, event_shape)
+        wiring.build_densities(self, event_shape, self.latent_dim)

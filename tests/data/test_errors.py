@@ -6,18 +6,16 @@ import re
 import resource
 import subprocess
 import sys
-import threading
 import traceback
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from processes import ENVIRONMENT
-from small_models import dense_vae, same_weights
+from small_models import dense_vae
 
 import kvae
 from kvae.data import errors
-from kvae.models import stalls
 
 X = np.random.default_rng(0).random((60, 6)).astype("float32")
 
@@ -97,36 +95,6 @@ def test_a_function_that_tensorflow_calls_raises_its_own(tmp_path):
     data = raising(error)
     with pytest.raises(Unfindable, match="here"), errors.clear_errors():
         list(data)
-
-
-@pytest.mark.filterwarnings("ignore:fit has waited")
-def test_a_stall_is_named_and_ends_nothing(monkeypatch):
-    monkeypatch.setattr(stalls, "LIMIT", 0.4)
-    go_on, passes = threading.Event(), []
-
-    def generate():
-        passes.append(0)
-        for number, batch in enumerate(np.split(X, 6)):
-            if number == 4 and len(passes) > 1:
-                go_on.wait(20)
-            yield batch
-
-    signature = tf.TensorSpec((None, 6), "float32")
-    data = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    data = data.apply(tf.data.experimental.assert_cardinality(6))
-    model, expected = dense_vae(), dense_vae()  # one seed, other first weights
-    for each in model, expected:
-        each.compile(steps_per_execution=1)
-    first = expected.get_weights()
-    expected.fit(tf.data.Dataset.from_tensor_slices(X).batch(10), verbose=0)
-    model.set_weights(first)
-    threading.Timer(4, go_on.set).start()
-    with pytest.warns(
-        UserWarning, match=r"fit has waited 0.4 s for batch 4 of epoch 0, counted from 0: the stream gives"
-    ):
-        model.fit(data, verbose=0)
-    assert same_weights(model, expected)
-    assert not any("_look" in str(thread) for thread in threading.enumerate())
 
 
 LOWER = "lower batch_size, or shuffle where the data are shuffled"

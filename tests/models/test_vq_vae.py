@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import kvae
-from kvae.quantising import Perplexity, VectorQuantizer
+from kvae.models.vq_vae import Perplexity, VectorQuantizer
 
 CODES = 7
 

@@ -5,8 +5,8 @@ import tensorflow as tf
 from small_models import dense_vae
 
 import kvae
-from kvae.models.execution import multiply_adds, steps_per_execution
 from kvae.networks import conv_decoder, conv_encoder
+from kvae.training.steps_per_execution import multiply_adds, steps_per_execution
 
 
 def test_multiply_adds_are_those_of_dense_layers_and_convolutions():
@@ -94,7 +94,7 @@ def test_a_loaded_model_chooses_as_the_saved_one_did(rng, tmp_path):
         model = compiled(dense_vae(), steps_per_execution=steps)
         model.save(tmp_path / "m.keras", overwrite=True)
         loaded = keras.saving.load_model(tmp_path / "m.keras")
-        assert (loaded.chooses_steps, loaded.steps_per_execution) == (steps == "auto", 1 if steps == "auto" else 3)
+        assert (loaded._chooses_steps, loaded.steps_per_execution) == (steps == "auto", 1 if steps == "auto" else 3)
 
 
 def test_the_number_of_steps_changes_no_weight(rng):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from small_models import dense_vae, dense_vae_compiled, norm, same_weights, step_of, trained
 
 import kvae
-from kvae.models.means import Means
+from kvae.models.step import ExampleMeans
 from kvae.networks import dense_decoder, dense_encoder
 
 
@@ -216,7 +216,7 @@ def test_every_variance_trains(x, variance):
 
 
 def test_means_over_millions_of_examples_dont_drift():
-    means = Means(["loss", "other"])
+    means = ExampleMeans(["loss", "other"])
     for _ in range(3):
         means.update_state(tf.fill((1000,), 16777.217), {"other": tf.ones(1000)})
     means.totals.assign_add([2.0**30, 0.0])

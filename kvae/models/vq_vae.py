@@ -1,0 +1,298 @@
+"""The vector-quantized variational autoencoder: codes are whole numbers, the nearest vectors of a codebook."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from numpy.typing import ArrayLike
+
+from kvae import arguments, likelihoods
+from kvae.data import elements
+from kvae.distributions import sum_event
+from kvae.models import wiring
+from kvae.models.encoder_decoder import EncoderDecoder
+
+
+@keras.saving.register_keras_serializable("kvae")
+class VectorQuantizer(keras.layers.Layer):
+    """Replaces each vector, along the last axis, by the nearest of K learned vectors e_1 to e_K.
+
+    The gradient passes to the input as if nothing had been replaced ("straight-through"). The codebook learns from
+    `distances`.
+
+    Args:
+        codes: int, K, at least 2.
+        seed: int, or None for a random one; of the first codebook, drawn from N(0, I / d).
+
+    Raises:
+        ValueError: for fewer than 2 codes.
+
+    Example:
+        >>> quantizer = VectorQuantizer(codes=4, seed=0)
+        >>> quantizer(np.zeros((5, 7, 7, 3), "float32")).shape
+        TensorShape([5, 7, 7, 3])
+
+    Reference:
+        Van den Oord, Vinyals and Kavukcuoglu (2017), "Neural discrete representation learning".
+    """
+
+    def __init__(self, codes: int = 512, seed: int | None = None, **kwargs: Any):
+        # In half precision, near codes would become one.
+        super().__init__(**{"dtype": keras.config.dtype_policy().variable_dtype, **kwargs})
+        self.codes, self.seed = arguments.integer_at_least("codes", codes, 2), arguments.seed(seed)
+
+    def build(self, input_shape: tuple) -> None:
+        """Make the codebook for vectors of `input_shape`, (None, ..., d)."""
+        size = input_shape[-1]
+        start = keras.initializers.RandomNormal(stddev=size**-0.5, seed=self.seed)
+        shape = self.codes, size
+        self.codebook = self.add_weight(name="codebook", shape=shape, initializer=start, autocast=False)
+        super().build(input_shape)
+
+    def nearest(self, z: Any) -> Any:
+        """The numbers of the nearest e, by ||z - e||: (n, ..., d) to int32 (n, ...)."""
+        codebook = ops.convert_to_tensor(self.codebook)
+        rows = ops.reshape(z, (-1, z.shape[-1]))
+        distance = ops.sum(ops.square(codebook), axis=1) - 2.0 * ops.matmul(rows, ops.transpose(codebook))
+        return ops.reshape(ops.cast(ops.argmin(distance, axis=1), "int32"), (-1, *z.shape[1:-1]))
+
+    def embed(self, numbers: Any) -> Any:
+        """The e of these numbers: (n, ...) to (n, ..., d)."""
+        return ops.take(1.0 * ops.convert_to_tensor(self.codebook), numbers, axis=0)  # 1.0 *: a dense gradient
+
+    def call(self, z: Any) -> Any:
+        """z + stop_gradient(e - z) for the nearest e: (n, ..., d) to the same shape."""
+        return z + ops.stop_gradient(self.embed(self.nearest(z)) - z)
+
+    def distances(self, z: Any) -> tuple[Any, Any]:
+        """||z - e||^2 summed over an example, (n,), twice: with a gradient for e alone, and for z alone."""
+        nearest = self.embed(self.nearest(z))
+        differences = ops.stop_gradient(z) - nearest, z - ops.stop_gradient(nearest)
+        codebook, commitment = (sum_event(ops.square(difference)) for difference in differences)
+        return codebook, commitment
+
+    def get_config(self) -> dict[str, Any]:
+        """Keras' hook: the constructor's arguments."""
+        return {**super().get_config(), "codes": self.codes, "seed": self.seed}
+
+
+class Perplexity(keras.metrics.Metric):
+    """exp of the entropy of all numbers seen: 1 if they are all equal, K if all K are equally frequent.
+
+    Args:
+        codes: int, K.
+        name: str, in the logs.
+    """
+
+    def __init__(self, codes: int, name: str = "perplexity", **kwargs: Any):
+        super().__init__(name=name, **{"dtype": "float64", **kwargs})
+        self.counts = self.add_variable((codes,), "zeros", self.dtype, name="counts")
+
+    def update_state(self, numbers: Any) -> None:
+        """Add numbers, integers from 0, of any shape."""
+        flat = ops.reshape(numbers, (-1,))
+        ones = ops.ones(ops.shape(flat), dtype=self.dtype)
+        self.counts.assign_add(ops.segment_sum(ones, flat, num_segments=self.counts.shape[0]))
+
+    def result(self) -> Any:
+        """The perplexity, a scalar."""
+        frequencies = ops.divide_no_nan(self.counts.value, ops.sum(self.counts.value))
+        return ops.exp(-ops.sum(frequencies * ops.log(ops.where(frequencies > 0, frequencies, 1.0))))
+
+
+@keras.saving.register_keras_serializable("kvae")
+class VQVAE(EncoderDecoder):
+    """A code of x is whole numbers: the nearest of K learned vectors to each of the encoder's vectors z.
+
+    Minimizes -log p(x|e) + ||sg[z] - e||^2 + commitment ||z - sg[e]||^2 in nats, summed over an example. e is the
+    nearest vector of the codebook, and sg stops the gradient. Reports `loss`; `reconstruction_loss`, -log p(x|e);
+    `quantization_loss`, ||z - e||^2; `elbo`, -reconstruction_loss - positions log K, the bound for uniform codes; and
+    `perplexity`, how many of the K codes are in use.
+
+    Args:
+        encoder: a Keras model from x (n, ...) to vectors z (n, ..., d), such as (n, height, width, d).
+        decoder: a Keras model from such vectors to the likelihood's parameters.
+        codes: int, K.
+        commitment: number >= 0, the encoder's cost of being far from the codebook.
+        likelihood: p(x|e), as for a VAE.
+        seed: int, or None for a random one; of the first codebook and of `sample`.
+
+    Raises:
+        ValueError: if the networks and the likelihood don't fit each other, or for numbers out of range.
+
+    Example:
+        >>> encoder = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 4, 4)])
+        >>> decoder = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Conv2DTranspose(1, 4, 4)])
+        >>> kvae.VQVAE(encoder, decoder, codes=16).transform(np.zeros((5, 8, 8, 1), "float32")).shape
+        (5, 2, 2)
+
+    Reference:
+        Van den Oord, Vinyals and Kavukcuoglu (2017), "Neural discrete representation learning", equation 3.
+    """
+
+    metric_names = ("loss", "reconstruction_loss", "quantization_loss", "elbo")
+    config_names = ("encoder", "decoder", "codes", "commitment", "likelihood", "seed")
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        decoder: keras.Model,
+        codes: int = 512,
+        commitment: float = 0.25,
+        likelihood: likelihoods.Likelihood | str = "gaussian",
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(encoder, decoder, **kwargs)
+        if isinstance(commitment, bool) or not isinstance(commitment, numbers.Real) or not 0 <= commitment < math.inf:
+            raise ValueError(f"commitment is {commitment!r}; expected a number of at least 0.")
+        self.commitment, self.seed = float(commitment), arguments.seed(seed)
+        self.likelihood = likelihoods.get(likelihood)
+        self.quantizer = VectorQuantizer(codes, self.seed)
+        self.codes = self.quantizer.codes
+        self.perplexity = Perplexity(self.codes)
+        self.sample_seed = keras.random.SeedGenerator(self.seed)
+        self._build_if_shape_is_known()
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One step down the loss. `kvae.models.step` keeps NaN out and averages over replicas."""
+        with self.step(data) as step:
+            with tf.GradientTape() as tape:
+                losses, numbers = self.losses_per_example(step.x, training=True)
+                loss = step.mean(losses)
+            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
+
+    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+        """(loss (n,), {name: number (n,)}) of x (n, ...), in nats."""
+        vectors = self.vectors(x, training)
+        reconstruction = -self.decoder_distribution(self.quantizer(vectors), training).log_prob(x)
+        codebook, commitment = self.quantizer.distances(vectors)
+        return reconstruction + codebook + self.commitment * commitment, {
+            "reconstruction_loss": reconstruction,
+            "quantization_loss": codebook,
+            "elbo": -reconstruction - self.latent_dim * math.log(self.codes),
+            "codes": self.quantizer.nearest(vectors),
+        }
+
+    def vectors(self, x: Any, training: bool = False) -> Any:
+        """The encoder's vectors before they are quantized: x (n, ...) to (n, ..., d)."""
+        return self._outputs(self.encoder, self._scaled(x), training)[0]
+
+    def decoder_distribution(self, vectors: Any, training: bool = False) -> Any:
+        """p(x|e) for vectors e of the codebook (n, ..., d)."""
+        return self.likelihood.distribution(self._outputs(self.decoder, vectors, training))
+
+    def encode(self, x: Any) -> Any:
+        """The codes of x: (n, ...) to int32 (n, *code_shape), from 0 to codes - 1."""
+        return self.quantizer.nearest(self.vectors(x))
+
+    def decode(self, z: Any) -> Any:
+        """E[x] of codes z, integers (n, *code_shape): (n, ...)."""
+        return self.decoder_distribution(self.quantizer.embed(z)).mean
+
+    def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
+        """E[x] of codes z, an integer array (n, *code_shape): an array (n, ...)."""
+        self.check_built()
+        z = np.asarray(z)
+        if z.dtype.kind not in "iu" or z.shape[1:] != self.code_shape or not len(z):
+            raise ValueError(f"z is {z.dtype} of shape {z.shape}; expected integers of shape (n, *{self.code_shape}).")
+        if z.min() < 0 or z.max() >= self.codes:
+            raise ValueError(f"z reaches from {z.min()} to {z.max()}; expected codes from 0 to {self.codes - 1}.")
+        batches = [z[start : start + batch_size].astype("int32") for start in range(0, len(z), batch_size)]
+        return np.concatenate([ops.convert_to_numpy(self.decode(batch)) for batch in batches])
+
+    def reset_unused_codes(self, x: Any) -> int:
+        """Move each code that is nearest to none of x's vectors to one of them at random. Returns how many moved.
+
+        An unused code has no gradient, so it stays unused. Call this before training, to put most codes among the
+        data, and between epochs, to recover lost ones.
+
+        Args:
+            x: an array (n, ...) of some hundred images or more.
+        """
+        self._build_for(self._first_batch(x, "x"))
+        vectors = self.vectors(x)
+        unused = np.bincount(np.ravel(self.quantizer.nearest(vectors)), minlength=self.codes) == 0
+        rows = ops.convert_to_numpy(vectors).reshape(-1, vectors.shape[-1])
+        codebook = ops.convert_to_numpy(self.quantizer.codebook).copy()
+        chosen = keras.random.randint((int(unused.sum()),), 0, len(rows), seed=self.sample_seed)
+        codebook[unused] = rows[ops.convert_to_numpy(chosen)]
+        self.quantizer.codebook.assign(codebook)
+        return int(unused.sum())
+
+    def code_frequencies(self, x: Any, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
+        """The frequency of each code at each position over x: an array (*code_shape, codes) that sums to 1 over codes.
+
+        Args:
+            x: a stream of batches or an array.
+            batch_size: int, of an array.
+        """
+        numbers, positions = self.transform(x, batch_size).reshape(-1, self.latent_dim), np.arange(self.latent_dim)
+        counts = np.zeros((self.latent_dim, self.codes))
+        np.add.at(counts, (np.broadcast_to(positions, numbers.shape), numbers), 1)
+        return (counts / len(numbers)).reshape(*self.code_shape, -1)
+
+    def sample(
+        self,
+        count: int = 1,
+        *,
+        frequencies: ArrayLike | None = None,
+        noise: bool = False,
+        seed: int | None = None,
+    ) -> np.ndarray:
+        """Images of codes drawn independently at each position.
+
+        Real images have codes that go together, and the paper trains a second model of them. These samples show the
+        contents of a codebook rather than the look of the data.
+
+        Args:
+            count: int, the number of images.
+            frequencies: None for uniform codes, or an array (codes,) or (*code_shape, codes) of `code_frequencies`.
+            noise: bool, whether the likelihood's own noise is drawn too.
+            seed: int for images that repeat; with None the model's own generator goes on.
+
+        Returns:
+            An array (count, ...).
+        """
+        count, generator = self._count_and_generator(count, seed)
+        shape = (*self.code_shape, self.codes)
+        weights = np.broadcast_to(1.0 if frequencies is None else frequencies, shape).reshape(-1, shape[-1])
+        with np.errstate(divide="ignore"):
+            logits = np.log(weights).astype(self.variable_dtype)
+        drawn = ops.transpose(keras.random.categorical(logits, count, dtype="int32", seed=generator))
+        distribution = self.decoder_distribution(self.quantizer.embed(ops.reshape(drawn, (count, *self.code_shape))))
+        return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
+
+    def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
+        """`keras.Model.compile`. The loss is the model's own; another raises ValueError."""
+        if loss is not None:
+            raise ValueError(f"loss is {loss!r}; a VQVAE minimises its own and takes none.")
+        super().compile(optimizer=optimizer, **kwargs)
+
+    def _build_parts(self, event_shape):
+        code_shapes, image_shapes = wiring.network_shapes(self, event_shape)
+        if len(code_shapes) != 1 or len(code_shapes[0]) < 2 or None in code_shapes[0][1:]:
+            raise ValueError(f"The encoder gives outputs of shapes {code_shapes}; expected one, vectors (n, ..., d).")
+        self.likelihood.check_outputs(image_shapes, event_shape)
+        if not self.quantizer.built:
+            self.quantizer.build(code_shapes[0])
+        self.code_shape = tuple(code_shapes[0][1:-1])
+        self.latent_dim = math.prod(self.code_shape)
+        wiring.build_likelihood(self, event_shape)
+
+    @property
+    def metrics(self) -> list:
+        """The means of `metric_names`, the metrics that the model was compiled with, and the perplexity."""
+        return [*super().metrics, self.perplexity]
+
+    def _compiled_metrics(self):
+        return [metric for metric in super()._compiled_metrics() if metric is not self.perplexity]
+
+    def _update_own_metrics(self, numbers):
+        self.perplexity.update_state(numbers["codes"])

@@ -1,0 +1,166 @@
+"""The plan of a run: data checked and read as a Stream, the position where it starts, the callbacks that watch it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvae import arguments, replicas
+from kvae.data import arrays, elements, errors, validation
+from kvae.data.runs import Run, distribute
+from kvae.objectives import AnnounceWarmUp
+from kvae.saving import model_card
+from kvae.training import position
+from kvae.training import steps_per_execution as grouping
+from kvae.training.nonfinite import ReportSkippedSteps
+
+
+@contextlib.contextmanager
+def planned(
+    model: Any, given: tuple, validation_data: Any, steps_per_epoch: int | None, options: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Context manager: the arguments of `keras.Model.fit` for a run of `kvae.models.LatentModel.fit`.
+
+    Args:
+        model: a `LatentModel`; it is built for the data.
+        given: (x, y, sample_weight), as the user gave them.
+        validation_data: like x, or None.
+        steps_per_epoch: int, or None for one pass over x.
+        options: further arguments of Keras' `fit`.
+    """
+    replicas.check(model)
+    check_counts(steps_per_epoch=steps_per_epoch, **options)
+    callbacks = _listed(options.pop("callbacks", None))
+    checkpoint = position.find_checkpoint(callbacks)
+    arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
+    given = elements.fit_arguments(*given)
+    first = _first_batch(model, given, steps_per_epoch)
+    if validation_data is not None:
+        validation_data = _validation(model, validation_data, first.shape[1:], options)
+    model._build_for(first)
+    if not model.compiled:
+        yield {"x": given[0]}  # Keras then says that it isn't
+        return
+    _build_optimizer(model)
+    rows = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
+    settings = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
+    recorder = model_card.Recorder(model, given, first, settings)
+    x, y, sample_weight = _as_stream(model, given, checkpoint, options)
+    steps = steps_per_epoch or arrays.num_batches(x)
+    start = position.first(model, options.get("initial_epoch", 0), steps)
+    with contextlib.ExitStack() as stack:
+        if checkpoint is not None:
+            run, verbose = position.settings(model, steps, recorder.data), options.get("verbose", "auto") != 0
+            start = stack.enter_context(checkpoint.protect(model, start, run, options.get("epochs", 1), verbose))
+            x, steps_per_epoch = _behind(model, x, start, steps), steps
+            options["initial_epoch"] = start.epoch
+            callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
+        callbacks = [recorder, *callbacks]
+        x = distribute(x, model.distribute_strategy, steps_per_epoch)
+        steps_per_epoch = _group_steps(model, x, rows, callbacks, start, steps, steps_per_epoch, options)
+        callbacks = [stack.enter_context(position.ResumeAt(x, start)), *callbacks]
+        if hasattr(model.loss, "begin"):
+            callbacks = [AnnounceWarmUp(start.first_epoch, start.first_update), *callbacks]
+        if model._guard.limit:
+            callbacks = [ReportSkippedSteps(model._guard, start, x), *callbacks]
+        stack.enter_context(errors.clear_errors())
+        yield {
+            **options,
+            "x": x,
+            "y": y,
+            "sample_weight": sample_weight,
+            "validation_data": validation_data,
+            "steps_per_epoch": steps_per_epoch,
+            "callbacks": callbacks,
+        }
+
+
+def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
+    """(x, y, sample_weight) as Keras should read them once, in order, for `evaluate` and `predict`."""
+    x, *others = arrays.for_one_pass(data, model.distribute_strategy, options)
+    return distribute(x, model.distribute_strategy, once=True), *others
+
+
+def check_counts(epochs: int | None = None, **options: Any) -> None:
+    """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
+    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
+        if options.get(name) is not None:
+            arguments.integer_at_least(name, options[name], 1)
+    if epochs is not None:
+        arguments.integer_at_least("epochs", epochs, 0)
+
+
+def _first_batch(model: Any, given: tuple, steps: int | None) -> np.ndarray:
+    x = given[0]
+    first = model._first_batch(x if elements.is_dataset(x) else _present(given), "x", steps)
+    validation.warn_if_constant(first, "x")
+    return first
+
+
+def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, Any]) -> Any:
+    """Validation data as Keras should read them, checked against the shape of the training data."""
+    if not elements.is_dataset(data):
+        data = _present(elements.fit_arguments(*elements.unpack(data)))
+    model._first_batch(data, "validation_data", options.get("validation_steps"), event_shape)
+    if arrays.is_streamable(data, model.distribute_strategy):
+        data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
+    data = validation.stop_at_nonfinite(model._guarded(data, "validation_data"), "validation_data")
+    return distribute(data, model.distribute_strategy, once=True)
+
+
+def _build_optimizer(model: Any) -> None:
+    """Build it outside the graph, as XLA wants it."""
+    if not model.optimizer.built:
+        with model.distribute_strategy.scope():
+            model.optimizer.build(model.trainable_variables)
+
+
+def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any]) -> tuple:
+    """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
+    x, strategy = model._guarded(given[0], "x"), model.distribute_strategy
+    if isinstance(x, tf.data.Dataset):
+        return x, *given[1:]
+    if checkpoint is None and not arrays.is_streamable(_present(given), strategy, options):
+        return x, *given[1:]
+    repeats = checkpoint is not None or replicas.workers(strategy) > 1
+    return arrays.for_training(_present(given), options, repeats), None, None
+
+
+def _behind(model: Any, x: Any, start: position.RunPosition, steps: int) -> Any:
+    """The data behind the batches that a resumed run has had, in whole groups of steps."""
+    group = 1 if model._chooses_steps else model.steps_per_execution
+    return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
+
+
+def _group_steps(model, x, rows, callbacks, start, steps, steps_per_epoch, options):
+    """Choose the steps of one call of TensorFlow. Returns the `steps_per_epoch` that Keras is told."""
+    counts = [steps_per_epoch, options.get("validation_steps"), start.step % (steps or 1)]
+    if isinstance(x, tf.data.Dataset):
+        options.setdefault("shuffle", False)  # a stream shuffles itself, and Keras would warn
+    if isinstance(x, Run):
+        counts[0] = x.steps_per_epoch if x.repeats else None
+        steps_per_epoch = x.steps_per_epoch  # without it Keras starts two iterators an epoch
+    if model._chooses_steps:
+        model._group_steps(grouping.steps_per_execution(model, rows, callbacks, counts, steps_per_epoch))
+    if isinstance(x, Run):
+        x.repeats |= x.steps_per_epoch % model.steps_per_execution == 0
+    return steps_per_epoch
+
+
+def _batch_size(options: dict[str, Any]) -> int:
+    return options.get("batch_size") or arrays.BATCH_SIZE
+
+
+def _present(given: tuple) -> tuple:
+    return given[0], *(part for part in given[1:] if part is not None)
+
+
+def _listed(callbacks: Any) -> list:
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks.callbacks
+    return keras.tree.flatten(callbacks or [])

@@ -1,0 +1,79 @@
+"""How many steps `fit` gives TensorFlow in one call: a step costs Python a millisecond, half of a small network's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+
+_MOST_STEPS = 20
+_MULTIPLY_ADDS = 4e9  # about a tenth of a second of one core
+_CALLS_OF_AN_ITERATOR = 30  # starting an iterator costs as much as these calls
+
+
+def steps_per_execution(
+    model: Any,
+    batch_size: int,
+    callbacks: Iterable,
+    counts: Sequence[int | None] = (),
+    epoch: int | None = None,
+) -> int:
+    """The steps of one call: as many as take a tenth of a second, from 1 to 20.
+
+    It is 1 for eager models, for callbacks that look at every batch, and for gradients accumulated or summed over
+    replicas: Keras doesn't take these in groups. A callback with `most_steps` looks at groups of up to that size.
+
+    Args:
+        model: built and compiled.
+        batch_size: int.
+        callbacks: Keras callbacks.
+        counts: step counts that the group size must divide, since Keras runs whole groups; None among them is
+            divided by any.
+        epoch: the steps of an epoch, or None. The group size divides them too if the extra calls cost less than an
+            iterator for each epoch.
+    """
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    accumulates = getattr(model.optimizer, "gradient_accumulation_steps", None)
+    if model.run_eagerly or replicas > 1 or accumulates or any(map(_sees_batches, callbacks)):
+        return 1
+    most = min([_MOST_STEPS, *(callback.most_steps for callback in callbacks if hasattr(callback, "most_steps"))])
+    cost = 3 * batch_size * multiply_adds(model)  # one pass forward, about two backward
+    most = divisor(max(1, min(most, round(_MULTIPLY_ADDS / max(cost, 1)))), counts)
+    fewer = divisor(most, [*counts, epoch])
+    return fewer if (epoch or 0) * (1 / fewer - 1 / most) <= _CALLS_OF_AN_ITERATOR else most
+
+
+def divisor(most: int, counts: Sequence[int | None]) -> int:
+    """The largest number up to `most` that divides all counts; None and 0 are divided by any."""
+    return next(steps for steps in range(most, 0, -1) if not any((count or 0) % steps for count in counts))
+
+
+def multiply_adds(layer: Any) -> int:
+    """The multiply-adds of one example in the dense and convolution kernels of a layer and the layers within."""
+    kernel = getattr(layer, "kernel", None)
+    within = sum(map(multiply_adds, getattr(layer, "_layers", ())))
+    return within if kernel is None else within + math.prod(kernel.shape) * _positions(layer)
+
+
+def _positions(layer: Any) -> int:
+    """How often a kernel is applied: at each position of a convolution's output, or a transposed one's input."""
+    try:
+        positions = [math.prod(tensor.shape[1:-1]) for tensor in (layer.input, layer.output)]
+    except (AttributeError, ValueError, TypeError):  # a layer that was never called on symbols knows no shapes
+        return 1
+    return positions[0 if isinstance(layer, keras.layers.Conv2DTranspose) else -1]
+
+
+def _sees_batches(callback: Any) -> bool:
+    """Whether a callback looks at every batch."""
+    if isinstance(callback, keras.callbacks.ProgbarLogger) or getattr(callback, "save_freq", None) == "epoch":
+        return False
+    if hasattr(callback, "most_steps"):
+        return False
+    hooks = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+    inherited = keras.callbacks.Callback
+    return any(
+        hook in vars(callback) or getattr(type(callback), hook) is not getattr(inherited, hook) for hook in hooks
+    )
