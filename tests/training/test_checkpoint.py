@@ -16,7 +16,7 @@ from small_models import dense_vae, same_weights
 
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
-from kvae.models import places
+from kvae.training import position
 from kvae.training import checkpoint_files
 
 KILLED = pathlib.Path(__file__).parents[1] / "helpers" / "killed.py"
@@ -170,7 +170,7 @@ def test_settings_are_equal_for_equal_models_and_tell_others_apart():
         model = dense_vae(**arguments)
         keras.config.set_dtype_policy("float32")
         model.compile()
-        return places.settings(model, 5, {"name": None})
+        return position.settings(model, 5, {"name": None})
 
     assert found() == found() and found(seed=None) == found(seed=None)
     others = [found("mixed_bfloat16"), found(activation="tanh"), found(latent_dim=3), found(likelihood="bernoulli")]
@@ -183,7 +183,7 @@ def test_settings_of_a_lambda_are_those_in_another_kernel_of_a_notebook():
         exec(compile("double = lambda x: 2 * x", file, "exec"), names)
         model = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(names["double"])])
         model.compile()
-        return places.settings(model, 5, {"name": None})
+        return position.settings(model, 5, {"name": None})
 
     assert found("/tmp/ipykernel_1/2.py") == found("/tmp/ipykernel_22/2.py")
 
