@@ -19,7 +19,6 @@ from kvae.models.scoring import sample, score
 from kvae.objectives import Draw
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
-from kvae.saving import model_card
 
 _ROWS = 1024
 

@@ -16,8 +16,7 @@ from small_models import dense_vae, same_weights
 
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
-from kvae.training import position
-from kvae.training import checkpoint_files
+from kvae.training import checkpoint_files, position
 
 KILLED = pathlib.Path(__file__).parents[1] / "helpers" / "killed.py"
 
