@@ -1,4 +1,4 @@
-"""Autoencoders and variational autoencoders in Keras, for data that does not fit in memory."""
+"""Autoencoders and variational autoencoders in Keras, for data larger than memory."""
 
 from kvae import (
     callbacks,

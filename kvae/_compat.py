@@ -54,3 +54,22 @@ def download_retries(number: int | None):
 def chosen_features(features: tfds.features.FeatureConnector, names) -> tfds.features.FeaturesDict:
     """The features of these names alone, of which only these are decoded."""
     return tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(features)
+
+
+# Optimizers and replicas -----------------------------------------------------------------------------------------
+
+
+def adam_moments(optimizer, variable):
+    """Return Adam's running averages (m, v) of a variable's gradient and squared gradient, as Keras variables."""
+    index = optimizer._get_variable_index(variable)
+    return optimizer._momentums[index], optimizer._velocities[index]
+
+
+def clip_gradients(optimizer, gradients):
+    """Return the gradients clipped by the optimizer's clipnorm, global_clipnorm or clipvalue."""
+    return optimizer._clip_gradients(gradients)
+
+
+def updates_variables_in_a_condition():
+    """Return whether variables may be updated in a branch of `tf.cond` under the current strategy."""
+    return tf.__internal__.distribute.strategy_supports_no_merge_call()

@@ -1,54 +1,85 @@
-"""What constructors ask of their arguments, each in one sentence."""
+"""Checks of arguments, aliases for old names, and types for signatures."""
 
 import math
 import numbers
 import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias, TypeGuard
+
+import keras
+
+# Keras has no type for the tensors of its backends: this name tells readers, and pyright takes any value.
+Tensor: TypeAlias = Any
+Shape: TypeAlias = tuple[Any, ...]  # of ints, with None for the batch
+Seed: TypeAlias = int | keras.random.SeedGenerator
 
 
-def integer_at_least(name, value, least):
-    """The value as an int. Raises ValueError unless it is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+def is_integer(value: object, least: float = -math.inf) -> TypeGuard[int]:
+    """Return True for an integer of Python or numpy of at least `least`. A bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def is_real(value: object, least: float = -math.inf, above: float = -math.inf) -> TypeGuard[float]:
+    """Return True for a finite real number of Python or numpy, at least `least` and above `above`. A bool is none."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return False
+    return float(value) >= least and float(value) > above
+
+
+def integer_at_least(name: str, value: object, least: int) -> int:
+    """Return the value as an int. Raises ValueError unless it is an integer of at least `least`."""
+    if not is_integer(value, least):
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
     return int(value)
 
 
-def real(name, value):
-    """The value as a float. Raises TypeError unless it is a real number, ValueError unless it is finite."""
+def real(name: str, value: object, least: float | None = None, alternative: str = "") -> float:
+    """Return the value as a float.
+
+    Args:
+        name: str, the argument's name in messages.
+        value: the argument.
+        least: number or None (default), the smallest value allowed.
+        alternative: str, further kinds of allowed values, for the message, such as " or a schedule".
+
+    Raises:
+        TypeError: if the value is no real number.
+        ValueError: if it isn't finite, or less than `least`.
+    """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}; expected a number.")
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected a finite number.")
+        raise TypeError(f"{name} is {value!r}; expected a number{alternative}.")
+    if not is_real(value, -math.inf if least is None else least):
+        bound = "" if least is None else f" of at least {least:g}"
+        raise ValueError(f"{name} is {value!r}; expected a finite number{bound}{alternative}.")
     return float(value)
 
 
-def seed(value, random=True):
-    """The seed as an int, or where it may be `random` None. Raises ValueError unless it is an integer of 32 bits."""
+def seed(value: object, random: bool = True) -> int | None:
+    """Return the seed as an int, or None if `random` allows it. Raises ValueError for other values."""
     if value is None and random:
         return None
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not 0 <= value < 2**32:
+    if not is_integer(value, 0) or value >= 2**32:
         alternative = ", or None for a random one" if random else ""
         raise ValueError(f"seed is {value!r}; expected an integer from 0 to 2**32 - 1{alternative}.")
     return int(value)
 
 
-def sizes(name, values):
-    """The values as a tuple of ints. Raises ValueError unless they are a sequence of integers of at least 1."""
+def sizes(name: str, values: Iterable[int]) -> tuple[int, ...]:
+    """Return the values as a tuple of ints. Raises ValueError unless they are integers of at least 1."""
     try:
         return tuple(integer_at_least(name, value, 1) for value in values)
     except (TypeError, ValueError):
+        example = "28, 28, 1" if name == "shape" else "64, 32"
         raise ValueError(
-            f"{name} is {values!r}; expected a sequence of integers of at least 1, such as ({_such(name)})."
+            f"{name} is {values!r}; expected a sequence of integers of at least 1, such as ({example})."
         ) from None
 
 
-def _such(name):
-    return "28, 28, 1" if name == "shape" else "64, 32"
+def renamed(old: str, old_value: Any, new: str, value: Any) -> Any:
+    """Return the value of argument `new`, given under its new or, with a DeprecationWarning, its old name.
 
-
-def renamed(old, old_value, new, value):
-    """The value of the argument `new`, which used to be `old`; a value given as `old` is taken, with a warning.
-
-    Raises TypeError where both are given.
+    Raises:
+        TypeError: if both are given.
     """
     if old_value is None:
         return value
@@ -58,6 +89,37 @@ def renamed(old, old_value, new, value):
     return old_value
 
 
-def warn_renamed(old, new, stacklevel=3):
-    """Warn that `old` is now called `new`: the caller of the function that calls this, or of one further out."""
+def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn that `old` is now called `new`. With the default stacklevel the warning is at the caller's caller."""
     warnings.warn(f"{old} is now {new}; the old name goes with the next release.", DeprecationWarning, stacklevel)
+
+
+def renamed_attribute(old: str, new: str) -> property:
+    """Return a property for the attribute or method `new`, with a DeprecationWarning.
+
+    In a class body: `licence = renamed_attribute("licence", "license")`.
+    """
+
+    def get(self):
+        warn_renamed(f"{type(self).__name__}.{old}", f"{type(self).__name__}.{new}")
+        return getattr(self, new)
+
+    return property(get, doc=f"Old name of `{new}`.")
+
+
+def renamed_in_module(module: str, names: dict[str, tuple[str, Callable[[], Any]]]) -> Callable[[str], Any]:
+    """Return a module's `__getattr__` for renamed or moved objects, with a DeprecationWarning.
+
+    Args:
+        module: str, the module's `__name__`.
+        names: dict from an old name to (new name with its module, function without arguments for the object).
+    """
+
+    def get(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        new, load = names[name]
+        warn_renamed(f"{module}.{name}", new)
+        return load()
+
+    return get

@@ -1,25 +1,28 @@
 """Layers: tensors in, tensors out."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from kvae import arguments
+from kvae.arguments import Shape, Tensor
 from kvae.distributions import Normal
 from kvae.noise import indexed_normal
 from kvae.replicas import SeedGenerator
 
 
 class WeightedPath:
-    """The identity on z (n, ...), in whose gradient each row is multiplied by its entry of `weights` (n,).
+    """The identity on z (n, ...), with each row's gradient multiplied by an entry of `weights` (n,).
 
-    The weights may be set after the call, as soon as they are known, before the backward pass.
+    Set `weights` before the backward pass. The call itself doesn't need them.
     """
 
-    weights = None
+    weights: Tensor = None
 
-    def __call__(self, z):
+    def __call__(self, z: Tensor) -> Tensor:
         @ops.custom_gradient
         def identity(z):
             def gradient(upstream):
@@ -34,30 +37,46 @@ class WeightedPath:
 class Sampling(keras.layers.Layer):
     """z = z_mean + exp(z_log_var / 2) * eps with eps ~ N(0, I): the reparameterization trick.
 
-    Kingma and Welling (2014), "Auto-encoding variational Bayes", section 2.4. sigma is the square root of the
-    variance. The layer owns its seed, whose state is saved with it: a loaded model's noise goes on.
+    sigma = exp(z_log_var / 2) is the standard deviation, the square root of the variance. The layer owns its seed and
+    saves the seed's state: a loaded model continues with the same noise.
 
     Args:
-        seed: int or None (random).
+        seed: int from 0 to 2**32 - 1, or None (default) for a random one.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: if `seed` has another value.
+
+    Example:
+
+    >>> z_mean, z_log_var = ops.ones((4, 2)), ops.full((4, 2), -80.0)  # hardly any variance
+    >>> sampling = kvae.Sampling(seed=0)
+    >>> sampling([z_mean, z_log_var]).numpy()[0].round(3)
+    array([1., 1.], dtype=float32)
+    >>> tuple(sampling([z_mean, z_log_var], samples=10).shape)
+    (4, 10, 2)
+
+    Reference:
+        Kingma and Welling (2014), "Auto-encoding variational Bayes", section 2.4.
     """
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = arguments.seed(seed)
         self.seed_generator = SeedGenerator(self.seed)
         self.built = True
 
-    def call(self, inputs, samples=None, index=None):
+    def call(self, inputs: Sequence[Tensor], samples: int | None = None, index: Tensor | None = None) -> Tensor:
         """Draw z.
 
         Args:
-            inputs: [z_mean, z_log_var], each (n, latent_dim).
-            samples: int or None, the draws per example.
-            index: None (fresh noise at each call), or the examples' positions (n,): the noise is then a fixed
-                function of the position, as evaluation wants it.
+            inputs: [z_mean, z_log_var], tensors (n, latent_dim).
+            samples: int >= 1, the draws per example; None (default) for one.
+            index: integer tensor (n,), the examples' positions: the noise is a fixed function of the position, as in
+                evaluation. None (default) for fresh noise at each call.
 
         Returns:
-            (n, latent_dim), or (n, samples, latent_dim) where samples is given.
+            tensor (n, latent_dim), or (n, samples, latent_dim) if `samples` is given.
         """
         z_mean, z_log_var = inputs
         batch, latent_dim = ops.shape(z_mean)
@@ -65,14 +84,20 @@ class Sampling(keras.layers.Layer):
         z = Normal(z_mean[:, None], z_log_var[:, None]).reparameterize(eps)
         return z if samples else z[:, 0]
 
-    def noise(self, shape, index=None, dtype=None):
-        """eps ~ N(0, I) of shape (n, ...): fresh, or where index (n,) is given, a fixed function of it."""
+    def noise(self, shape: Shape, index: Tensor | None = None, dtype: str | None = None) -> Tensor:
+        """Return eps ~ N(0, I).
+
+        Args:
+            shape: (n, ...), ints.
+            index: integer tensor (n,) for noise as a function of the position, or None (default) for fresh noise.
+            dtype: str, by default the layer's compute dtype.
+        """
         dtype = dtype or self.compute_dtype
         if index is None:
             return keras.random.normal(shape, dtype=dtype, seed=self.seed_generator)
         return ops.reshape(indexed_normal(index, math.prod(shape[1:]), dtype=dtype), shape)
 
-    def compute_output_spec(self, inputs, samples=None, index=None):
+    def compute_output_spec(self, inputs, samples=None, index=None) -> keras.KerasTensor:
         batch, latent_dim = inputs[0].shape
         shape = (batch, samples, latent_dim) if samples else (batch, latent_dim)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
@@ -84,20 +109,32 @@ class Sampling(keras.layers.Layer):
     def load_own_variables(self, store):
         self.seed_generator.state.assign(store["seed_generator_state"])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
 
 
 @keras.saving.register_keras_serializable("kvae")
 class PrecisionWeighted(keras.layers.Layer):
-    """The product of two normals, normalised: means weighted by precisions, which add up.
+    """The normalized product of two normals: precisions add up, and they weight the means.
 
-    Sonderby et al. (2016), "Ladder variational autoencoders", equations 17 to 19: what x says of z_l, and what the
-    z above say of it through p(z_l | ...), make up q(z_l | x, ...).
+    In a ladder VAE, q(z_l | x, ...) is the product of a normal computed from x and the prior p(z_l | ...).
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> zeros = ops.zeros((1, 1))
+    >>> mean, log_var = kvae.layers.PrecisionWeighted()([zeros, zeros, zeros + 1.0, zeros])
+    >>> mean.numpy(), ops.exp(log_var).numpy()
+    (array([[0.5]], dtype=float32), array([[0.5]], dtype=float32))
+
+    Reference:
+        Sønderby et al. (2016), "Ladder variational autoencoders", equations 17 to 19.
     """
 
-    def call(self, inputs):
-        """[mean, log_var, mean', log_var'], each (n, size), to [mean, log_var] of the product."""
+    def call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Map [mean, log_var, mean', log_var'], tensors (n, size), to [mean, log_var] of the product."""
         mean, log_var, other_mean, other_log_var = inputs
         product = -ops.logaddexp(-log_var, -other_log_var)
         weight, other_weight = ops.exp(product - log_var), ops.exp(product - other_log_var)

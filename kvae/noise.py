@@ -1,25 +1,38 @@
-"""Noise as a function of a position, so that a number measured on a stream depends on no batch size and repeats."""
+"""Noise as a function of an example's position: evaluation repeats exactly, at any batch size."""
 
 import math
 
 from keras import ops
 
+from kvae.arguments import Tensor
+
 _MASK = 0xFFFFFFFF
 _MULTIPLIER, _WEYL, _ROUNDS = 0xD256D193, 0x9E3779B9, 10
 
 
-def philox(key, counter, block):
-    """Philox-2x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3").
+def philox(key: int, counter: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    """Philox-2x32-10: random words as a function of a key and a counter, without state.
 
     Args:
-        key: integer below 2**32, the stream.
-        counter, block: integer tensors of one shape, the two words of the counter; taken modulo 2**32.
+        key: int from 0 to 2**32 - 1, the stream.
+        counter: integer tensor, the first word of the counter modulo 2**32.
+        block: integer tensor of the same shape, the second word of the counter modulo 2**32.
 
     Returns:
-        two int64 tensors of that shape, uniform on [0, 2**32), a function of the arguments alone.
+        two int64 tensors of the same shape, uniform on [0, 2**32).
+
+    Example:
+
+    >>> from kvae.noise import philox
+    >>> left, right = philox(key=0, counter=ops.zeros((1,), "int64"), block=ops.zeros((1,), "int64"))
+    >>> [hex(int(word[0])) for word in (left, right)]  # the first of the paper's test vectors
+    ['0xff1dae59', '0x6cd10df2']
+
+    Reference:
+        Salmon et al. (2011), "Parallel random numbers: as easy as 1, 2, 3".
     """
     left, right = (ops.bitwise_and(ops.cast(word, "int64"), _MASK) for word in (counter, block))
-    # The product wraps beyond 2**63; masked, both halves of an int64 hold the bits that a uint64's would.
+    # The product overflows 2**63. After the masks, the halves of an int64 have the bits of a uint64.
     multiplier = ops.cast(_MULTIPLIER, "int64")
     for _ in range(_ROUNDS):
         product = left * multiplier
@@ -29,17 +42,24 @@ def philox(key, counter, block):
     return left, right
 
 
-def indexed_normal(index, size, *, key=0, dtype="float32"):
-    """eps ~ N(0, I), where row i is a function of (key, index[i]) and of nothing else.
+def indexed_normal(index: Tensor, size: int, *, key: int = 0, dtype: str = "float32") -> Tensor:
+    """Return eps ~ N(0, I) with row i a function of key and index[i] only.
 
     Args:
         index: integer tensor (n,), the examples' positions in their stream.
-        size: int, the number of values per example.
-        key: integer below 2**32; another key gives independent noise.
-        dtype: of the result.
+        size: int >= 1, the number of values per example.
+        key: int from 0 to 2**32 - 1. Different keys give independent noise. Default 0.
+        dtype: str, the result's. Default "float32".
 
     Returns:
-        tensor (n, size): uniform words from `philox`, made normal by Box and Muller (1958).
+        tensor (n, size): words from `philox`, transformed by Box and Muller (1958).
+
+    Example:
+
+    >>> from kvae.noise import indexed_normal
+    >>> eps = indexed_normal(ops.array([5, 6, 7]), size=4)
+    >>> bool(ops.all(eps[1:] == indexed_normal(ops.array([6, 7]), size=4)))
+    True
     """
     pairs = (size + 1) // 2
     blocks = ops.arange(pairs, dtype="int64")[None, :]

@@ -1,158 +1,217 @@
-"""What is minimised: functions of a `Draw` and the step."""
+"""Objectives: the losses to minimize, as functions of a `Draw` and the optimizer's step."""
 
 import abc
 import math
-import numbers
 import warnings
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self, cast
 
 import keras
 from keras import ops
 
 from kvae import arguments
+from kvae.arguments import Tensor
 from kvae.schedules import WarmUp
 
 
 class Draw(NamedTuple):
-    """What a model says of n examples at z ~ q(z|x), in nats.
+    """Samples z ~ q(z|x) of n examples and their log-probabilities, in nats: `model.draw` returns one.
 
-    z: (n, samples, latent_dim). log_likelihood, log_prior, log_posterior: log p(x|z), log p(z) and log q(z|x), each
-    (n, samples). kl: KL(q(z|x) || p(z)) in closed form, (n, groups), one column a latent where both factorise, or
-    None where there is no closed form.
+    Args:
+        z: tensor (n, samples, latent_dim).
+        log_likelihood: tensor (n, samples), log p(x|z).
+        log_prior: tensor (n, samples), log p(z).
+        log_posterior: tensor (n, samples), log q(z|x).
+        kl: tensor (n, groups), KL(q(z|x) || p(z)) in closed form as a sum over groups of latents. One group per latent
+            if prior and posterior factorize. None (default) if there is no closed form.
+
+    Example:
+
+    >>> draw = kvae.Draw(
+    ...     z=ops.zeros((1, 2, 3)),
+    ...     log_likelihood=ops.array([[-5.0, -7.0]]),
+    ...     log_prior=ops.array([[-3.0, -3.0]]),
+    ...     log_posterior=ops.array([[-2.0, -2.0]]),
+    ... )
+    >>> draw.reconstruction_loss.numpy(), draw.kl_loss.numpy(), draw.elbo.numpy()
+    (array([6.], dtype=float32), array([1.], dtype=float32), array([-7.], dtype=float32))
     """
 
-    z: Any
-    log_likelihood: Any
-    log_prior: Any
-    log_posterior: Any
-    kl: Any = None
+    z: Tensor
+    log_likelihood: Tensor
+    log_prior: Tensor
+    log_posterior: Tensor
+    kl: Tensor | None = None
 
     @property
-    def reconstruction_loss(self):
-        """-E_q[log p(x|z)], (n,)."""
+    def reconstruction_loss(self) -> Tensor:
+        """-E_q[log p(x|z)] in nats, (n,)."""
         return -ops.mean(self.log_likelihood, axis=1)
 
     @property
-    def kl_by_group(self):
-        """KL(q(z|x) || p(z)) as (n, groups): the closed form, or its estimate from the samples as one group."""
+    def kl_by_group(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in nats, (n, groups): the closed form, or else an estimate from the samples, (n, 1)."""
         if self.kl is not None:
             return self.kl
         return ops.mean(self.log_posterior - self.log_prior, axis=1, keepdims=True)
 
     @property
-    def kl_loss(self):
-        """KL(q(z|x) || p(z)), (n,)."""
+    def kl_loss(self) -> Tensor:
+        """KL(q(z|x) || p(z)) in nats, (n,)."""
         return ops.sum(self.kl_by_group, axis=1)
 
     @property
-    def elbo(self):
-        """E_q[log p(x|z)] - KL(q(z|x) || p(z)), (n,): a lower bound of log p(x), whatever is minimised."""
+    def elbo(self) -> Tensor:
+        """E_q[log p(x|z)] - KL(q(z|x) || p(z)) in nats, (n,): a lower bound of log p(x), always with beta = 1."""
         return -self.reconstruction_loss - self.kl_loss
 
     @property
-    def log_weights(self):
-        """log w = log p(x|z) + log p(z) - log q(z|x), (n, samples), whose mean is the ELBO."""
+    def log_weights(self) -> Tensor:
+        """log w = log p(x|z) + log p(z) - log q(z|x) in nats, (n, samples). Its mean is the ELBO."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
     @property
-    def normalized_weights(self):
+    def normalized_weights(self) -> Tensor:
         """w_k / sum_j w_j, (n, samples)."""
         log_weights = self.log_weights
         return ops.exp(log_weights - ops.logsumexp(log_weights, axis=1, keepdims=True))
 
     @property
-    def importance_weighted_bound(self):
-        """log 1/k sum_k w_k, (n,), between the ELBO and log p(x) in expectation (Burda et al. 2016, theorem 1)."""
+    def importance_weighted_bound(self) -> Tensor:
+        """log 1/k sum_k w_k in nats, (n,): in expectation between the ELBO and log p(x) (Burda et al. 2016)."""
         log_weights = self.log_weights
         count = ops.cast(ops.shape(log_weights)[1], log_weights.dtype)
         return ops.logsumexp(log_weights, axis=1) - ops.log(count)
 
 
 class Objective(abc.ABC):
-    """A loss (n,) from a `Draw` and the number of the optimizer's step.
+    """Base class of objectives: each maps a `Draw` and the optimizer's step to losses (n,), in nats.
 
-    samples: how many z an example the draw must have. doubly_reparameterized: how it's asked of `model.draw`.
+    A subclass defines `__call__` and `get_config`, and `samples` unless one z per example is enough.
+
+    Attributes:
+        samples: int, the z per example in the draw. Default 1.
+        doubly_reparameterized: bool, passed to `model.draw`. Default False.
+
+    Example:
+
+    >>> class ReconstructionOnly(kvae.Objective):
+    ...     def __call__(self, draw, step=0):
+    ...         return draw.reconstruction_loss
+    ...     def get_config(self):
+    ...         return {}
+    >>> ReconstructionOnly().samples
+    1
     """
 
-    samples = 1
-    doubly_reparameterized = False
+    samples: int = 1
+    doubly_reparameterized: bool = False
 
     @abc.abstractmethod
-    def __call__(self, draw, step=0):
-        """The loss of each example, (n,), in nats."""
+    def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:
+        """Return the loss of each example, (n,), in nats.
 
-    def begin(self, steps):
-        """Called by `fit` before the first step; returns a sentence that `fit` prints then, or None.
+        Args:
+            draw: `Draw` of n examples.
+            step: int scalar, the optimizer's step. Default 0.
+        """
 
-        steps: the number of the run's last one, None where not known.
+    def begin(self, steps: int | None) -> str | None:
+        """Prepare a run. `fit` calls it before the first step.
+
+        Args:
+            steps: int, the number of the run's last step, or None if the run's length is unknown.
+
+        Returns:
+            str, a sentence for `fit` to print, or None.
         """
         return None
 
-    def check_model(self, model):
-        """Raise ValueError where this objective can't be used with a VAE. Called by its `compile` and `build`."""
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError if the objective doesn't suit the model. A VAE's `compile` and `build` call it.
+
+        Args:
+            model: `kvae.VAE` or a subclass of it.
+        """
         return None
 
     @abc.abstractmethod
-    def get_config(self):
-        """The constructor's arguments, serialisable."""
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments in a serializable form."""
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return an objective from the result of `get_config`."""
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
 @keras.saving.register_keras_serializable("kvae")
 class ELBO(Objective):
-    """-E_q[log p(x|z)] + beta KL(q(z|x) || p(z)), the negative evidence lower bound where beta is 1.
+    """loss = -E_q[log p(x|z)] + beta KL(q(z|x) || p(z)): with beta = 1 the negative evidence lower bound.
 
-    Kingma and Welling (2014), equation 3; beta: Higgins et al. (2017); free bits: Kingma et al. (2016), appendix C.8,
-    here for each example rather than for the batch's mean, so that the loss of an example depends on it alone.
+    Free bits apply to each example, not to the batch's mean as in the paper: an example's loss depends on no other.
+
+    With a schedule for beta, `fit` warns before the first step if the run is too short for the schedule. With
+    verbose > 0 it also prints the KL's final weight if this isn't 1, or if the run's length is unknown.
 
     Args:
-        beta: number >= 0, or a Keras schedule of the optimizer's step, such as `kvae.schedules.LinearWarmUp(1_000)`.
-            `fit` warns before the first step where the run ends too early for the schedule to. Unless verbose is 0 it
-            says the weight that the schedule leads to where that isn't 1, and after how many steps it does where the
-            run's length isn't known: no word means that the run ends at 1.
-        free_bits: nats a latent; a latent's KL below it costs this much and has no gradient. `compile` raises
-            ValueError where the KL has no closed form a latent.
+        beta: number >= 0, or a Keras schedule of the optimizer's step such as `kvae.schedules.LinearWarmUp(1_000)`.
+            Default 1.
+        free_bits: number >= 0, in nats per latent. A latent's KL below this counts as this much and has no gradient.
+            `compile` raises ValueError if the KL has no closed form by latent. Default 0.
 
     Raises:
-        ValueError: for a beta or free_bits that is negative or not finite.
+        TypeError: if an argument is no number (or, for beta, no schedule).
+        ValueError: if a number is negative or not finite.
+
+    Example:
+
+    >>> draw = kvae.Draw(
+    ...     ops.zeros((1, 1, 2)), ops.array([[-6.0]]), ops.zeros((1, 1)), ops.zeros((1, 1)), kl=ops.array([[0.1, 2.0]])
+    ... )
+    >>> objectives = kvae.ELBO(), kvae.ELBO(beta=4.0), kvae.ELBO(free_bits=0.5)
+    >>> [round(float(objective(draw)[0]), 3) for objective in objectives]
+    [8.1, 14.4, 8.5]
+
+    Reference:
+        Kingma and Welling (2014), "Auto-encoding variational Bayes", equation 3; for beta Higgins et al. (2017),
+        "beta-VAE"; for free bits Kingma et al. (2016), "Improved variational inference with inverse autoregressive
+        flow", appendix C.8.
     """
 
-    def __init__(self, beta=1.0, free_bits=0.0):
+    def __init__(self, beta: float | keras.optimizers.schedules.LearningRateSchedule = 1.0, free_bits: float = 0.0):
         if not isinstance(beta, keras.optimizers.schedules.LearningRateSchedule):
-            beta = _non_negative("beta", beta, " or a Keras schedule (keras.optimizers.schedules)")
+            beta = arguments.real("beta", beta, 0, " or a Keras schedule (keras.optimizers.schedules)")
         self.beta = beta
-        self.free_bits = _non_negative("free_bits", free_bits)
+        self.free_bits = arguments.real("free_bits", free_bits, 0)
 
-    def __call__(self, draw, step=0):
+    def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:
         beta = self.beta(step) if callable(self.beta) else self.beta
         kl = draw.kl_by_group
         if self.free_bits:
             kl = ops.maximum(kl, self.free_bits)
         return draw.reconstruction_loss + ops.cast(beta, kl.dtype) * ops.sum(kl, axis=1)
 
-    def begin(self, steps):
+    def begin(self, steps: int | None) -> str | None:
         if not callable(self.beta):
             return None
-        if isinstance(self.beta, WarmUp):
-            self.beta.begin(steps)
-        known, when = steps is not None, "when this run ends after step"
-        if not known:  # the schedule's own end, where it has one
-            steps = math.ceil(getattr(self.beta, "steps", None) or getattr(self.beta, "decay_steps", 10_000))
+        beta = cast(Any, self.beta)
+        if isinstance(beta, WarmUp):
+            beta.begin(steps)
+        has_length, when = steps is not None, "when this run ends after step"
+        if steps is None:  # the schedule's length, if it has one
+            steps = math.ceil(getattr(beta, "steps", None) or getattr(beta, "decay_steps", 10_000))
             when = "if this run, whose length isn't known, gets to step"
-        reached = float(self.beta(steps))
-        end = getattr(self.beta, "end", getattr(self.beta, "end_learning_rate", reached))
-        weight = f"The KL's weight will be {reached:.3g} {when} {steps:,}"
-        meaning = ": the loss is then no bound of log p(x)" if reached < 0.999 else ""
-        if known and not math.isclose(reached, end, rel_tol=1e-3):
+        final = float(beta(steps))
+        end = getattr(beta, "end", getattr(beta, "end_learning_rate", final))
+        weight = f"The KL's weight will be {final:.3g} {when} {steps:,}"
+        meaning = ": the loss is then no bound of log p(x)" if final < 0.999 else ""
+        if has_length and not math.isclose(final, end, rel_tol=1e-3):
             advice = "Train longer, or give the warm-up as a share of the run."
             warnings.warn(f"{weight}, not {end:g}{meaning}. {advice}", stacklevel=2)
             return None
-        return None if known and math.isclose(reached, 1, rel_tol=1e-3) else f"{weight}{meaning}."
+        return None if has_length and math.isclose(final, 1, rel_tol=1e-3) else f"{weight}{meaning}."
 
-    def check_model(self, model):
+    def check_model(self, model: Any) -> None:
         if self.free_bits and model.built and kl_groups(model) != model.latent_dim:
             raise ValueError(
                 "free_bits are nats a latent, and the KL of this model's posterior to its "
@@ -160,39 +219,50 @@ class ELBO(Objective):
                 "StandardNormal prior and a DiagonalNormal or FullNormal posterior."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         beta = keras.saving.serialize_keras_object(self.beta) if callable(self.beta) else self.beta
         return {"beta": beta, "free_bits": self.free_bits}
 
 
 @keras.saving.register_keras_serializable("kvae")
 class IWAE(Objective):
-    """-log 1/k sum_k p(x|z_k) p(z_k) / q(z_k|x), the negative k-sample importance-weighted bound of log p(x).
+    """loss = -log 1/k sum_k p(x|z_k) p(z_k) / q(z_k|x): the negative importance-weighted bound of log p(x).
 
-    Burda, Grosse and Salakhutdinov (2016), equation 8. Its plain gradient tells the encoder the less the larger k is
-    (Rainforth et al. 2018); the doubly reparameterized one has the same expectation for the encoder, and a variance
-    that goes to zero as q(z|x) approaches p(z|x) (Tucker et al. 2019, "Doubly reparameterized gradient estimators",
-    equation 8). With k = 1 the bound is the ELBO, and that gradient the one of Roeder et al. (2017).
+    With the plain gradient the encoder's signal-to-noise ratio falls as k grows (Rainforth et al. 2018). The doubly
+    reparameterized gradient has the same expectation for the encoder, and its variance goes to zero as q(z|x)
+    approaches p(z|x). With k = 1 the bound is the ELBO, and this gradient is the one of Roeder et al. (2017).
 
     Args:
-        samples: int, k.
-        gradient: "plain" or "doubly_reparameterized".
+        samples: int >= 1, k. Default 50.
+        gradient: "plain" (default) or "doubly_reparameterized".
 
     Raises:
-        ValueError: for a number below 1, or another gradient.
+        ValueError: if `samples` is less than 1, or `gradient` has another value.
+
+    Example:
+
+    >>> draw = kvae.Draw(
+    ...     ops.zeros((1, 2, 3)), ops.array([[-5.0, -7.0]]), ops.zeros((1, 2)), ops.zeros((1, 2))
+    ... )
+    >>> round(float(kvae.IWAE(samples=2)(draw)[0]), 3)
+    5.566
+
+    Reference:
+        Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", equation 8; Tucker et al. (2019),
+        "Doubly reparameterized gradient estimators", equation 8.
     """
 
-    def __init__(self, samples=50, gradient="plain"):
+    def __init__(self, samples: int = 50, gradient: str = "plain"):
         if gradient not in ("plain", "doubly_reparameterized"):
             raise ValueError(f"gradient is {gradient!r}; expected 'plain' or 'doubly_reparameterized'.")
         self.samples = arguments.integer_at_least("samples", samples, 1)
         self.gradient = gradient
         self.doubly_reparameterized = gradient == "doubly_reparameterized"
 
-    def __call__(self, draw, step=0):
+    def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:
         return -draw.importance_weighted_bound
 
-    def check_model(self, model):
+    def check_model(self, model: Any) -> None:
         family = model.posterior_family
         if self.doubly_reparameterized and not family.scores_any_z:
             raise ValueError(
@@ -200,7 +270,7 @@ class IWAE(Objective):
                 f"{type(family).__name__} has not: use gradient='plain', or another posterior."
             )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"samples": self.samples, "gradient": self.gradient}
 
 
@@ -230,11 +300,3 @@ class AnnounceWarmUp(keras.callbacks.Callback):
         said = self.model.loss.begin(steps)
         if said and self.params["verbose"]:
             print(said)
-
-
-def _non_negative(name, value, alternative=""):
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} is {value!r}; expected a number{alternative}.")
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} is {value!r}; expected a finite number of at least 0{alternative}.")
-    return float(value)

@@ -1,39 +1,70 @@
-"""q(z|x): what the encoder's outputs say of the latents of an image."""
+"""Families of posteriors q(z|x): each makes a distribution of the encoder's outputs."""
 
 import abc
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
 from keras import ops
 
 from kvae import arguments
+from kvae.arguments import Shape, Tensor
 from kvae.distributions import MultivariateNormal, Normal, Reparameterized
 from kvae.flows import Flow, Transformed
 
-_SHRINKAGE = 0.01  # of a full normal's correlations
+_SHRINKAGE = 0.01  # of the correlations of a full normal
 _BELOW_LIMIT = 1e4
 
 
 class Posterior(keras.layers.Layer, abc.ABC):
-    """q(z|x) from the list of an encoder's outputs. A layer, since a posterior may have weights of its own."""
+    """Base class of families of posteriors: layers, possibly with weights, from an encoder's outputs to q(z|x).
 
-    scores_any_z = True  # False where only the z that it drew have a log q(z|x)
+    A subclass defines `distribution`, and `outputs` unless the encoder's outputs are [z_mean, z_log_var].
 
-    def build(self, input_shape):
-        """input_shape: those of the encoder's outputs, a list, the first (None, latent_dim)."""
+    Attributes:
+        scores_any_z: bool, False if log q(z|x) is known only for a z drawn from q. Default True.
+        latent_dim: int, the size of z, once built.
+
+    Example:
+
+    >>> class Narrow(kvae.posteriors.Posterior):
+    ...     def distribution(self, outputs):
+    ...         mean, log_var = outputs
+    ...         return kvae.distributions.Normal(mean, log_var - 2.0)
+    >>> Narrow().outputs(latent_dim=3)
+    {'z_mean': 3, 'z_log_var': 3}
+    """
+
+    scores_any_z: bool = True
+
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        """Create the weights. input_shape: list of the encoder's output shapes, the first (None, latent_dim)."""
         self.latent_dim = input_shape[0][-1]
         super().build(input_shape)
 
-    def outputs(self, latent_dim):
-        """What the encoder must give, in this order: {name: units}. `kvae.networks` asks for it."""
+    def outputs(self, latent_dim: int) -> dict[str, int]:
+        """Return the encoder's outputs in order, as a dict from a name to a number of units.
+
+        Args:
+            latent_dim: int, the size of z.
+        """
         return {"z_mean": latent_dim, "z_log_var": latent_dim}
 
     @abc.abstractmethod
-    def distribution(self, outputs) -> Reparameterized:
-        """q(z|x), given the list of the encoder's outputs, each (n, units)."""
+    def distribution(self, outputs: Sequence[Tensor]) -> Reparameterized:
+        """Return q(z|x).
 
-    def check_outputs(self, shapes):
-        """Raise ValueError unless the encoder's output shapes are what this posterior reads."""
+        Args:
+            outputs: list of the encoder's outputs, tensors (n, units).
+        """
+
+    def check_outputs(self, shapes: Sequence[Shape]) -> None:
+        """Raise ValueError unless the encoder's outputs have the expected shapes.
+
+        Args:
+            shapes: list of the outputs' shapes, (None, units) each.
+        """
         expected = self.outputs(shapes[0][-1])
         if [tuple(shape[1:]) for shape in shapes] != [(units,) for units in expected.values()]:
             listing = ", ".join(f"{name} (n, {units})" for name, units in expected.items())
@@ -45,38 +76,67 @@ class Posterior(keras.layers.Layer, abc.ABC):
 
 @keras.saving.register_keras_serializable("kvae")
 class DiagonalNormal(Posterior):
-    """q(z|x) = N(z_mean, diag(exp(z_log_var))) (Kingma and Welling 2014, appendix C.2)."""
+    """q(z|x) = N(z_mean, diag(exp(z_log_var))).
 
-    def distribution(self, outputs):
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> q = kvae.posteriors.DiagonalNormal().distribution([ops.zeros((4, 2)), ops.zeros((4, 2))])
+    >>> tuple(q.sample(seed=0).shape)
+    (4, 2)
+
+    Reference:
+        Kingma and Welling (2014), "Auto-encoding variational Bayes", appendix C.2.
+    """
+
+    def distribution(self, outputs: Sequence[Tensor]) -> Normal:
         return Normal(*outputs)
 
 
 @keras.saving.register_keras_serializable("kvae")
 class FullNormal(Posterior):
-    """q(z|x) = N(z_mean, L L^T) with exp(z_log_var / 2) on L's diagonal, and correlations given by the third output.
+    """q(z|x) = N(z_mean, L L^T) with exp(z_log_var / 2) on L's diagonal, and correlations from a third output.
 
-    Kingma and Welling (2019), "An introduction to variational autoencoders", section 2.5.1. The exact posterior of a
-    linear decoder is of this kind, and diagonal only where the decoder's columns are orthogonal.
+    The exact posterior of a linear decoder is of this family. It is diagonal only if the decoder's columns are
+    orthogonal.
 
-    z_below stands below the diagonal of 1 of a lower triangular B, row by row; with C the correlation matrix of B B^T,
-    the latents' is 0.99 C + 0.01 I. No correlation passes 0.99, and the matrix's condition number stays below
-    100 latent_dim whatever the encoder gives, so that single precision suffices for the density of a given z. With
-    z_below in L itself, as in that book, errors grow exponentially with latent_dim, and they still do where each row
-    of it is bounded.
+    The third output, z_below, fills a lower triangular matrix B below its diagonal of 1, row by row. With C the
+    correlation matrix of B B^T, the latents have the correlation matrix 0.99 C + 0.01 I. Its condition number stays
+    below 100 latent_dim for all outputs: float32 suffices for the density of a given z. In the book z_below is in L
+    itself. Then errors grow exponentially with latent_dim, even with bounded rows.
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: by `outputs`, for a single latent.
+
+    Example:
+
+    >>> family = kvae.posteriors.FullNormal()
+    >>> family.outputs(latent_dim=3)
+    {'z_mean': 3, 'z_log_var': 3, 'z_below': 3}
+    >>> encoder = kvae.networks.dense_encoder((6,), 3, posterior_family=family)
+    >>> model = kvae.VAE(encoder, kvae.networks.dense_decoder((6,), 3), posterior_family=family)
+
+    Reference:
+        Kingma and Welling (2019), "An introduction to variational autoencoders", section 2.5.1.
     """
 
-    def outputs(self, latent_dim):
+    def outputs(self, latent_dim: int) -> dict[str, int]:
         if latent_dim < 2:
             raise ValueError("A FullNormal of 1 latent is a DiagonalNormal: use that.")
         return {**super().outputs(latent_dim), "z_below": latent_dim * (latent_dim - 1) // 2}
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> MultivariateNormal:
         mean, log_var, below = outputs
         size = mean.shape[1]
         # Row i has i entries below the diagonal, one after the other in `below`.
-        places = np.zeros((size, size), "int32")
-        places[np.tril_indices(size, -1)] = np.arange(below.shape[1])
-        below = ops.take(ops.clip(below, -_BELOW_LIMIT, _BELOW_LIMIT), places.ravel(), axis=1)
+        columns = np.zeros((size, size), "int32")
+        columns[np.tril_indices(size, -1)] = np.arange(below.shape[1])
+        below = ops.take(ops.clip(below, -_BELOW_LIMIT, _BELOW_LIMIT), columns.ravel(), axis=1)
         identity = ops.eye(size, dtype=mean.dtype)
         rows = ops.tril(ops.reshape(below, (-1, size, size)), -1) + identity
         rows = rows * ops.rsqrt(ops.sum(ops.square(rows), axis=2, keepdims=True))
@@ -87,41 +147,55 @@ class FullNormal(Posterior):
 
 @keras.saving.register_keras_serializable("kvae")
 class FlowPosterior(Posterior):
-    """q(z|x) of z = f(u; context), u ~ N(z_mean, diag(exp(z_log_var))), f being a flow (Rezende and Mohamed 2015).
+    """q(z|x) of z = f(u; context) with u ~ N(z_mean, diag(exp(z_log_var))) and a learned flow f.
 
-    E[z] has no closed form, so that the code of x, what `encode` and `transform` give, is f(z_mean).
+    E[z] has no closed form. The code of x, the result of `encode` and `transform`, is f(z_mean).
 
     Args:
-        flow: a `kvae.flows.Flow`: `Planar`, `InverseAutoregressive` or `Coupling`.
-        context: units of the encoder's third output, on which f depends; with 0 there is none, and f is the same for
-            all x.
+        flow: `kvae.flows.Flow`: `Planar`, `InverseAutoregressive` or `Coupling`.
+        context: int >= 0, the units of the encoder's third output, an input of f. With 0 (default) there is no third
+            output, and f is the same for all x.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: if `flow` is no flow.
+        ValueError: if `context` is negative.
+
+    Example:
+
+    >>> family = kvae.posteriors.FlowPosterior(kvae.flows.InverseAutoregressive(steps=2), context=32)
+    >>> family.outputs(latent_dim=8)
+    {'z_mean': 8, 'z_log_var': 8, 'context': 32}
+
+    Reference:
+        Rezende and Mohamed (2015), "Variational inference with normalizing flows".
     """
 
-    def __init__(self, flow, context=0, **kwargs):
+    def __init__(self, flow: Flow, context: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         if not isinstance(flow, Flow):
             raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Planar(steps=8).")
         self.flow, self.context = flow, arguments.integer_at_least("context", context, 0)
 
     @property
-    def scores_any_z(self):
+    def scores_any_z(self) -> bool:
         return self.flow.invertible
 
-    def outputs(self, latent_dim):
+    def outputs(self, latent_dim: int) -> dict[str, int]:
         return {**super().outputs(latent_dim), **({"context": self.context} if self.context else {})}
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[Shape]) -> None:
         self.flow.build_for(input_shape[0], *input_shape[2:])
         super().build(input_shape)
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> Transformed:
         mean, log_var, *context = outputs
         return Transformed(Normal(mean, log_var), self.flow, *context)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         flow = keras.saving.serialize_keras_object(self.flow)
         return {**super().get_config(), "flow": flow, "context": self.context}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         return cls(**{**config, "flow": keras.saving.deserialize_keras_object(config["flow"])})

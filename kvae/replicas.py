@@ -1,42 +1,50 @@
-"""What one replica of a `tf.distribute` strategy knows of the others. With one replica all of this costs nothing."""
+"""Communication between the replicas of a `tf.distribute` strategy. With a single replica it costs nothing."""
 
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from kvae import _compat
+from kvae.arguments import Tensor
+
 CLIPPING = "clipnorm", "global_clipnorm", "clipvalue"
 _WEYL, _MASK = 0x9E3779B9, 0xFFFFFFFF
 
 
-def strategy():
-    """That of the workers which the environment's TF_CONFIG names, or TensorFlow's default. Call it before all else."""
+def strategy() -> tf.distribute.Strategy:
+    """Return a strategy for the workers in the environment's TF_CONFIG, or TensorFlow's default without one.
+
+    Call it before all other TensorFlow functions.
+    """
     if "TF_CONFIG" in os.environ:
         return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
 
 
-def workers(strategy):
-    """How many processes train together under a strategy."""
+def workers(strategy: tf.distribute.Strategy) -> int:
+    """Return the number of processes in a strategy's training."""
     resolver = strategy.cluster_resolver
     cluster = resolver.cluster_spec().as_dict() if resolver else {}
     return max(1, sum(len(cluster.get(task, ())) for task in ("chief", "worker")))
 
 
-def is_first(strategy):
-    """Whether this process is the one of those that train together which writes files."""
+def is_first(strategy: tf.distribute.Strategy) -> bool:
+    """Return True in one process of all workers, the writer of files."""
     resolver = strategy.cluster_resolver
     return resolver is None or resolver.task_type in (None, "chief") or not resolver.task_id
 
 
-def agree(strategy, number):
-    """Whether all workers call this with the same number, for which they wait for each other."""
+def agree(strategy: tf.distribute.Strategy, number: int) -> bool:
+    """Return True if all workers call this with the same number. Each worker waits for the others."""
     if workers(strategy) == 1:
         return True
-    own = functools.partial(tf.constant, [number], tf.int64)
-    gather = tf.function(lambda: strategy.gather(strategy.run(own), axis=0), autograph=False)
+    value = functools.partial(tf.constant, [number], tf.int64)
+    gather = tf.function(lambda: strategy.gather(strategy.run(value), axis=0), autograph=False)
     return len(set(gather().numpy().tolist())) == 1
 
 
@@ -45,10 +53,11 @@ def _context():
     return context if context is not None and context.num_replicas_in_sync > 1 else None
 
 
-def mean(values):
-    """This replica's part of the mean over all replicas' examples: the parts' sum is the mean.
+def mean(values: Tensor) -> Tensor:
+    """Return this replica's term of the mean over all replicas' examples: the sum over the replicas is the mean.
 
-    values: (n,), where n may differ from replica to replica and be 0.
+    Args:
+        values: tensor (n,). n may differ between replicas and be 0.
     """
     context = _context()
     if context is None:
@@ -57,57 +66,73 @@ def mean(values):
     return ops.sum(values) / ops.cast(count, values.dtype)
 
 
-def part(value):
-    """This replica's part of a value that is the same on all: the parts' sum is the value."""
+def part(value: Tensor) -> Tensor:
+    """Return value / replicas, for a value equal on all replicas: the sum over the replicas is the value."""
     context = _context()
     return value if context is None else value / context.num_replicas_in_sync
 
 
-def alone():
-    """Whether there is but one replica."""
+def alone() -> bool:
+    """Return True if there is one replica only."""
     return _context() is None
 
 
-def total(value):
-    """The sum of all replicas' values."""
+def total(value: Tensor) -> Tensor:
+    """Return the sum of all replicas' values."""
     context = _context()
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def first_row(flags):
-    """The first row, int64 (), of all replicas' together whose flag (n,) is set; -1 where there is none."""
+def first_row(flags: Tensor) -> Tensor:
+    """Return the first row with a true flag among all replicas' rows.
+
+    Args:
+        flags: bool tensor (n,).
+
+    Returns:
+        int64 scalar, -1 if there is none.
+    """
     count, context = tf.size(flags, tf.int64), _context()
     row = tf.argmax(tf.concat([flags, [True]], 0))
     if context is None:
         return tf.where(row < count, row, -1)
-    known = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
-    counts, rows = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([known * count, known * row])))
+    mine = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)
+    counts, rows = tf.unstack(context.all_reduce(tf.distribute.ReduceOp.SUM, tf.stack([mine * count, mine * row])))
     starts = tf.cumsum(counts, exclusive=True)
     first = tf.argmax(tf.concat([rows < counts, [True]], 0))
     return tf.concat([starts + rows, [-1]], 0)[first]
 
 
-def clipped(optimizer, gradients):
-    """This replica's parts of what the optimizer's clipping makes of the gradients' sums over all replicas.
+def clipped(optimizer: keras.optimizers.Optimizer, gradients: list) -> list:
+    """Return this replica's terms of the clipped sum of all replicas' gradients.
 
-    Keras' optimizers clip the gradients of each replica before they sum them, which does nothing to these parts.
-    gradients: a list, of which some may be None.
+    Keras' optimizers clip each replica's gradients before they sum them. They leave these terms as they are.
+
+    Args:
+        optimizer: Keras optimizer. Without clipping the gradients come back unchanged.
+        gradients: list of tensors or None.
     """
     context = _context()
     if context is None or not any(getattr(optimizer, name, None) for name in CLIPPING):
         return gradients
-    known = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
-    parts = iter(optimizer._clip_gradients(context.all_reduce(tf.distribute.ReduceOp.SUM, known)))
-    return [gradient if gradient is None else next(parts) / context.num_replicas_in_sync for gradient in gradients]
+    tensors = [tf.convert_to_tensor(gradient) for gradient in gradients if gradient is not None]
+    sums = iter(_compat.clip_gradients(optimizer, context.all_reduce(tf.distribute.ReduceOp.SUM, tensors)))
+    return [gradient if gradient is None else next(sums) / context.num_replicas_in_sync for gradient in gradients]
 
 
-def either(condition, true, false, *args):
-    """true(*args) or false(*args), neither of which gives anything, as a condition says that is the same on all.
+def either(condition: Tensor, true: Callable[..., None], false: Callable[..., None], *args: Any) -> None:
+    """Call true(*args) or false(*args), by a condition equal on all replicas.
 
-    args: structures of tensors. Where updates of variables are merged over the replicas, that can't be done within a
-    condition of one replica, and the condition is one of all of them.
+    Some strategies merge updates of variables over the replicas, which fails within one replica's condition. For these
+    the condition is one for all replicas.
+
+    Args:
+        condition: bool scalar.
+        true: function without a result.
+        false: function without a result.
+        *args: structures of tensors.
     """
-    if alone() or tf.__internal__.distribute.strategy_supports_no_merge_call():
+    if alone() or _compat.updates_variables_in_a_condition():
         ops.cond(condition, lambda: true(*args), lambda: false(*args))
         return
 
@@ -119,11 +144,16 @@ def either(condition, true, false, *args):
     tf.distribute.get_replica_context().merge_call(together, args=(condition, *args))
 
 
-def at_least_one(x):
-    """(x, its number of examples), where an empty x becomes one example of zeros; with one replica (x, None).
+def at_least_one(x: Any) -> tuple[Any, Tensor | None]:
+    """Replace an empty x by one example of zeros, and return it with the true number of examples.
 
-    x: (n, ...), or a structure of such. A batch may leave a replica without examples, and TensorFlow's fused
-    convolutions fail on none.
+    A batch may leave a replica without examples, and TensorFlow's fused convolutions fail on 0 examples.
+
+    Args:
+        x: tensor (n, ...), or a structure of such tensors.
+
+    Returns:
+        (x, n), or (x, None) if there is one replica only.
     """
     if _context() is None:
         return x, None
@@ -132,45 +162,51 @@ def at_least_one(x):
     return tf.nest.map_structure(lambda a: tf.pad(a, [[0, missing]] + [[0, 0]] * (len(a.shape) - 1)), x), rows
 
 
-def positions(seen, count):
-    """Positions (count,), int64, of this replica's next examples in the stream that all replicas read together.
+def positions(seen: Tensor, count: Tensor) -> Tensor:
+    """Return the positions of this replica's next examples in the stream shared by all replicas.
 
-    seen: the examples that this replica has had. count: the examples that it has now. A step's examples stand in the
-    replicas' order, after those of the steps before.
+    Within a step the examples are in the order of the replicas.
+
+    Args:
+        seen: int scalar, this replica's examples in all earlier steps.
+        count: int scalar, its examples in this step.
+
+    Returns:
+        int64 tensor (count,).
     """
     context, seen, count = _context(), ops.cast(seen, "int64"), ops.cast(count, "int64")
     if context is not None:
         number = context.replica_id_in_sync_group
         counts = tf.one_hot(number, context.num_replicas_in_sync, on_value=count, dtype=tf.int64)
-        known = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([[seen], counts], 0))
-        seen = tf.reduce_sum(known[: number + 1])  # all that were seen, and the counts of the replicas before
+        totals = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([[seen], counts], 0))
+        seen = tf.reduce_sum(totals[: number + 1])  # all earlier steps, and this step's earlier replicas
     return seen + ops.arange(count, dtype="int64")
 
 
-def logs(numbers):
-    """A step's numbers in the shape that Keras averages over the replicas: () but for several workers, (1,) there."""
+def logs(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a step's numbers in the right shape for Keras' mean over replicas: (1,) for several workers, else ()."""
     if _context() is not None and isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
         return {name: ops.reshape(number, (1,)) for name, number in numbers.items()}
     return numbers
 
 
-def check(model):
-    """Raise ValueError where a compiled model asks for what Keras can't do over several replicas.
+def check(model: Any) -> None:
+    """Raise ValueError if Keras can't combine a compiled model's settings with several replicas.
 
-    Clipping is among it where an optimizer scales the loss, as with mixed_float16.
+    With a loss-scaling optimizer, as in mixed_float16, clipping is one of them.
     """
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1 or not model.compiled:
         return
     optimizer = model.optimizer
-    asked = {
+    settings = {
         "steps_per_execution": model.steps_per_execution if model.steps_per_execution > 1 else None,
         "jit_compile": model.jit_compile,
         "gradient_accumulation_steps": getattr(optimizer, "gradient_accumulation_steps", None),
         "ema_overwrite_frequency": getattr(optimizer, "ema_overwrite_frequency", None),
         **{name: getattr(getattr(optimizer, "inner_optimizer", None), name, None) for name in CLIPPING},
     }
-    for name, value in asked.items():
+    for name, value in settings.items():
         if value:
             raise ValueError(
                 f"{name} is {value}, which Keras can't do over the {strategy.num_replicas_in_sync} replicas of a "
@@ -179,9 +215,14 @@ def check(model):
 
 
 class SeedGenerator(keras.random.SeedGenerator):
-    """A `keras.random.SeedGenerator` whose seeds differ from replica to replica; the first has the plain ones."""
+    """A `keras.random.SeedGenerator` with different seeds on each replica. The first replica has Keras' own.
 
-    def next(self, ordered=True):
+    Args:
+        seed: int, or None (default) for a random one.
+        **kwargs: of `keras.random.SeedGenerator`.
+    """
+
+    def next(self, ordered: bool = True) -> Tensor:
         seed, context = super().next(ordered), _context()
         if context is None:
             return seed

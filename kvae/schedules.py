@@ -1,31 +1,45 @@
 """Weights of the KL as functions of the optimizer's step, for `kvae.ELBO(beta=...)`."""
 
-import math
-import numbers
+from typing import Any
 
 import keras
 from keras import ops
 
 from kvae import arguments
+from kvae.arguments import Tensor
 
 
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """A weight that rises to `end` within some steps, or within a share of the run that `fit` starts.
+    """Base class of weights that rise to `end` during the first steps or the first share of a run.
 
-    The run begins with the optimizer's first step and ends with the last epoch of the `fit` at hand. Outside of a run,
-    as when a loaded model is evaluated, a share of it counts as over.
+    A run starts at the optimizer's first step and ends with the last epoch of the current `fit`. Outside of a run, as
+    in the evaluation of a loaded model, a warm-up by share is over and the weight is `end`.
+
+    Args:
+        steps: number > 0, the optimizer's steps until the weight stays at `end`; or None.
+        share: number > 0, the warm-up's share of the run; or None.
+        end: number > 0, the weight after the warm-up.
+
+    Raises:
+        ValueError: if a number isn't above 0.
     """
 
-    def __init__(self, steps, share, end):
+    def __init__(self, steps: float | None, share: float | None, end: float):
         for name, value in (("steps", steps), ("share", share), ("end", end)):
-            known = isinstance(value, numbers.Real) and not isinstance(value, bool) and 0 < value < math.inf
-            if value is not None and not known:
+            if value is not None and not arguments.is_real(value, above=0):
                 raise ValueError(f"{name} is {value!r}; expected a number above 0.")
         self.steps, self.share, self.end = steps, share, end
         self.length = keras.Variable(steps or 0, dtype="float32", trainable=False, name="warm_up_steps")
 
-    def begin(self, steps):
-        """Called before the first step. steps: the number of the run's last, or None where it isn't known."""
+    def begin(self, steps: int | None) -> None:
+        """Set the warm-up's length before the run's first step. `fit` calls it.
+
+        Args:
+            steps: int, the number of the run's last step, or None if the run's length is unknown.
+
+        Raises:
+            ValueError: if the warm-up is a share of a run of unknown length.
+        """
         if self.share is None:
             return
         if steps is None:
@@ -35,8 +49,8 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
             )
         self.length.assign(self.share * steps)
 
-    def progress(self, step):
-        """step / length, from 0 to 1 at the end of the warm-up, where it stays."""
+    def progress(self, step: Tensor) -> Tensor:
+        """Return min(step / length, 1), a scalar: 1 from the end of the warm-up on."""
         length = ops.convert_to_tensor(self.length)
         step = ops.cast(step, length.dtype)
         return ops.where(step < length, step / ops.maximum(length, 1.0), 1.0)
@@ -44,55 +58,76 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("kvae")
 class LinearWarmUp(WarmUp):
-    """end * min(step / steps, 1): from no KL at all to all of it (Bowman et al. 2016; Sønderby et al. 2016).
+    """beta(step) = end * min(step / steps, 1): the KL's weight rises from 0 to `end`.
 
     Args:
-        steps: of the optimizer, or None.
-        share: of the run in its place, such as 0.25.
-        end: the weight after that.
+        steps: number > 0, the length in steps of the optimizer. Give either this or `share`.
+        share: number > 0, the length as a share of the run, such as 0.25.
+        end: number > 0, the weight after the warm-up. Default 1.
 
     Raises:
-        ValueError: where neither or both of steps and share are given, or one isn't above 0.
+        ValueError: if both or none of `steps` and `share` are given, or a number isn't above 0.
+
+    Example:
+
+    >>> beta = kvae.schedules.LinearWarmUp(steps=1_000)
+    >>> [float(beta(step)) for step in (0, 500, 2_000)]
+    [0.0, 0.5, 1.0]
+    >>> objective = kvae.ELBO(beta=kvae.schedules.LinearWarmUp(share=0.25))
+
+    Reference:
+        Bowman et al. (2016), "Generating sentences from a continuous space", section 3.1; Sønderby et al. (2016),
+        "Ladder variational autoencoders".
     """
 
-    def __init__(self, steps=None, share=None, end=1.0):
+    def __init__(self, steps: float | None = None, share: float | None = None, end: float = 1.0):
         if (steps is None) == (share is None):
             raise ValueError(f"steps is {steps!r} and share {share!r}; expected one of the two.")
         super().__init__(steps, share, end)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         return self.end * self.progress(step)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"steps": self.steps, "share": self.share, "end": self.end}
 
 
 @keras.saving.register_keras_serializable("kvae")
 class CyclicalWarmUp(WarmUp):
-    """Several linear warm-ups one after the other, each followed by some steps at the full weight.
-
-    Fu et al. (2019), "Cyclical annealing schedule", equations 6 and 7.
+    """Linear warm-ups one after the other. After each, the weight stays at `end` until the next begins.
 
     Args:
-        cycles: int, M in the paper.
-        ramp: the share of a cycle in which the weight rises, R in the paper, at most 1.
-        steps: of the optimizer, for all cycles together; None is the run's. The weight is `end` after them.
-        end: the weight at the end of each cycle.
+        cycles: int >= 1, the number of warm-ups (M in the paper). Default 4.
+        ramp: number in (0, 1], the share of a cycle during which the weight rises (R in the paper). Default 0.5.
+        steps: number > 0, the optimizer's steps in all cycles together; None (default) for the run's. Later steps
+            have the weight `end`.
+        end: number > 0, the largest weight. Default 1.
 
     Raises:
-        ValueError: for a number of cycles below 1, or a ramp that isn't in (0, 1].
+        TypeError: if `ramp` is no number.
+        ValueError: if an argument is out of its range.
+
+    Example:
+
+    >>> beta = kvae.schedules.CyclicalWarmUp(cycles=2, ramp=0.5, steps=100)
+    >>> [round(float(beta(step)), 2) for step in (0, 10, 25, 40, 50, 60, 100)]
+    [0.0, 0.4, 1.0, 1.0, 0.0, 0.4, 1.0]
+
+    Reference:
+        Fu et al. (2019), "Cyclical annealing schedule: a simple approach to mitigating KL vanishing", equations 6
+        and 7.
     """
 
-    def __init__(self, cycles=4, ramp=0.5, steps=None, end=1.0):
+    def __init__(self, cycles: int = 4, ramp: float = 0.5, steps: float | None = None, end: float = 1.0):
         if not 0 < arguments.real("ramp", ramp) <= 1:
             raise ValueError(f"ramp is {ramp!r}; expected a share of a cycle in (0, 1].")
         super().__init__(steps, 1.0 if steps is None else None, end)
         self.cycles, self.ramp = arguments.integer_at_least("cycles", cycles, 1), float(ramp)
 
-    def __call__(self, step):
+    def __call__(self, step: Tensor) -> Tensor:
         progress = self.progress(step)
         within = ops.mod(self.cycles * progress, 1.0)
         return self.end * ops.where(progress < 1, ops.minimum(within / self.ramp, 1.0), 1.0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"cycles": self.cycles, "ramp": self.ramp, "steps": self.steps, "end": self.end}

@@ -7,10 +7,12 @@ from fit_trace import circles, imports, runtime_nodes
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
-    ["_compat", "arguments", "files", "html", "noise", "replicas"],
+    ["_compat", "arguments", "files"],
+    ["html", "noise", "replicas"],
     ["distributions"],
     ["layers", "schedules", "flows"],
-    ["networks", "posteriors", "priors", "likelihoods", "objectives", "optimizers"],
+    ["posteriors"],
+    ["networks", "priors", "likelihoods", "objectives", "optimizers"],
     ["data"],
     ["saving", "plots"],
     ["training"],

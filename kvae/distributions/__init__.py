@@ -1,6 +1,6 @@
 """Distributions as values: parameters in; log-densities, means, samples and divergences out. No weights, no state.
 
-Axis 0 is the batch and everything else the event, in every method.
+Axis 0 is the batch and all other axes are the event, in every method. Densities are in nats.
 """
 
 from kvae.distributions.base import Distribution, Reparameterized, sum_event

@@ -5,25 +5,36 @@ import dataclasses
 import keras
 from keras import ops
 
+from kvae.arguments import Seed, Tensor
 from kvae.distributions.base import Distribution, sum_event
 
 
 @dataclasses.dataclass(frozen=True)
 class ContinuousBernoulli(Distribution):
-    """Independent x in [0, 1] with densities proportional to exp(x logits): a Bernoulli's, normalised over [0, 1].
+    """Independent x in [0, 1] with densities exp(x logits) logits / (exp(logits) - 1).
 
-    Loaiza-Ganem and Cunningham (2019), "The continuous Bernoulli: fixing a pervasive error in variational
-    autoencoders". In logits the normaliser is the integral of exp(x logits), (exp(logits) - 1) / logits.
+    This is the Bernoulli's formula with a normalizer for [0, 1]: the integral of exp(x logits) is
+    (exp(logits) - 1) / logits. The mean is not sigmoid(logits).
 
     Args:
-        logits: tensor (n, ...), log(p / (1 - p)) of the paper's parameter. The mean is not sigmoid(logits).
+        logits: tensor (n, ...), log(p / (1 - p)) of the paper's parameter.
+
+    Example:
+
+    >>> p = kvae.distributions.ContinuousBernoulli(ops.array([[0.0, 2.0]]))
+    >>> p.mean.numpy().round(4), p.log_prob(ops.array([[0.3, 1.0]])).numpy().round(4)
+    (array([[0.5   , 0.6565]], dtype=float32), array([0.8386], dtype=float32))
+
+    Reference:
+        Loaiza-Ganem and Cunningham (2019), "The continuous Bernoulli: fixing a pervasive error in variational
+        autoencoders".
     """
 
-    logits: object
+    logits: Tensor
 
     @property
-    def mean(self):
-        """1 / (1 - exp(-logits)) - 1 / logits, or its series around logits = 0, where the two terms cancel."""
+    def mean(self) -> Tensor:
+        """1 / (1 - exp(-logits)) - 1 / logits, (n, ...). Near logits = 0, with cancelling terms, its series."""
         near, far = self._near_and_far()
         square = ops.square(near)
         terms = 1 / 12 - square * (1 / 720 - square * (1 / 30240 - square * (1 / 1209600 - square / 47900160)))
@@ -31,19 +42,19 @@ class ContinuousBernoulli(Distribution):
         of_size = -1.0 / ops.expm1(-size) - 1.0 / size
         return ops.where(self._is_near(), 0.5 + near * terms, ops.where(far > 0, of_size, 1.0 - of_size))
 
-    def log_prob(self, x):
-        """sum(x logits - log((exp(logits) - 1) / logits))."""
-        return sum_event(x * self.logits - self._log_normaliser())
+    def log_prob(self, x: Tensor) -> Tensor:
+        """sum(x logits - log((exp(logits) - 1) / logits)) in nats: (n, ...) to (n,)."""
+        return sum_event(x * self.logits - self._log_normalizer())
 
-    def sample(self, seed):
-        """The inverse of the distribution function, log(1 + u (exp(logits) - 1)) / logits, at a uniform u."""
+    def sample(self, seed: Seed) -> Tensor:
+        """log(1 + u (exp(logits) - 1)) / logits, the inverse of the distribution function at a uniform u."""
         u = keras.random.uniform(ops.shape(self.logits), dtype=self.logits.dtype, seed=seed)
         size = ops.maximum(ops.abs(self.logits), 1e-6)
         falling = -ops.log1p(u * ops.expm1(-size)) / size
         return ops.where(self.logits > 0, 1.0 - falling, falling)
 
-    def _log_normaliser(self):
-        """log((exp(logits) - 1) / logits), whose derivative, the mean, stays exact around logits = 0."""
+    def _log_normalizer(self):
+        """log((exp(logits) - 1) / logits). Its derivative, the mean, stays exact around logits = 0."""
         near, far = self._near_and_far()
         square = ops.square(near)
         terms = 1 / 2880 - square * (1 / 181440 - square * (1 / 9676800 - square / 479001600))
@@ -55,6 +66,6 @@ class ContinuousBernoulli(Distribution):
         return ops.abs(self.logits) < 0.5
 
     def _near_and_far(self):
-        """The logits twice, each copy harmless where the other's formula is meant: so both have finite gradients."""
+        """The logits for the series and for the closed form, each safe outside of its range: finite gradients."""
         is_near = self._is_near()
         return ops.where(is_near, self.logits, 0.0), ops.where(is_near, 1.0, self.logits)

@@ -5,21 +5,22 @@ import dataclasses
 import keras
 from keras import ops
 
+from kvae.arguments import Seed, Tensor
 from kvae.distributions.base import Distribution, seeds, sum_event
 
 LOG_MEAN_LIMIT = 50.0
 LOG_DISPERSION_LIMIT = 20.0
 
 
-def log_rising_factorial(start, count):
+def log_rising_factorial(start: Tensor, count: Tensor) -> Tensor:
     """log(start (start + 1) ... (start + count - 1)) = log Gamma(start + count) - log Gamma(start), elementwise.
 
-    By Stirling's series at start + 8 and the eight factors before it (NIST handbook, 5.5.1 and 5.11.1). The difference
-    is taken term by term: for a large start both log Gammas are nearly all of it equal, and float32 would lose it.
+    Stirling's series at start + 8, and the eight factors before it (NIST handbook, 5.5.1 and 5.11.1). The terms are
+    subtracted pairwise: for a large start the two log Gammas are nearly equal, and float32 would lose their difference.
 
     Args:
-        start: positive number or tensor.
-        count: tensor of numbers >= 0, whole or not.
+        start: positive number, or tensor of such.
+        count: tensor of real numbers >= 0.
     """
     far = start + 8.0
     stirling = (far - 0.5) * ops.log1p(count / far) + count * (ops.log(far + count) - 1.0)
@@ -34,74 +35,86 @@ def _stirling_remainder(x):
 
 
 def _poisson(rate, seed):
-    """Poisson counts: how many points of a process with rate 1 lie before `rate`.
+    """Draw Poisson counts: the number of points of a process with rate 1 in [0, rate].
 
-    Its m-th point lies at a gamma(m) distributed place, the m - 1 before it uniformly in between, so a binomial number
-    of them before `rate` where the m-th is beyond it: for this m it is, but for one case in 10^13.
+    The position of the m-th point is gamma(m) distributed, and the m - 1 points before it are uniform. Given that the
+    m-th is beyond `rate`, a binomial number of them is within. With this m it is, except in one case of 10^13.
     """
-    of_place, of_count = seeds(seed, 2)
+    of_position, of_count = seeds(seed, 2)
     points = ops.ceil(rate + 10.0 * ops.sqrt(rate) + 20.0)
-    place = keras.random.gamma(ops.shape(rate), points, dtype=rate.dtype, seed=of_place)
-    share = ops.minimum(rate / place, 1.0)
+    position = keras.random.gamma(ops.shape(rate), points, dtype=rate.dtype, seed=of_position)
+    share = ops.minimum(rate / position, 1.0)
     return keras.random.binomial(ops.shape(rate), points - 1.0, share, dtype=rate.dtype, seed=of_count)
 
 
 @dataclasses.dataclass(frozen=True)
 class Poisson(Distribution):
-    """Independent counts with p(x) = rate^x exp(-rate) / x!, mean and variance `rate`.
+    """Independent counts with p(x) = rate^x exp(-rate) / x!. Mean and variance are `rate`.
 
     Args:
-        log_rate: tensor (n, ...), held within +-50 so that no rate overflows float32.
+        log_rate: tensor (n, ...), the logarithm of the rate, clipped to [-50, 50]: no rate overflows float32.
+
+    Example:
+
+    >>> p = kvae.distributions.Poisson(ops.log(ops.array([[2.0, 5.0]])))
+    >>> p.log_prob(ops.array([[0.0, 5.0]])).numpy().round(4)
+    array([-3.7403], dtype=float32)
     """
 
-    log_rate: object
+    log_rate: Tensor
 
     def __post_init__(self):
         object.__setattr__(self, "log_rate", ops.clip(self.log_rate, -LOG_MEAN_LIMIT, LOG_MEAN_LIMIT))
 
     @property
-    def mean(self):
+    def mean(self) -> Tensor:
         return ops.exp(self.log_rate)
 
-    def log_prob(self, x):
-        """sum(x log rate - rate - log x!)."""
+    def log_prob(self, x: Tensor) -> Tensor:
+        """sum(x log rate - rate - log x!) in nats: (n, ...) to (n,)."""
         return sum_event(x * self.log_rate - self.mean - log_rising_factorial(1.0, x))
 
-    def sample(self, seed):
+    def sample(self, seed: Seed) -> Tensor:
         return _poisson(self.mean, seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class NegativeBinomial(Distribution):
-    """Independent counts with variance mean + dispersion mean^2: a Poisson whose rate is gamma distributed.
+    """Independent counts with variance mean + dispersion mean^2: a Poisson with a gamma distributed rate.
 
-    With r = 1 / dispersion, p(x) = Gamma(r + x) / (Gamma(r) x!) (r / (r + mean))^r (mean / (r + mean))^x. A dispersion
-    of 0 would be the Poisson. Its inverse r is the theta of scvi-tools and R's MASS ("inverse dispersion").
+    With r = 1 / dispersion, p(x) = Gamma(r + x) / (Gamma(r) x!) (r / (r + mean))^r (mean / (r + mean))^x. At
+    dispersion = 0 this is the Poisson. The inverse r is the theta of scvi-tools and of R's MASS ("inverse dispersion").
 
     Args:
-        log_mean: tensor (n, ...), held within +-50.
-        log_dispersion: tensor that broadcasts to the means' shape, held within +-20.
+        log_mean: tensor (n, ...), the logarithm of the mean, clipped to [-50, 50].
+        log_dispersion: tensor that broadcasts to the shape of the means, clipped to [-20, 20].
+
+    Example:
+
+    >>> p = kvae.distributions.NegativeBinomial(ops.log(ops.array([[2.0]])), log_dispersion=ops.array(0.0))
+    >>> p.log_prob(ops.array([[0.0]])).numpy().round(4)  # log 1/3
+    array([-1.0986], dtype=float32)
     """
 
-    log_mean: object
-    log_dispersion: object
+    log_mean: Tensor
+    log_dispersion: Tensor
 
     def __post_init__(self):
         for name, limit in (("log_mean", LOG_MEAN_LIMIT), ("log_dispersion", LOG_DISPERSION_LIMIT)):
             object.__setattr__(self, name, ops.clip(getattr(self, name), -limit, limit))
 
     @property
-    def mean(self):
+    def mean(self) -> Tensor:
         return ops.exp(self.log_mean)
 
-    def log_prob(self, x):
-        """sum(log Gamma(r + x) / (Gamma(r) x!) - r softplus(l) - x softplus(-l)), where l = log(mean / r)."""
+    def log_prob(self, x: Tensor) -> Tensor:
+        """sum(log Gamma(r + x) / (Gamma(r) x!) - r softplus(l) - x softplus(-l)) in nats, with l = log(mean / r)."""
         r = ops.exp(-self.log_dispersion)
         log_odds = self.log_mean + self.log_dispersion
         ways = log_rising_factorial(r, x) - log_rising_factorial(1.0, x)
         return sum_event(ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds))
 
-    def sample(self, seed):
+    def sample(self, seed: Seed) -> Tensor:
         of_rate, of_count = seeds(seed, 2)
         r = ops.broadcast_to(ops.exp(-self.log_dispersion), ops.shape(self.log_mean))
         rate = keras.random.gamma(ops.shape(r), r, dtype=r.dtype, seed=of_rate) / r * self.mean

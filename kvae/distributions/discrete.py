@@ -1,101 +1,127 @@
-"""Distributions over classes, and over images whose values are a few levels between 0 and 1, such as k / 255."""
+"""Distributions over classes, and over images with a few levels between 0 and 1, such as k / 255."""
 
 import dataclasses
 
 import keras
 from keras import ops
 
+from kvae.arguments import Seed, Tensor
 from kvae.distributions.base import Distribution, seeds, sum_event
 
 LOG_SCALE_LIMIT = 8.0
 
 
 def _choose(logits, seed):
-    """A class for each row of the last axis: logits (..., classes) to integers (...)."""
+    """Draw a class for each row of the last axis: logits (..., classes) to integers (...)."""
     rows = ops.reshape(logits, (-1, logits.shape[-1]))
     return ops.reshape(keras.random.categorical(rows, 1, seed=seed), ops.shape(logits)[:-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class OneHotCategorical(Distribution):
-    """One class at each position, with probabilities softmax(logits); x is one-hot along its last axis.
+    """One class at each position, with probabilities softmax(logits). x is one-hot along its last axis.
 
-    The mean has the probabilities in place of x's zeros and ones.
+    The mean has the probabilities in place of the zeros and ones of x.
 
     Args:
         logits: tensor (n, ..., classes).
+
+    Example:
+
+    >>> p = kvae.distributions.OneHotCategorical(ops.zeros((1, 4)))
+    >>> p.mean.numpy(), p.log_prob(ops.one_hot([2], 4)).numpy().round(4)  # log 1/4
+    (array([[0.25, 0.25, 0.25, 0.25]], dtype=float32), array([-1.3863], dtype=float32))
     """
 
-    logits: object
+    logits: Tensor
 
     @property
-    def mean(self):
+    def mean(self) -> Tensor:
         return ops.softmax(self.logits)
 
-    def log_prob(self, x):
-        """sum(x log softmax(logits))."""
+    def log_prob(self, x: Tensor) -> Tensor:
+        """sum(x log softmax(logits)) in nats: (n, ..., classes) to (n,)."""
         return sum_event(x * ops.log_softmax(self.logits))
 
-    def sample(self, seed):
+    def sample(self, seed: Seed) -> Tensor:
         return ops.one_hot(_choose(self.logits, seed), self.logits.shape[-1], dtype=self.logits.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class CategoricalLevels(Distribution):
-    """Independent x in {0, 1 / (levels - 1), ..., 1}, each level with a probability of its own, softmax(logits).
+    """Independent x in {0, 1 / (levels - 1), ..., 1} with a probability for each level, softmax(logits).
 
     Args:
-        logits: tensor (n, ..., levels), an axis more than x.
+        logits: tensor (n, ..., levels), with one axis more than x.
+
+    Example:
+
+    >>> p = kvae.distributions.CategoricalLevels(ops.zeros((1, 2, 3)))  # 2 pixels, levels 0, 1/2 and 1
+    >>> p.mean.numpy(), p.log_prob(ops.array([[0.0, 0.5]])).numpy().round(4)  # 2 log 1/3
+    (array([[0.5, 0.5]], dtype=float32), array([-2.1972], dtype=float32))
     """
 
-    logits: object
+    logits: Tensor
 
     @property
-    def mean(self):
+    def mean(self) -> Tensor:
         values = ops.linspace(0.0, 1.0, self.logits.shape[-1], dtype=self.logits.dtype)
         return ops.sum(ops.softmax(self.logits) * values, axis=-1)
 
-    def log_prob(self, x):
-        """The sum of log softmax(logits) at x's levels."""
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The sum of log softmax(logits) at the levels of x, in nats: (n, ...) to (n,)."""
         level = ops.cast(ops.round(x * (self.logits.shape[-1] - 1)), "int32")
         return -sum_event(ops.sparse_categorical_crossentropy(level, self.logits, from_logits=True))
 
-    def sample(self, seed):
+    def sample(self, seed: Seed) -> Tensor:
         level = ops.cast(_choose(self.logits, seed), self.logits.dtype)
         return level / (self.logits.shape[-1] - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class DiscretizedLogisticMixture(Distribution):
-    """Images of levels k / (levels - 1): logistic variables rounded to the nearest level, the ends taking the rest.
+    """Images with levels k / (levels - 1): mixtures of logistics, rounded to the nearest level.
 
-    A pixel draws one of K components and its channels are independent given that: channels depend on each other
-    through the component alone. Salimans et al. (2017), "PixelCNN++", section 2.1, without section 2.2's linear terms
-    between the channels; their probabilities exactly, without their approximation for narrow components.
+    The first and the last level take the tails. A pixel draws one of K components, and given the component its
+    channels are independent. PixelCNN++ adds linear terms between the channels (section 2.2); this class doesn't.
+    Probabilities of narrow components are exact here, approximate there.
 
     Args:
         logits: tensor (n, ..., K), of the components.
-        means: tensor (n, ..., channels, K), in x's units.
-        log_scales: tensor (n, ..., channels, K), in x's units, held within +-8: at the lower end a component in the
-            middle of a level gives it the probability 0.994 (of 256), above it no level stands out.
-        levels: int.
+        means: tensor (n, ..., channels, K), in the unit of x.
+        log_scales: tensor (n, ..., channels, K), in the unit of x, clipped to [-8, 8]. At -8 a component at the center
+            of one of 256 levels gives it the probability 0.994. At 8 the levels within are equally probable.
+        levels: int, the number of levels. Default 256.
+
+    Example:
+
+    >>> shape = (1, 2, 2, 3, 1)  # an image of 2x2 pixels, 3 channels, one component
+    >>> p = kvae.distributions.DiscretizedLogisticMixture(
+    ...     ops.zeros((1, 2, 2, 1)), means=ops.full(shape, 0.5), log_scales=ops.full(shape, -2.0)
+    ... )
+    >>> tuple(p.sample(seed=0).shape), p.log_prob(ops.full((1, 2, 2, 3), 128 / 255)).numpy().round(2)
+    ((1, 2, 2, 3), array([-59.13], dtype=float32))
+
+    Reference:
+        Salimans et al. (2017), "PixelCNN++: improving the PixelCNN with discretized logistic mixture likelihood and
+        other modifications", section 2.1.
     """
 
-    logits: object
-    means: object
-    log_scales: object
+    logits: Tensor
+    means: Tensor
+    log_scales: Tensor
     levels: int = 256
 
     def __post_init__(self):
         object.__setattr__(self, "log_scales", ops.clip(self.log_scales, -LOG_SCALE_LIMIT, LOG_SCALE_LIMIT))
 
     def _in_levels(self):
-        """The means, and one over the scales, with levels one apart."""
+        """The means and the inverse scales in the unit of one level."""
         return self.means * (self.levels - 1), ops.exp(-self.log_scales) / (self.levels - 1)
 
     @property
-    def mean(self):
-        """E[k] is the sum of p(k >= j) over j = 1, 2, ..., one j at a time to spare memory."""
+    def mean(self) -> Tensor:
+        """E[x] with E[k] = sum_j p(k >= j), one j at a time to save memory."""
         means, steepness = self._in_levels()
 
         def add(j, total):
@@ -104,11 +130,11 @@ class DiscretizedLogisticMixture(Distribution):
         by_component = ops.fori_loop(1, self.levels, add, ops.zeros_like(means)) / (self.levels - 1)
         return ops.sum(ops.expand_dims(ops.softmax(self.logits), -2) * by_component, axis=-1)
 
-    def log_prob(self, x):
-        """The sum over pixels of log sum_K softmax(logits) prod over channels (sigmoid(b) - sigmoid(a)).
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The sum over pixels of log sum_K softmax(logits) prod_channels (sigmoid(b) - sigmoid(a)), in nats.
 
-        a and b are a level's ends, standardised: -inf and inf at the first and the last level. The difference is
-        sigmoid(b) sigmoid(-a) (1 - exp(a - b)), which has no cancellation.
+        a and b are the standardized ends of a level, infinite for the tails. The difference is computed without
+        cancellation as sigmoid(b) sigmoid(-a) (1 - exp(a - b)).
         """
         means, steepness = self._in_levels()
         level = ops.expand_dims(ops.round(x * (self.levels - 1)), -1)
@@ -124,12 +150,12 @@ class DiscretizedLogisticMixture(Distribution):
         by_component = ops.log_softmax(self.logits) + ops.sum(log_prob, axis=-2)
         return sum_event(ops.logsumexp(by_component, axis=-1))
 
-    def sample(self, seed):
-        of_component, of_x = seeds(seed, 2)
-        component = ops.one_hot(_choose(self.logits, of_component), self.logits.shape[-1], dtype=self.means.dtype)
+    def sample(self, seed: Seed) -> Tensor:
+        component_seed, x_seed = seeds(seed, 2)
+        component = ops.one_hot(_choose(self.logits, component_seed), self.logits.shape[-1], dtype=self.means.dtype)
         component = ops.expand_dims(component, -2)
         mean = ops.sum(self.means * component, axis=-1)
         scale = ops.exp(ops.sum(self.log_scales * component, axis=-1))
-        u = keras.random.uniform(ops.shape(mean), 1e-7, 1.0, dtype=mean.dtype, seed=of_x)
+        u = keras.random.uniform(ops.shape(mean), 1e-7, 1.0, dtype=mean.dtype, seed=x_seed)
         x = mean + scale * (ops.log(u) - ops.log1p(-u))
         return ops.round(ops.clip(x, 0.0, 1.0) * (self.levels - 1)) / (self.levels - 1)

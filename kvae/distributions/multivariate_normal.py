@@ -1,37 +1,53 @@
-"""Normal distributions whose covariance is not diagonal, as values."""
+"""Normal distributions with a full covariance matrix."""
 
 import dataclasses
 import math
+from typing import Self
 
 from keras import ops
 
-from kvae.distributions.base import Reparameterized, sum_event
+from kvae.arguments import Tensor
+from kvae.distributions.base import Distribution, Reparameterized, sum_event
 from kvae.distributions.normal import LOG_VAR_LIMIT, Normal
 
 
 @dataclasses.dataclass(frozen=True)
 class MultivariateNormal(Reparameterized):
-    """N(mean, L L^T), L = D U: D diagonal, exp(log_var / 2) within exp(+-20), U lower triangular with a diagonal of 1.
+    """N(mean, L L^T) with L = D U: D diagonal with exp(log_var / 2), U lower triangular with 1 on its diagonal.
 
-    Each row of L has the scale of its own latent, so that small variances don't make solving with it inexact;
-    that, and so the density of a given z, is as exact as U is well-conditioned.
+    Each row of L has the scale of its own latent: solving with L stays exact for small variances. The density of a
+    given z is as exact as U is well-conditioned.
 
     Args:
         mean: tensor (n, d).
-        log_var: tensor (n, d), the logarithms of L's squared diagonal: the variance of z_i given those before it.
-        below: tensor (n, d, d), whose entries below the diagonal are U's; the others aren't read.
+        log_var: tensor (n, d), the logarithm of the variance of z_i given z_1 to z_i-1, clipped to [-40, 40].
+        below: tensor (n, d, d) with U's entries below the diagonal. Other entries are ignored.
+
+    Example:
+
+    >>> correlations = ops.array([[[1.0, 0.6], [0.6, 1.0]]])
+    >>> q = kvae.distributions.MultivariateNormal.with_correlations(ops.zeros((1, 2)), ops.zeros((1, 2)), correlations)
+    >>> q.cholesky.numpy().round(2)
+    array([[[1.  , 0.  ],
+            [0.75, 1.  ]]], dtype=float32)
     """
 
-    mean: object
-    log_var: object
-    below: object
+    mean: Tensor
+    log_var: Tensor
+    below: Tensor
 
     def __post_init__(self):
         object.__setattr__(self, "log_var", ops.clip(self.log_var, -LOG_VAR_LIMIT, LOG_VAR_LIMIT))
 
     @classmethod
-    def with_correlations(cls, mean, log_var, correlations):
-        """The N(mean, L L^T) whose correlation matrix is given, (n, d, d), with the log_var of L's diagonal."""
+    def with_correlations(cls, mean: Tensor, log_var: Tensor, correlations: Tensor) -> Self:
+        """Return the N(mean, L L^T) with a given correlation matrix.
+
+        Args:
+            mean: tensor (n, d).
+            log_var: tensor (n, d), as in the constructor.
+            correlations: tensor (n, d, d), positive definite with 1 on its diagonal.
+        """
         factor = _cholesky(correlations)
         return cls(mean, log_var, factor / ops.diagonal(factor, axis1=1, axis2=2)[:, :, None])
 
@@ -40,7 +56,7 @@ class MultivariateNormal(Reparameterized):
         return ops.tril(self.below, -1) + ops.eye(self.mean.shape[1], dtype=self.mean.dtype)
 
     @property
-    def cholesky(self):
+    def cholesky(self) -> Tensor:
         """L, (n, d, d)."""
         return ops.exp(0.5 * self.log_var)[:, :, None] * self._unit
 
@@ -48,26 +64,32 @@ class MultivariateNormal(Reparameterized):
         constant = self.mean.shape[1] * math.log(2 * math.pi)
         return -0.5 * (eps_squared + ops.sum(self.log_var, axis=1) + constant)
 
-    def log_prob(self, z):
-        """-1/2 (|L^-1 (z - mean)|^2 + log det L L^T + d log 2 pi)."""
-        standardised = (z - self.mean) * ops.exp(-0.5 * self.log_var)
-        eps = ops.solve_triangular(self._unit, ops.expand_dims(standardised, 2), lower=True)
+    def log_prob(self, z: Tensor) -> Tensor:
+        """-1/2 (|L^-1 (z - mean)|^2 + log det L L^T + d log 2 pi) in nats: (n, d) to (n,)."""
+        standardized = (z - self.mean) * ops.exp(-0.5 * self.log_var)
+        eps = ops.solve_triangular(self._unit, ops.expand_dims(standardized, 2), lower=True)
         return self._log_prob(sum_event(ops.square(eps)))
 
-    def pairwise_log_prob(self, z):
-        standardised = (ops.transpose(z)[None] - self.mean[:, :, None]) * ops.exp(-0.5 * self.log_var)[:, :, None]
-        eps = ops.solve_triangular(self._unit, standardised, lower=True)  # (n, d, m)
+    def pairwise_log_prob(self, z: Tensor) -> Tensor:
+        standardized = (ops.transpose(z)[None] - self.mean[:, :, None]) * ops.exp(-0.5 * self.log_var)[:, :, None]
+        eps = ops.solve_triangular(self._unit, standardized, lower=True)  # (n, d, m)
         return self._log_prob(ops.transpose(ops.sum(ops.square(eps), axis=1)))
 
-    def rsample_and_log_prob(self, eps):
-        """z = mean + L eps."""
+    def rsample_and_log_prob(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mean + L eps and its log-density in nats: (n, d) to (n, d) and (n,)."""
         z = self.mean + ops.squeeze(ops.matmul(self.cholesky, ops.expand_dims(eps, 2)), 2)
         return z, self._log_prob(sum_event(ops.square(eps)))
 
-    def kl_divergence(self, other):
-        """KL(self || other) for a `Normal` of diagonal covariance, a column a latent, none of them negative.
+    def kl_divergence(self, other: Distribution) -> Tensor | None:
+        """KL(self || other) in nats by the chain rule: one term >= 0 per latent.
 
-        A column is the term of z_i given those before it, by the chain rule, in expectation over those.
+        A latent's term is the expected KL of z_i given z_1 to z_i-1.
+
+        Args:
+            other: `Normal` of n rows or one row. For other distributions there is no closed form.
+
+        Returns:
+            tensor (n, d) to sum, or None.
         """
         if not isinstance(other, Normal):
             return None
@@ -78,10 +100,7 @@ class MultivariateNormal(Reparameterized):
 
 @ops.custom_gradient
 def _cholesky(matrices):
-    """The Cholesky factors of (n, d, d): a NaN stays one, in the gradient too, where Keras' own function stops the run.
-
-    Murray (2016), "Differentiation of the Cholesky decomposition".
-    """
+    """Cholesky factors of (n, d, d) by Murray (2016). NaN gives NaN, also in the gradient, and doesn't end the run."""
     finite = ops.isfinite(matrices)
     identity = ops.eye(matrices.shape[1], dtype=matrices.dtype)
     factor = ops.cholesky(ops.where(finite, matrices, identity))

@@ -1,11 +1,12 @@
-"""The normal distribution of diagonal covariance."""
+"""The normal distribution with diagonal covariance."""
 
 import dataclasses
 import math
 
 from keras import ops
 
-from kvae.distributions.base import Reparameterized, sum_event
+from kvae.arguments import Tensor
+from kvae.distributions.base import Distribution, Reparameterized, sum_event
 
 _LOG_2PI = math.log(2.0 * math.pi)
 LOG_VAR_LIMIT = 40.0
@@ -13,32 +14,45 @@ LOG_VAR_LIMIT = 40.0
 
 @dataclasses.dataclass(frozen=True)
 class Normal(Reparameterized):
-    """N(mean, diag(exp(log_var))), with log_var held within +-40 so that no density and no KL overflows float32.
+    """N(mean, diag(exp(log_var))).
+
+    log_var is clipped to [-40, 40], so that neither density nor KL overflows float32.
 
     Args:
         mean: tensor (n, ...).
-        log_var: tensor that broadcasts to the mean's shape; the logarithm of the variance, sigma squared.
+        log_var: tensor that broadcasts to the mean's shape: log sigma^2, the logarithm of the variance.
+
+    Example:
+
+    >>> q = kvae.distributions.Normal(mean=ops.array([[1.0, 0.0]]), log_var=ops.zeros((1, 2)))
+    >>> q.log_prob(ops.array([[1.0, 0.0]])).numpy().round(4)  # -log 2 pi
+    array([-1.8379], dtype=float32)
+    >>> p = kvae.distributions.Normal(ops.zeros((1, 2)), ops.zeros((1, 2)))
+    >>> q.kl_divergence(p).numpy()
+    array([[0.5, 0. ]], dtype=float32)
     """
 
-    mean: object
-    log_var: object
+    mean: Tensor
+    log_var: Tensor
 
     def __post_init__(self):
         object.__setattr__(self, "log_var", ops.clip(self.log_var, -LOG_VAR_LIMIT, LOG_VAR_LIMIT))
 
     @property
-    def stddev(self):
+    def stddev(self) -> Tensor:
+        """sigma = exp(log_var / 2), of log_var's shape."""
         return ops.exp(0.5 * self.log_var)
 
-    def log_prob(self, x):
-        """-1/2 sum((x - mean)^2 / sigma^2 + log sigma^2 + log 2 pi)."""
-        standardised = (x - self.mean) * ops.exp(-0.5 * self.log_var)
-        return -0.5 * sum_event(ops.square(standardised) + (self.log_var + _LOG_2PI))
+    def log_prob(self, x: Tensor) -> Tensor:
+        """-1/2 sum((x - mean)^2 / sigma^2 + log sigma^2 + log 2 pi) in nats: (n, ...) to (n,)."""
+        standardized = (x - self.mean) * ops.exp(-0.5 * self.log_var)
+        return -0.5 * sum_event(ops.square(standardized) + (self.log_var + _LOG_2PI))
 
-    def pairwise_log_prob(self, z):
-        """log N(z_m; mean_k, sigma_k^2), (m, d) to (m, n): the square multiplied out, which makes it a matrix product.
+    def pairwise_log_prob(self, z: Tensor) -> Tensor:
+        """log N(z_m; mean_k, sigma_k^2) in nats, (m, d) to (m, n), by one matrix product.
 
-        In float64: in float32 its terms, of up to 1e5, leave an error of hundredths of a nat where sigma is small.
+        The square is multiplied out. Its terms reach 1e5, and in float32 the error would be hundredths of a nat for
+        small sigma: the product is in float64.
         """
         z, mean, log_var = (ops.cast(values, "float64") for values in (z, self.mean, self.log_var))
         precision = ops.exp(-log_var)
@@ -47,23 +61,28 @@ class Normal(Reparameterized):
         distance = ops.maximum(distance + sum_event(ops.square(mean) * precision), 0.0)
         return ops.cast(-0.5 * (distance + sum_event(log_var + _LOG_2PI)), self.mean.dtype)
 
-    def reparameterize(self, eps):
-        """mean + sigma * eps, differentiable in both parameters (Kingma and Welling 2014, section 2.4)."""
+    def reparameterize(self, eps: Tensor) -> Tensor:
+        """z = mean + sigma * eps, (n, ...) (Kingma and Welling 2014, section 2.4)."""
         return self.mean + self.stddev * eps
 
-    def rsample_and_log_prob(self, eps):
-        """z = mean + sigma * eps, and -1/2 sum(eps^2 + log sigma^2 + log 2 pi)."""
+    def rsample_and_log_prob(self, eps: Tensor) -> tuple[Tensor, Tensor]:
+        """z = mean + sigma * eps, and -1/2 sum(eps^2 + log sigma^2 + log 2 pi) in nats."""
         log_prob = -0.5 * sum_event(ops.square(eps) + (self.log_var + _LOG_2PI))
         return self.reparameterize(eps), log_prob
 
-    def kl_divergence(self, other):
-        """KL(self || other) in nats, a column a dimension: their sum is the divergence (both are diagonal).
+    def kl_divergence(self, other: Distribution) -> Tensor | None:
+        """1/2 ((mean - mean')^2 / sigma'^2 + expm1(d) - d) in nats by dimension, with d = log sigma^2 - log sigma'^2.
 
-        1/2 ((mean - mean')^2 / sigma'^2 + expm1(d) - d) with d = log sigma^2 - log sigma'^2: the textbook's
-        exp(d) - 1 - d falls below zero in float32 near its minimum, this doesn't. None where the other isn't a Normal.
+        With expm1 the term stays above zero in float32 near d = 0, unlike exp(d) - 1 - d.
+
+        Args:
+            other: `Normal` of n rows or one row. For other distributions there is no closed form.
+
+        Returns:
+            tensor (n, ...) to sum, or None.
         """
         if not isinstance(other, Normal):
             return None
         difference = self.log_var - other.log_var
-        standardised = (self.mean - other.mean) * ops.exp(-0.5 * other.log_var)
-        return 0.5 * (ops.square(standardised) + ops.expm1(difference) - difference)
+        standardized = (self.mean - other.mean) * ops.exp(-0.5 * other.log_var)
+        return 0.5 * (ops.square(standardized) + ops.expm1(difference) - difference)

@@ -1,4 +1,4 @@
-"""Flows: invertible maps of the latents whose log-determinants are known, for posteriors and priors."""
+"""Flows: invertible maps of the latents with known log-determinants, for posteriors and priors."""
 
 from kvae.flows.affine import Coupling, InverseAutoregressive
 from kvae.flows.base import Flow, Transformed

@@ -1,4 +1,4 @@
-"""p(x|z): what the decoder's output says of an image. A likelihood reads that output and may have weights."""
+"""Likelihoods p(x|z): each makes a distribution of the decoder's output, and may have weights."""
 
 from kvae.likelihoods.base import Likelihood
 from kvae.likelihoods.bernoulli import BernoulliLikelihood, ContinuousBernoulliLikelihood
@@ -29,8 +29,21 @@ _ALIASES = {
 }
 
 
-def get(identifier):
-    """A likelihood from itself, or from a name such as "gaussian" for one with its defaults."""
+def get(identifier: str | Likelihood) -> Likelihood:
+    """Return a likelihood from its name, with default arguments, or the given likelihood itself.
+
+    Args:
+        identifier: `Likelihood`, or "bernoulli", "categorical", "continuous_bernoulli", "discretized_logistic",
+            "gaussian", "negative_binomial" or "poisson".
+
+    Raises:
+        TypeError: for anything else.
+
+    Example:
+
+    >>> kvae.likelihoods.get("bernoulli").parameters
+    ('logits',)
+    """
     if isinstance(identifier, str) and identifier in _ALIASES:
         return _ALIASES[identifier]()
     if isinstance(identifier, Likelihood):

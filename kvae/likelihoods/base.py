@@ -1,16 +1,19 @@
-"""What every likelihood is."""
+"""Base class of likelihoods."""
 
 import abc
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae.arguments import Shape, Tensor
 from kvae.distributions import Distribution
 
-# A learned logarithm is this many times its weight: an optimizer whose steps have the learning rate's size, such as
-# Adam, then crosses a factor e in a hundred steps at 1e-3, not in a thousand.
+# A learned logarithm is GAIN times its weight. Adam at a learning rate of 1e-3 then changes it by 1 in a hundred
+# steps, not in a thousand.
 GAIN = 10.0
 UNIT_INTERVAL = (
     "values in [0, 1]: divide by 255 (uint8 images are scaled by themselves), or use kvae.GaussianLikelihood"
@@ -18,62 +21,105 @@ UNIT_INTERVAL = (
 
 
 class Likelihood(keras.layers.Layer, abc.ABC):
-    """p(x|z) from a decoder's output: a tensor, or two where `parameters` has two names.
+    """Base class of likelihoods: layers that make p(x|z) of a decoder's outputs.
 
-    `discrete` says whether p(x|z) is a probability, rather than a density: only then do nats become bits per dimension.
+    A subclass defines `distribution`. If some values of x have no density, it also defines `supports` and `check_data`.
+
+    Attributes:
+        parameters: tuple of str, the names of the decoder's outputs. Default ("mean",).
+        discrete: bool, True if p(x|z) is a probability and False if it is a density. Only probabilities have bits per
+            dimension. Default False.
+        expected: str, the expected values of x in words, for messages. Default None: all real numbers.
+        takes_pixels: bool, True if all uint8 and bool images have a probability, scaled to [0, 1]. Default False.
+        event_shape: tuple of ints, an example's shape, once built.
+
+    Example:
+
+    >>> class UnitGaussian(kvae.Likelihood):
+    ...     def distribution(self, outputs):
+    ...         return kvae.distributions.Normal(outputs[0], ops.zeros_like(outputs[0]))
+    >>> p = UnitGaussian().distribution([ops.zeros((2, 3))])
+    >>> p.log_prob(ops.zeros((2, 3))).numpy().round(3)
+    array([-2.757, -2.757], dtype=float32)
     """
 
-    parameters = ("mean",)
-    discrete = False
-    expected = None  # of the values of x, in words; None where all real numbers have a density
-    takes_pixels = False  # whether uint8 images, k / 255, and bool ones have a probability whatever they hold
+    parameters: tuple[str, ...] = ("mean",)
+    discrete: bool = False
+    expected: str | None = None
+    takes_pixels: bool = False
 
-    def build(self, input_shape):
-        """input_shape: the images', (None, ...)."""
+    def build(self, input_shape: Shape) -> None:
+        """Create the weights. input_shape: (None, ...), the shape of x."""
         self.event_shape = tuple(input_shape[1:])
         super().build(input_shape)
 
     @abc.abstractmethod
-    def distribution(self, outputs) -> Distribution:
-        """p(x|z), given the list of the decoder's outputs, each (n, ...)."""
+    def distribution(self, outputs: Sequence[Tensor]) -> Distribution:
+        """Return p(x|z).
 
-    def decoder_shape(self, event_shape):
-        """The shape of each of the decoder's outputs for images of `event_shape`, both without the batch.
+        Args:
+            outputs: list of the decoder's outputs, tensors (n, ...), one per name in `parameters`.
+        """
 
-        Raises ValueError for events that this likelihood doesn't describe.
+    def decoder_shape(self, event_shape: Shape) -> Shape:
+        """Return the expected shape of each decoder output, without the batch.
+
+        Args:
+            event_shape: tuple of ints, an example's shape.
+
+        Raises:
+            ValueError: if the likelihood doesn't describe such examples.
         """
         return tuple(event_shape)
 
-    def check_outputs(self, shapes, event_shape):
-        """Raise ValueError unless the decoder's output shapes are what this likelihood reads."""
+    def check_outputs(self, shapes: Sequence[Shape], event_shape: Shape) -> None:
+        """Raise ValueError unless the decoder's outputs have the expected shapes.
+
+        Args:
+            shapes: list of the outputs' shapes, (None, ...) each.
+            event_shape: tuple of ints, an example's shape.
+        """
         expected, event_shape = self.decoder_shape(event_shape), tuple(event_shape)
-        found = [tuple(shape[1:]) for shape in shapes]
-        if found != [expected] * len(self.parameters):
+        output_shapes = [tuple(shape[1:]) for shape in shapes]
+        if output_shapes != [expected] * len(self.parameters):
             is_images = expected == event_shape
             images = f"the images' shape {expected}" if is_images else f"shape {expected} for images {event_shape}"
             raise ValueError(
-                f"The decoder gives {len(found)} output(s) of shape {_listing(found)}; {type(self).__name__} reads "
+                f"The decoder gives {len(output_shapes)} output(s) of shape "
+                f"{', '.join(map(str, output_shapes)) or 'none'}; {type(self).__name__} reads "
                 f"[{', '.join(self.parameters)}], each of {images}."
-                + (" A second output: outputs=2 in kvae.networks." if len(found) < len(self.parameters) else "")
+                + (" A second output: outputs=2 in kvae.networks." if len(output_shapes) < len(self.parameters) else "")
             )
 
-    def supports(self, x):
-        """Where x (n, ...), a tensor, scaled, has a probability: bool of its shape, or one that broadcasts to it."""
+    def supports(self, x: Tensor) -> Tensor:
+        """Return a mask of the values with a density, bool in a shape that broadcasts to that of x.
+
+        Args:
+            x: tensor (n, ...), scaled like the model's input.
+        """
         return ops.ones_like(x, dtype="bool")
 
-    def check_data(self, x):
-        """Raise ValueError for values (numpy, scaled) that have no density here; warn of those that fit badly."""
+    def check_data(self, x: np.ndarray) -> None:
+        """Raise ValueError if values have no density, and warn if they fit badly.
+
+        Args:
+            x: array (n, ...), scaled like the model's input.
+        """
         return None
 
     @property
-    def dimensions(self):
-        """How many values an example has."""
+    def dimensions(self) -> int:
+        """The number of values of an example."""
         return math.prod(self.event_shape)
 
-    def bits_per_dimension(self, log_prob):
-        """-log_prob / (dimensions log 2) for log-probabilities of examples in nats, of any shape.
+    def bits_per_dimension(self, log_prob: Any) -> Any:
+        """Return -log_prob / (dimensions log 2).
 
-        Raises ValueError for a likelihood that is a density, whose bits depend on the unit of x.
+        Args:
+            log_prob: number, array or tensor, log-probabilities of examples in nats.
+
+        Raises:
+            ValueError: if p(x|z) is a density: its bits depend on the unit of x.
         """
         if not self.discrete:
             raise ValueError(
@@ -83,18 +129,14 @@ class Likelihood(keras.layers.Layer, abc.ABC):
         return -log_prob / (self.dimensions * math.log(2))
 
 
-def in_unit_interval(x):
+def in_unit_interval(x: Tensor) -> Tensor:
     return ops.logical_and(x >= 0, x <= 1)
 
 
-def check_unit_interval(x, likelihood):
-    """Raise ValueError unless the values of x are in [0, 1], as the likelihood wants them."""
+def check_unit_interval(x: np.ndarray, likelihood: Likelihood) -> None:
+    """Raise ValueError unless all values of x are in [0, 1]."""
     low, high = float(np.min(x)), float(np.max(x))
     if low < 0 or high > 1:
         raise ValueError(
             f"The images' values reach from {low:g} to {high:g}; {type(likelihood).__name__} expects {UNIT_INTERVAL}."
         )
-
-
-def _listing(shapes):
-    return ", ".join(map(str, shapes)) if shapes else "none"

@@ -1,30 +1,47 @@
 """Likelihoods of values in {0, 1} and in [0, 1]."""
 
 import warnings
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from kvae.distributions import Bernoulli
-from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
+from kvae.arguments import Tensor
+from kvae.distributions import Bernoulli, ContinuousBernoulli
 from kvae.likelihoods.base import UNIT_INTERVAL, Likelihood, check_unit_interval, in_unit_interval
 
 
 @keras.saving.register_keras_serializable("kvae")
 class BernoulliLikelihood(Likelihood):
-    """Pixels in {0, 1} with probabilities sigmoid(logits), the logits being the decoder's output."""
+    """p(x|z) of pixels in {0, 1} with probabilities sigmoid(logits). The decoder's output is the logits.
+
+    `kvae.VAE(..., likelihood="bernoulli")` uses it. Grey pixels have no probability here, and draw a warning.
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> likelihood = kvae.BernoulliLikelihood()
+    >>> p = likelihood.distribution([ops.zeros((1, 2, 2, 1))])  # a decoder's logits
+    >>> p.log_prob(ops.ones((1, 2, 2, 1))).numpy().round(4)  # 4 log 1/2
+    array([-2.7726], dtype=float32)
+
+    Reference:
+        Kingma and Welling (2014), "Auto-encoding variational Bayes", appendix C.1.
+    """
 
     parameters = ("logits",)
     discrete = True
     expected, takes_pixels = UNIT_INTERVAL, True
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> Bernoulli:
         return Bernoulli(outputs[0])
 
-    def supports(self, x):
+    def supports(self, x: Tensor) -> Tensor:
         return in_unit_interval(x)
 
-    def check_data(self, x):
+    def check_data(self, x: np.ndarray) -> None:
         check_unit_interval(x, self)
         grey = float(np.mean((x > 0) & (x < 1)))
         if grey > 0.01:
@@ -38,21 +55,34 @@ class BernoulliLikelihood(Likelihood):
 
 @keras.saving.register_keras_serializable("kvae")
 class ContinuousBernoulliLikelihood(Likelihood):
-    """Pixels in [0, 1] with densities proportional to exp(x logits), the logits being the decoder's output.
+    """p(x|z) of pixels in [0, 1] with densities proportional to exp(x logits). The decoder's output is the logits.
 
-    Loaiza-Ganem and Cunningham (2019): a Bernoulli's formula for grey pixels, with the normaliser that it lacks there.
+    This is the Bernoulli's formula for grey pixels with the missing normalizer.
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> p = kvae.ContinuousBernoulliLikelihood().distribution([ops.zeros((1, 4))])
+    >>> p.log_prob(ops.full((1, 4), 0.3)).numpy()  # uniform at logits of 0
+    array([0.], dtype=float32)
+
+    Reference:
+        Loaiza-Ganem and Cunningham (2019), "The continuous Bernoulli: fixing a pervasive error in variational
+        autoencoders".
     """
 
     parameters = ("logits",)
     expected, takes_pixels = UNIT_INTERVAL, True
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> ContinuousBernoulli:
         return ContinuousBernoulli(outputs[0])
 
-    def supports(self, x):
+    def supports(self, x: Tensor) -> Tensor:
         return in_unit_interval(x)
 
-    def check_data(self, x):
+    def check_data(self, x: np.ndarray) -> None:
         check_unit_interval(x, self)
         if np.all((x == 0) | (x == 1)):
             warnings.warn(

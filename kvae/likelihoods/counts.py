@@ -1,19 +1,21 @@
 """Likelihoods of counts 0, 1, 2, ..."""
 
 import math
-import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kvae import arguments
+from kvae.arguments import Shape, Tensor
 from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.likelihoods.base import GAIN, Likelihood
 
 
 def _log_softplus(raw):
-    """log(log(1 + exp(raw))), which far below 0 is raw: the inner logarithm would come to nothing there."""
+    """log(log(1 + exp(raw))). Far below 0 this is raw, and the inner logarithm would underflow."""
     return ops.where(raw < -30.0, raw, ops.log(ops.softplus(ops.maximum(raw, -30.0))))
 
 
@@ -21,10 +23,10 @@ class _CountLikelihood(Likelihood):
     discrete = True
     expected = "counts 0, 1, 2, ... as int32 or float32: uint8 means images of 0 to 255, which are scaled by 1/255"
 
-    def supports(self, x):
+    def supports(self, x: Tensor) -> Tensor:
         return ops.logical_and(x == ops.round(x), x >= 0)
 
-    def check_data(self, x):
+    def check_data(self, x: np.ndarray) -> None:
         wrong = ~ops.convert_to_numpy(self.supports(x))
         if np.any(wrong):
             raise ValueError(f"The data hold the value {x[wrong][0]:g}; {type(self).__name__} expects {self.expected}.")
@@ -32,54 +34,77 @@ class _CountLikelihood(Likelihood):
 
 @keras.saving.register_keras_serializable("kvae")
 class PoissonLikelihood(_CountLikelihood):
-    """Counts with mean and variance softplus(raw_rate), the decoder's output.
+    """p(x|z) of counts with mean and variance softplus(raw_rate). The decoder's output is raw_rate.
 
-    softplus rather than exp: an untrained decoder's outputs of some tens would be rates beyond 10^10. The encoder reads
-    the counts as they are, and counts of hundreds overflow its variances: give it their logarithms,
-    `keras.Model(x, dense_encoder(shape, latent_dim)(keras.ops.log1p(x)))` with `x = keras.Input(shape)`.
+    With exp in place of softplus, an untrained decoder's output of 30 would be a rate above 10^13.
+
+    The encoder reads the counts themselves, and counts of hundreds overflow its variances. Give such an encoder the
+    logarithms of the counts, as in the example.
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> x = keras.Input((10,))
+    >>> encoder = keras.Model(x, kvae.networks.dense_encoder((10,), 2)(ops.log1p(x)))
+    >>> model = kvae.VAE(encoder, kvae.networks.dense_decoder((10,), 2), likelihood="poisson")
+    >>> p = kvae.PoissonLikelihood().distribution([ops.full((1, 1), 0.5413)])
+    >>> p.mean.numpy().round(3)  # softplus(0.5413)
+    array([[1.]], dtype=float32)
     """
 
     parameters = ("raw_rate",)
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> Poisson:
         return Poisson(_log_softplus(outputs[0]))
 
 
 @keras.saving.register_keras_serializable("kvae")
 class NegativeBinomialLikelihood(_CountLikelihood):
-    """Counts with mean softplus(raw_mean), the decoder's output, and variance mean + dispersion mean^2.
+    """p(x|z) of counts with mean softplus(raw_mean) and variance mean + dispersion mean^2.
 
-    The likelihood of counts of genes in Lopez et al. (2018), "Deep generative modeling for single-cell
-    transcriptomics", without the zero inflation; their inverse dispersion theta is 1 / dispersion. Of large counts the
-    encoder wants the logarithms, as `PoissonLikelihood` says.
+    The decoder's output is raw_mean. In the paper, on counts of genes, theta is 1 / dispersion, and there is zero
+    inflation; this likelihood has none. For large counts give the encoder logarithms, as for `PoissonLikelihood`.
 
     Args:
-        dispersion: "feature", one learned for each feature; "shared", one learned; "decoder", the decoder's second
-            output, its logarithm; or a positive number, fixed.
-        initial_dispersion: of a learned dispersion, before training.
+        dispersion: "feature" (default), one learned dispersion per feature; "shared", a single learned one; "decoder",
+            the decoder's second output as its logarithm; or a fixed number > 0.
+        initial_dispersion: number > 0, the start of a learned dispersion. Default 1.
+        **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        ValueError: for a dispersion that is none of these, or an initial one that isn't positive.
+        TypeError: if `initial_dispersion` is no number.
+        ValueError: if an argument has another value.
+
+    Example:
+
+    >>> likelihood = kvae.NegativeBinomialLikelihood(dispersion=0.5)
+    >>> p = likelihood.distribution([ops.full((1, 1), 0.5413)])
+    >>> p.mean.numpy().round(3), round(float(ops.exp(p.log_dispersion)), 3)
+    (array([[1.]], dtype=float32), 0.5)
+
+    Reference:
+        Lopez et al. (2018), "Deep generative modeling for single-cell transcriptomics", methods.
     """
 
     parameters = ("raw_mean",)
 
-    def __init__(self, dispersion="feature", initial_dispersion=1.0, **kwargs):
+    def __init__(self, dispersion: str | float = "feature", initial_dispersion: float = 1.0, **kwargs: Any):
         super().__init__(**kwargs)
-        fixed = isinstance(dispersion, numbers.Real) and not isinstance(dispersion, bool)
-        if not (_is_positive(dispersion) if fixed else dispersion in ("feature", "shared", "decoder")):
+        is_fixed = arguments.is_real(dispersion, above=0)
+        if not is_fixed and dispersion not in ("feature", "shared", "decoder"):
             raise ValueError(
                 f"dispersion is {dispersion!r}; expected 'feature', 'shared', 'decoder' or a positive number."
             )
-        arguments.real("initial_dispersion", initial_dispersion)
-        if not _is_positive(initial_dispersion):
+        if arguments.real("initial_dispersion", initial_dispersion) <= 0:
             raise ValueError(f"initial_dispersion is {initial_dispersion!r}; expected a positive number.")
-        self.dispersion = float(dispersion) if fixed else dispersion
+        self.dispersion = float(dispersion) if is_fixed else dispersion
         self.initial_dispersion = initial_dispersion
         if dispersion == "decoder":
             self.parameters = ("raw_mean", "log_dispersion")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if self.dispersion in ("feature", "shared"):
             self.raw_log_dispersion = self.add_weight(
                 name="raw_log_dispersion",
@@ -89,22 +114,22 @@ class NegativeBinomialLikelihood(_CountLikelihood):
         super().build(input_shape)
 
     @property
-    def log_dispersion(self):
-        """The logarithm of the dispersion where it doesn't depend on z: a scalar, or the features' shape."""
+    def log_dispersion(self) -> Tensor:
+        """The logarithm of the dispersion, a scalar or in the shape of the features.
+
+        Raises:
+            ValueError: if the dispersion is the decoder's and depends on z.
+        """
         if self.dispersion == "decoder":
             raise ValueError("The dispersion is the decoder's: ask model.decoder_distribution(z) for it.")
         if self.dispersion in ("feature", "shared"):
             return ops.convert_to_tensor(self.raw_log_dispersion) * GAIN
-        return ops.convert_to_tensor(math.log(self.dispersion), dtype=self.variable_dtype)
+        return ops.convert_to_tensor(math.log(float(self.dispersion)), dtype=self.variable_dtype)
 
-    def distribution(self, outputs):
+    def distribution(self, outputs: Sequence[Tensor]) -> NegativeBinomial:
         log_dispersion = outputs[1] if self.dispersion == "decoder" else self.log_dispersion
         return NegativeBinomial(_log_softplus(outputs[0]), log_dispersion)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = {"dispersion": self.dispersion, "initial_dispersion": self.initial_dispersion}
         return {**super().get_config(), **config}
-
-
-def _is_positive(value):
-    return math.isfinite(value) and value > 0
