@@ -1,7 +1,7 @@
-"""A folder of checkpoints, each one file that says of itself whether it is whole.
+"""A folder of checkpoints. Each checkpoint is one file with its own checksum.
 
-A file is a line of magic, the SHA-256 of all behind it, the length of a header, the header (JSON: what it is of, and
-the arrays' dtypes and shapes), and the arrays' bytes. It has its name only once it is on the disk.
+A file is a line of magic, the SHA-256 of everything behind it, the length of the header, the header (JSON: the
+content, and the dtypes and shapes of the arrays), and the bytes of the arrays.
 """
 
 import contextlib
@@ -9,120 +9,124 @@ import errno
 import hashlib
 import json
 import math
+import os
 import pathlib
 import shutil
 import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import ml_dtypes  # noqa: F401  (numpy knows bfloat16 by it)
+import ml_dtypes  # noqa: F401  (makes numpy know bfloat16)
 import numpy as np
 
 from kvae import files
 
 MAGIC = b"kvae checkpoint 1\n"
-KEPT = 2
-_DIGEST, _LENGTH = hashlib.sha256().digest_size, 8
+NUM_KEPT = 2
+_DIGEST_BYTES, _LENGTH_BYTES = hashlib.sha256().digest_size, 8
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class CheckpointFolder:
-    """The checkpoints in a directory, of which the last two are kept.
+    """The checkpoints in a directory. The last two intact ones are kept.
 
-    Its methods raise OSError where the directory can't be written or read.
+    The methods raise OSError if the directory can't be read or written.
     """
 
-    def __init__(self, directory):
+    def __init__(self, directory: str | os.PathLike[str]):
         self.directory = pathlib.Path(directory)
         self._damaged = set()
 
-    def files(self):
-        """The paths of the checkpoints, the last one first."""
+    def paths(self) -> list[pathlib.Path]:
+        """The checkpoints, the last one first."""
         return sorted(self.directory.glob("checkpoint-*.kvae"), key=_number, reverse=True)
 
-    def save(self, content, arrays):
-        """Write a checkpoint: content, of which JSON can be made, and a list of numpy arrays. Returns its path.
+    def save(self, content: Any, arrays: Sequence[np.ndarray]) -> pathlib.Path:
+        """Writes a checkpoint and returns its path. If this fails, the other checkpoints stay as they are.
 
-        Raises OSError where it can't be written, which leaves the checkpoints that there are and no other file.
+        Args:
+            content: anything JSON can hold.
+            arrays: numpy arrays.
         """
-        files = self.files()
-        path = self.directory / f"checkpoint-{_number(files[0]) + 1 if files else 0:06}.kvae"
-        parts = _encoded(content, arrays)
+        paths = self.paths()
+        path = self.directory / f"checkpoint-{_number(paths[0]) + 1 if paths else 0:06}.kvae"
+        parts = _encode(content, arrays)
         size = sum(map(len, parts))
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             with files.atomic_write(path) as file:
                 for part in parts:
                     file.write(part)
-            whole = [file for file in files if file not in self._damaged]
-            for old in set(files).difference(whole[: KEPT - 1]):
+            intact = [each for each in paths if each not in self._damaged]
+            for old in set(paths).difference(intact[: NUM_KEPT - 1]):
                 old.unlink(missing_ok=True)
         except OSError as error:
-            raise _told(error, path, size) from error
+            raise _explain(error, path, size) from error
         return path
 
-    def latest(self):
-        """(content, arrays, path) of the last checkpoint that is whole, or None where there is no checkpoint.
+    def latest(self) -> tuple[Any, list[np.ndarray], pathlib.Path] | None:
+        """(content, arrays, path) of the last intact checkpoint, or None if there are no checkpoints.
 
-        Warns of those that aren't; raises OSError where none of them is.
+        Warns of each damaged one. Raises OSError if all are damaged.
         """
-        files = self.files()
-        for path in files:
+        paths = self.paths()
+        for path in paths:
             try:
                 return *read_checkpoint(path), path
             except OSError as error:
                 self._damaged.add(path)
                 warnings.warn(f"{error}; the checkpoint before it is taken, if there is one", stacklevel=2)
-        if files:
+        if paths:
             raise OSError(
-                f"{self.directory} holds {len(files)} checkpoints, none of which is whole: restore one of them, or "
+                f"{self.directory} holds {len(paths)} checkpoints, none of which is whole: restore one of them, or "
                 "delete the folder to train from the start"
             )
         return None
 
     @contextlib.contextmanager
-    def lock(self):
-        """The only process that writes into the directory. What killed ones left half written is deleted."""
-        stack = contextlib.ExitStack()
+    def lock(self) -> Iterator[None]:
+        """Locks the directory for one process, and deletes what a killed process left half written."""
         message = (
             f"another process keeps its checkpoints in {self.directory}: wait for its end, or give another directory"
         )
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(files.lock(self.directory, message))
-        except FileExistsError:
-            raise
-        except OSError as error:
-            raise _told(error, self.directory) from error
-        with stack:
+        with contextlib.ExitStack() as stack:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(files.lock(self.directory, message))
+            except OSError as error:
+                raise error if str(error) == message else _explain(error, self.directory) from error
             for leftover in self.directory.glob(f"checkpoint-*{files.PARTIAL}"):
                 leftover.unlink()
             yield
 
 
-def read_checkpoint(path):
-    """(content, arrays) of a checkpoint. Raises OSError where the file isn't as it was written."""
+def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Any, list[np.ndarray]]:
+    """(content, arrays) of a checkpoint. Raises OSError if the file is damaged, cut or altered."""
     file = pathlib.Path(path).read_bytes()
-    start = len(MAGIC) + _DIGEST
-    if not file.startswith(MAGIC) or len(file) < start + _LENGTH:
+    start = len(MAGIC) + _DIGEST_BYTES
+    if not file.startswith(MAGIC) or len(file) < start + _LENGTH_BYTES:
         found = f"{len(file)} bytes that don't begin as one does" if file else "nothing in it"
         raise OSError(f"{path} is damaged: expected a checkpoint, found {found}")
     body = memoryview(file)[start:]
     if hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
         raise OSError(f"{path} is cut or altered: its {len(file)} bytes haven't the SHA-256 that it begins with")
-    length = int.from_bytes(body[:_LENGTH], "little")
-    header = json.loads(bytes(body[_LENGTH : _LENGTH + length]))
-    arrays, place = [], _LENGTH + length
+    length = int.from_bytes(body[:_LENGTH_BYTES], "little")
+    header = json.loads(bytes(body[_LENGTH_BYTES : _LENGTH_BYTES + length]))
+    arrays, offset = [], _LENGTH_BYTES + length
     for name, shape in header["arrays"]:
         count, dtype = math.prod(shape), np.dtype(name)
-        arrays.append(np.frombuffer(body, dtype, count, place).reshape(shape))
-        place += count * dtype.itemsize
+        arrays.append(np.frombuffer(body, dtype, count, offset).reshape(shape))
+        offset += count * dtype.itemsize
     return header["content"], arrays
 
 
-def _encoded(content, arrays):
+def _encode(content, arrays):
+    """The file as a list of bytes and byte arrays."""
     arrays = [np.asarray(array, order="C") for array in arrays]
-    described = [(array.dtype.name, array.shape) for array in arrays]
-    header = json.dumps({"content": content, "arrays": described}).encode()
-    parts = [len(header).to_bytes(_LENGTH, "little"), header, *(array.reshape(-1).view(np.uint8) for array in arrays)]
+    header = {"content": content, "arrays": [(array.dtype.name, array.shape) for array in arrays]}
+    header = json.dumps(header).encode()
+    length = len(header).to_bytes(_LENGTH_BYTES, "little")
+    parts = [length, header, *(array.reshape(-1).view(np.uint8) for array in arrays)]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -134,13 +138,15 @@ def _number(path):
     return int(digits) if digits.isdigit() else -1
 
 
-def _told(error, path, size=None):
-    """The error in one sentence, of the same number."""
+def _explain(error, path, size=None):
+    """An OSError with the same number whose message says what to do."""
     directory = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
     if error.errno in _FULL and size is not None:
         free = shutil.disk_usage(directory).free
         limit = "a limit on the size of files" if error.errno == errno.EFBIG else f"{free:,} bytes free"
-        said = f"a checkpoint needs {size:,} bytes and {directory} has {limit}: the ones before it are whole; make room"
+        message = (
+            f"a checkpoint needs {size:,} bytes and {directory} has {limit}: the ones before it are whole; make room"
+        )
     else:
-        said = f"checkpoints can't be written to {path}: {error.strerror}; give a directory that can be written"
-    return OSError(error.errno, said)
+        message = f"checkpoints can't be written to {path}: {error.strerror}; give a directory that can be written"
+    return OSError(error.errno, message)

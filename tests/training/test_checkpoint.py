@@ -120,12 +120,12 @@ def test_what_is_saved_is_read_and_the_last_two_are_kept(tmp_path):
     assert content == {"number": 3}
     np.testing.assert_array_equal(arrays[0], np.arange(40, dtype="float32") + 3)
     assert arrays[1].shape == () and arrays[1] == 3
-    assert [file.name for file in folder.files()] == ["checkpoint-000003.kvae", "checkpoint-000002.kvae"]
-    assert path == folder.files()[0]
+    assert [file.name for file in folder.paths()] == ["checkpoint-000003.kvae", "checkpoint-000002.kvae"]
+    assert path == folder.paths()[0]
 
 
 def test_no_flipped_bit_is_silent(tmp_path):
-    path = folder_of_two(tmp_path).files()[0]
+    path = folder_of_two(tmp_path).paths()[0]
     whole, chance = path.read_bytes(), random.Random(0)
     for _ in range(400):
         damaged, place = bytearray(whole), chance.randrange(len(whole))
@@ -138,7 +138,7 @@ def test_no_flipped_bit_is_silent(tmp_path):
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b[:20], lambda b: b + b"x"])
 def test_behind_a_damaged_checkpoint_the_one_before_it_is_taken(tmp_path, damage):
     folder = folder_of_two(tmp_path)
-    last, before = folder.files()
+    last, before = folder.paths()
     last.write_bytes(damage(last.read_bytes()))
     with pytest.warns(UserWarning, match="000003.kvae is"):
         assert folder.latest()[0] == {"number": 2}
@@ -150,11 +150,11 @@ def test_behind_a_damaged_checkpoint_the_one_before_it_is_taken(tmp_path, damage
 def test_behind_a_damaged_checkpoint_two_whole_ones_are_kept(tmp_path):
     folder = folder_of_two(tmp_path)
     for number in 4, 5:
-        folder.files()[0].write_bytes(b"")
+        folder.paths()[0].write_bytes(b"")
         with pytest.warns(UserWarning, match="is damaged"):
             folder.latest()
         folder.save({"number": number}, [])
-    assert [checkpoint_files.read_checkpoint(path)[0]["number"] for path in folder.files()] == [5, 2]
+    assert [checkpoint_files.read_checkpoint(path)[0]["number"] for path in folder.paths()] == [5, 2]
 
 
 def test_one_process_writes(tmp_path):
