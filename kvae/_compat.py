@@ -1,4 +1,4 @@
-"""Private names of Keras, TensorFlow and tensorflow-datasets: all that kvae uses of them stands here."""
+"""The private names of Keras, TensorFlow and tensorflow-datasets in kvae. No other file uses any."""
 
 import contextlib
 
@@ -10,7 +10,7 @@ from tensorflow_datasets.core.download import downloader
 
 
 class WrappedDataset(tf.data.Dataset):
-    """A dataset that tf.data takes for another one, `dataset`, unless it is iterated."""
+    """A stand-in for `dataset`: tf.data's transformations read `dataset`, an iteration may read another one."""
 
     def __init__(self, dataset: tf.data.Dataset):
         self._dataset = dataset
@@ -25,7 +25,7 @@ class WrappedDataset(tf.data.Dataset):
 
 
 def sources(dataset: tf.data.Dataset) -> list[tf.data.Dataset]:
-    """The dataset and all that it was made from."""
+    """The dataset and all its inputs."""
     return [dataset, *(source for made_from in dataset._inputs() for source in sources(made_from))]
 
 
@@ -35,14 +35,14 @@ def shuffles(dataset: tf.data.Dataset) -> bool:
 
 
 def shuffles_unseeded(dataset: tf.data.Dataset) -> bool:
-    """Whether the dataset is the result of a `shuffle` that has neither its own seed nor the global one."""
+    """Whether the dataset is the result of a `shuffle` with neither its own seed nor the global one."""
     seeds = getattr(dataset, "_seed", None), getattr(dataset, "_seed2", None)
     return shuffles(dataset) and not any(seed is None or int(seed) for seed in seeds)
 
 
 @contextlib.contextmanager
 def download_retries(number: int | None):
-    """Within it tensorflow-datasets tries a download again so many times; None for its own number."""
+    """Within it tensorflow-datasets tries a download again so many times; None for the usual number."""
     before = downloader.MAX_RETRIES
     downloader.MAX_RETRIES = before if number is None else number
     try:
@@ -52,7 +52,7 @@ def download_retries(number: int | None):
 
 
 def chosen_features(features: tfds.features.FeatureConnector, names) -> tfds.features.FeaturesDict:
-    """The features of these names alone, of which only these are decoded."""
+    """The features of these names alone. No other feature is decoded."""
     return tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(features)
 
 

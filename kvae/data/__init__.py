@@ -3,11 +3,12 @@
 import importlib
 import warnings
 
-from kvae.data.files import from_folder, from_hdf5, from_npy, from_parquet
+from kvae.data.files import from_folder, from_hdf5, from_npy
+from kvae.data.loading import load
 from kvae.data.packed import pack, verify
+from kvae.data.parquet import from_parquet
 from kvae.data.sprites import Sprites, SpritesConfig
 from kvae.data.stream import Stream, binarize
-from kvae.data.tfds_sets import load
 from kvae.data.validation import image_shape
 
 __all__ = [

@@ -1,38 +1,93 @@
-"""Arrays in memory, and plain datasets, as Streams."""
+"""Arrays, and plain datasets, as batches: `batches` for one pass, `from_arrays` for a Stream with epochs."""
 
 import random
 import warnings
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kvae import _compat, replicas
-from kvae.data import elements, validation
+from kvae.data import array_checks, elements
 from kvae.data.stream import Stream, next_epoch
 
-BATCH_SIZE = 32  # Keras', of arrays
-_AT_ONCE = 2**20  # bytes: each call of Python costs what the copying of some batches does
+BATCH_SIZE = 32  # of arrays in `fit`, `evaluate` and `predict`, as in Keras
+_AT_ONCE = 2**20  # bytes: a call of Python costs as much as copying some batches
 
 
-def from_arrays(arrays, batch_size, shuffle=True, seed=0):
-    """A Stream of batches of the arrays' rows, tuples where there are several arrays.
+def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset:
+    """The data as batches for one pass in order.
 
-    arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of such, with the examples along axis 0;
-    they aren't copied, and what is read at once is a batch, or as many as make a megabyte. shuffle: whether an epoch's
-    order is drawn, of (seed, epoch); it is held, 8 bytes a row, and takes some times that while it is drawn. Raises
-    ValueError for a batch size below 1 and for arrays of unequal lengths.
+    Args:
+        data: a dataset, which is returned as it is; a `Stream`, of which it is the next epoch; or an array, a tuple or
+            a dict of arrays with the examples along axis 0. An array is numpy's, a memory map, or another object with
+            a shape and slices. Large arrays are read slice by slice and never copied as a whole.
+        batch_size: int, examples in a batch of arrays. The last batch may be smaller. Default 256.
+
+    Raises:
+        TypeError: for other objects.
+        ValueError: for arrays of unequal lengths.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kvae.data import arrays
+    >>> [len(x) for x in arrays.batches(np.zeros((5, 2)), batch_size=2)]
+    [2, 2, 1]
     """
-    validation.validate_batch_size(batch_size)
-    length = validation.validate_arrays(arrays)
+    if isinstance(data, tf.data.Dataset):
+        return next_epoch(data)
+    array_checks.validate_batch_size(batch_size)
+    data = tuple(data) if isinstance(data, list) else data
+    length = array_checks.validate_arrays(data)
+    block = array_checks.BLOCK_BYTES
+    if sum(getattr(array, "nbytes", block + 1) for array in tf.nest.flatten(data)) <= block:
+        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
+
+    def slices():
+        for start in range(0, length, batch_size):
+            rows = slice(start, start + batch_size)
+            yield tf.nest.map_structure(lambda array, rows=rows: np.asarray(array[rows]), data)
+
+    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
+    stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
+    return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))
+
+
+def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int = 0) -> Stream:
+    """A Stream of batches of the arrays' rows, tuples if there are several arrays.
+
+    Args:
+        arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of these, with the examples along
+            axis 0. They aren't copied. One read takes a batch, or as many batches as make a megabyte.
+        batch_size: int.
+        shuffle: whether the rows are shuffled in each epoch. The order takes 8 bytes a row.
+        seed: int, decides on the order with the epoch.
+
+    Raises:
+        ValueError: for a batch size below 1 and for arrays of unequal lengths.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kvae.data.arrays import from_arrays
+    >>> stream = from_arrays((np.arange(5), np.arange(5) ** 2), batch_size=2, shuffle=False)
+    >>> [y.tolist() for _, y in stream.epoch(0).as_numpy_iterator()]
+    [[0, 1], [4, 9], [16]]
+    """
+    array_checks.validate_batch_size(batch_size)
+    length = array_checks.validate_arrays(arrays)
     flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
-    steps = -(-length // batch_size)
+    num_batches = -(-length // batch_size)
     together = max(1, _AT_ONCE // max(1, batch_size * sum(array[:1].nbytes for array in flat)))
 
     def read(rows):
-        parts = tf.numpy_function(lambda rows: [array[rows] for array in flat], [rows], [array.dtype for array in flat])
-        parts = [tf.ensure_shape(part, (None, *array.shape[1:])) for part, array in zip(parts, flat, strict=True)]
-        packed = tf.nest.pack_sequence_as(arrays, parts)
-        return packed if len(packed) > 1 else packed[0]
+        columns = tf.numpy_function(
+            lambda rows: [array[rows] for array in flat], [rows], [array.dtype for array in flat]
+        )
+        columns = [tf.ensure_shape(c, (None, *array.shape[1:])) for c, array in zip(columns, flat, strict=True)]
+        element = tf.nest.pack_sequence_as(arrays, columns)
+        return element if len(element) > 1 else element[0]
 
     def batches(epoch, skip, shard_index, num_shards):
         group = together if num_shards == 1 else 1
@@ -44,17 +99,25 @@ def from_arrays(arrays, batch_size, shuffle=True, seed=0):
             start, stop = start + first, start + (group - 1) * batch_size + last
             return read(rows[start:stop] if shuffle else tf.range(*tf.unstack(tf.minimum([start, stop], length))))
 
-        groups = tf.data.Dataset.range(-(-(steps - skip) // group)).map(group_of_batches)
+        groups = tf.data.Dataset.range(-(-(num_batches - skip) // group)).map(group_of_batches)
         return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(batches), steps, seed)
+    return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
 
 
-def is_streamable(arrays, strategy, kwargs=None):
-    """Whether arrays are read as a Stream, and not by Keras, whose pipeline may sleep at the end of an epoch.
+# What `fit`, `evaluate` and `predict` were given ----------------------------------------------------------------------
 
-    They are where all of a structure are numpy's or tensors. kwargs: of `fit`, two of which are for Keras. Raises
-    ValueError for what Keras would read over several workers, each of them in its own order.
+
+def is_streamable(arrays: Any, strategy: tf.distribute.Strategy, kwargs: dict | None = None) -> bool:
+    """Whether arrays are read as a Stream. Otherwise Keras reads them; its pipeline may sleep at an epoch's end.
+
+    Args:
+        arrays: a structure of arrays. All must be numpy arrays or tensors.
+        strategy: the strategy of the model.
+        kwargs: the arguments of `fit`. Keras alone handles validation_split and class_weight.
+
+    Raises:
+        ValueError: if Keras would read the arrays on several workers, each in its own order.
     """
     flat = tf.nest.flatten(arrays)
     if any(isinstance(array, tf.data.Dataset) for array in flat):
@@ -69,10 +132,13 @@ def is_streamable(arrays, strategy, kwargs=None):
     return not for_keras
 
 
-def for_one_pass(parts, strategy, kwargs):
-    """(x, y, sample_weight), which may be None, as Keras should read them once, in their order.
+def for_one_pass(parts: tuple, strategy: tf.distribute.Strategy, kwargs: dict) -> tuple:
+    """(x, y, sample_weight) as `evaluate` and `predict` hand them to Keras: arrays as a Stream in their own order.
 
-    kwargs: of `evaluate` or `predict`, whose batch_size arrays take with them where they become a Stream.
+    Args:
+        parts: (x, y, sample_weight), with None for missing parts.
+        strategy: the strategy of the model.
+        kwargs: the other arguments. A Stream takes batch_size out of them.
     """
     given = tuple(part for part in parts if part is not None)
     if not is_streamable(given, strategy):
@@ -80,19 +146,16 @@ def for_one_pass(parts, strategy, kwargs):
     return from_arrays(given, kwargs.pop("batch_size", None) or BATCH_SIZE, shuffle=False), None, None
 
 
-def validate_class_weight(data, class_weight, checkpoint):
-    """Raise ValueError for class_weight with a Stream or a Checkpoint, whose epochs Keras would lose."""
-    if class_weight and (checkpoint is not None or isinstance(data, Stream)):
-        raise ValueError(
-            "class_weight can't go with a Stream or a Checkpoint: give sample_weight, or map a stream's (x, y) to "
-            "(x, y, weights)"
-        )
+def for_training(arrays: tuple, kwargs: dict, repeats: bool) -> Stream:
+    """The arrays of `fit`, (x,), (x, y) or (x, y, sample_weight), as a Stream.
 
+    Args:
+        arrays: a tuple of arrays.
+        kwargs: the other arguments of `fit`. batch_size and shuffle leave them.
+        repeats: whether every process draws the same order. Otherwise Python's random numbers decide.
 
-def for_training(arrays, kwargs, repeats):
-    """A tuple of x and what there is of (y, sample_weight) as a Stream; what `fit` was told of it leaves its kwargs.
-
-    repeats: whether its order is the same in each process, else Python's random numbers draw one.
+    Raises:
+        ValueError: for validation_split.
     """
     if kwargs.pop("validation_split", 0):
         raise ValueError("validation_split can't go with a Checkpoint: give the two parts as x and validation_data")
@@ -101,47 +164,63 @@ def for_training(arrays, kwargs, repeats):
     return from_arrays(arrays, batch_size, kwargs.pop("shuffle", True), 0 if repeats else random.randrange(2**31))
 
 
-def num_batches(data):
-    """The batches of a dataset; None of arrays, of an endless dataset, and of one that doesn't know it."""
+def validate_class_weight(data: Any, class_weight: dict | None, checkpoint: Any) -> None:
+    """Raise ValueError for class_weight with a Stream or a Checkpoint, since Keras would lose their epochs."""
+    if class_weight and (checkpoint is not None or isinstance(data, Stream)):
+        raise ValueError(
+            "class_weight can't go with a Stream or a Checkpoint: give sample_weight, or map a stream's (x, y) to "
+            "(x, y, weights)"
+        )
+
+
+def num_batches(data: Any) -> int | None:
+    """The batches of a dataset. None for arrays and for datasets of unknown or infinite length."""
     if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
         return int(data.cardinality())
     return None
 
 
-def resumable(data, steps, taken):
-    """A dataset as epochs of so many steps read it behind the batches that were `taken`: Streams, and plain ones so.
+def resumable(dataset: tf.data.Dataset, steps: int, taken: int) -> tf.data.Dataset:
+    """The dataset as a run reads it that goes on behind `taken` batches, with `steps` batches in an epoch.
 
-    A plain dataset of `steps` batches becomes a Stream that is passed over in each epoch; the batches of any other
-    follow on each other without end. Raises ValueError for one of unknown length, and warns of one that shuffles.
+    A Stream is returned as it is. A plain dataset of `steps` batches becomes a Stream with the same pass as every
+    epoch. Of any other one the batches follow each other without end.
+
+    Raises:
+        ValueError: for a dataset of unknown length.
+
+    Warns:
+        UserWarning: for a dataset that tf.data shuffles.
     """
-    if isinstance(data, Stream):
-        return data
-    count = int(data.cardinality())
+    if isinstance(dataset, Stream):
+        return dataset
+    count = int(dataset.cardinality())
     if count == tf.data.UNKNOWN_CARDINALITY:
         raise ValueError(
             "x is a stream of unknown length, in which a run can't find its place: add "
             ".apply(tf.data.experimental.assert_cardinality(batches)) to it"
         )
-    if any(isinstance(source, Stream) for source in _compat.sources(data)):
+    sources = _compat.sources(dataset)
+    if any(isinstance(source, Stream) for source in sources):
         warnings.warn(
             "x was made from a Stream by tf.data, which draws the Stream's epochs: a run that is stopped will go on, "
             "but not bit by bit if the Stream is shuffled. Give stream.apply(lambda batches: ...) for that.",
             stacklevel=3,
         )
-    elif any(map(_compat.shuffles, _compat.sources(data))):
+    elif any(map(_compat.shuffles, sources)):
         warnings.warn(
             "x is shuffled by tf.data, whose order a process that goes on doesn't repeat: a run that is stopped will "
             "go on, but not bit by bit. Shuffle with kvae.data (load, from_npy, ...) for that, or give arrays.",
             stacklevel=3,
         )
     if count == steps:
-        return _passes(data, steps)
-    endless = data if count == tf.data.INFINITE_CARDINALITY else data.repeat()
+        return _passes(dataset, steps)
+    endless = dataset if count == tf.data.INFINITE_CARDINALITY else dataset.repeat()
     return endless.skip(taken)
 
 
 def _passes(dataset, length):
-    """A Stream each of whose epochs is another pass over a plain dataset of so many batches, in the order it has."""
+    """A Stream with one pass over a plain dataset of `length` batches as every epoch."""
 
     def batches(epoch, skip, shard_index, num_shards):
         def shard(*batch):
@@ -151,32 +230,3 @@ def _passes(dataset, length):
         return dataset.skip(skip) if num_shards == 1 else dataset.skip(skip).map(shard)
 
     return Stream(tf.autograph.experimental.do_not_convert(batches), length)
-
-
-def batches(data, batch_size=elements.BATCH_SIZE):
-    """A `tf.data.Dataset` of batches.
-
-    data: a dataset, returned as it is (of a Stream, the next epoch), or an array, a tuple or a dict of arrays with
-    the examples along axis 0 (numpy, a memory map, or anything else that has a shape and can be sliced), read slice
-    by slice and, unless they are small, never copied as a whole. The last batch may be smaller. Raises TypeError for
-    anything else, ValueError for arrays of unequal lengths.
-    """
-    if isinstance(data, tf.data.Dataset):
-        return next_epoch(data)
-    validation.validate_batch_size(batch_size)
-    data = tuple(data) if isinstance(data, list) else data
-    length = validation.validate_arrays(data)
-    if (
-        sum(getattr(array, "nbytes", validation.BLOCK_BYTES + 1) for array in tf.nest.flatten(data))
-        <= validation.BLOCK_BYTES
-    ):
-        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
-
-    def slices():
-        for start in range(0, length, batch_size):
-            part = slice(start, start + batch_size)
-            yield tf.nest.map_structure(lambda array, part=part: np.asarray(array[part]), data)
-
-    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
-    stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
-    return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))

@@ -1,36 +1,60 @@
-"""Streams from what users have: a folder of images, and rows of .npy, HDF5 and Parquet files."""
+"""Streams from users' files: a folder of images, and rows of .npy and HDF5 files. For Parquet see `parquet`."""
 
 import importlib
 import os
 import pathlib
+from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import validation
+from kvae.data.array_checks import validate_batch_size, validate_shuffle
 from kvae.data.decoding import Decoder
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BLOCK_BYTES = 2**20
-BLOCKS = 16  # that make up a shuffling pool, so that neighbours in the file don't stay neighbours
+BLOCKS = 16  # of a shuffle buffer, so that neighbors in the file don't stay neighbors
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 
 
-def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False, shuffle=0, seed=0):
-    """A Stream of the images in a folder and the folders in it, batches (n, height, width, channels) of uint8.
+def from_folder(
+    path: str | os.PathLike,
+    batch_size: int = 128,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    labels: bool = False,
+    shuffle: int = 0,
+    seed: int | None = 0,
+) -> Stream:
+    """A Stream of the images in a folder and its subfolders, batches (n, height, width, channels) of uint8.
 
-    size: (height, width) to which all are resized; None where they have one size. channels: 1, 3 or 4, to which all
-        are converted; None where they have as many.
-    labels: True for (x, y), where y (int64) numbers the folders directly in `path` by their names' order.
-    shuffle: images in the shuffling pool; as it holds names alone, any number means all of them, in another order in
-        each epoch. 0 keeps that of their paths.
-    seed: of that order; None draws one.
+    Args:
+        path: the folder. Files with other suffixes than .bmp, .gif, .jpeg, .jpg and .png are ignored.
+        batch_size: int. Default 128.
+        size: (height, width) for resizing all images; None if they have one size.
+        channels: 1, 3 or 4, for converting all images; None if they have the same number.
+        labels: whether the batches are (x, y). y (int64) numbers the folders directly in `path`, sorted by name.
+        shuffle: 0 keeps the order of the paths. Every other number shuffles all images in each epoch, as only their
+            names are in memory.
+        seed: int, decides on the order with the epoch; None draws one.
 
-    Raises OSError where there is no such folder, ValueError where it holds no image and, within `clear_errors`,
-    OSError once a file is read that can't be decoded and ValueError for an image whose shape is not the first one's.
+    Raises:
+        OSError: without such a folder; within `clear_errors`, for a file without a readable image.
+        ValueError: for a folder without images; within `clear_errors`, for an image of another shape than the first.
+
+    Example:
+
+    >>> import pathlib, tempfile, keras, numpy as np, kvae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for i in range(3):
+    ...         keras.utils.save_img(pathlib.Path(folder) / f"{i}.png", np.zeros((8, 6, 3)))
+    ...     [x.shape for x in kvae.data.from_folder(folder, batch_size=2).as_numpy_iterator()]
+    [(2, 8, 6, 3), (1, 8, 6, 3)]
     """
-    validation.validate_batch_size(batch_size)
-    validation.validate_shuffle(shuffle)
+    validate_batch_size(batch_size)
+    validate_shuffle(shuffle)
     path = pathlib.Path(path)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder")
@@ -42,34 +66,53 @@ def from_folder(path, batch_size=128, *, size=None, channels=None, labels=False,
     names = np.array([str(file) for file in files])
     folders = [file.relative_to(path).parts[0] for file in files]
     numbers = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+    columns = (names, numbers) if labels else (names,)
     decode = Decoder(tf.constant(names[0]), tf.io.read_file, os.fsdecode, size, channels)
+    seed, num_batches = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
 
     def batches(epoch, skip, shard_index, num_shards):
         shard_size(batch_size, num_shards)
         rows = tf.range(len(names), dtype=tf.int64)
         rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
-        columns = (names, numbers) if labels else (names,)
 
         def batch(number):
             chosen = rows[number * batch_size : (number + 1) * batch_size][shard_index::num_shards]
             return tuple(tf.gather(column, chosen) for column in columns)
 
-        # Batches are numbered, as what a dataset begins with is what tf.data service deals out to its workers.
-        return decode(tf.data.Dataset.range(skip, steps).map(batch)).prefetch(2)
+        # The dataset begins with the batches' numbers, since tf.data service deals these out to its workers.
+        return decode(tf.data.Dataset.range(skip, num_batches).map(batch)).prefetch(2)
 
-    seed, steps = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
-    return Stream(tf.autograph.experimental.do_not_convert(batches), steps, seed)
+    return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
 
 
-def from_npy(path, batch_size=128, *, labels=None, shuffle=0, seed=0):
-    """A Stream of the rows of a .npy file, of which no more than a block is in memory at once.
+def from_npy(
+    path: str | os.PathLike,
+    batch_size: int = 128,
+    *,
+    labels: str | os.PathLike | None = None,
+    shuffle: int = 0,
+    seed: int | None = 0,
+) -> Stream:
+    """A Stream of the rows of a .npy file. No more than some blocks of it are in memory at once.
 
-    labels: a second .npy file with as many rows, for (x, y).
-    shuffle: rows in the shuffling pool, which is made of blocks from all over the file; 0 keeps the file's order.
-    seed: of that order; None draws one.
+    Args:
+        path: the file.
+        batch_size: int. Default 128.
+        labels: a second .npy file with as many rows, for batches (x, y).
+        shuffle: rows in the shuffle buffer. The buffer holds blocks from all over the file. 0 keeps the file's order.
+        seed: int, decides on the order with the epoch; None draws one.
 
-    Raises OSError where there is no such file, ValueError for files that are not .npy or have other rows than images
-    can be made of.
+    Raises:
+        OSError: without such a file.
+        ValueError: for files of another kind, and for rows of other things than numbers.
+
+    Example:
+
+    >>> import tempfile, numpy as np, kvae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/x.npy", np.zeros((5, 2), "float32"))
+    ...     [x.shape for x in kvae.data.from_npy(f"{folder}/x.npy", batch_size=3).as_numpy_iterator()]
+    [(3, 2), (2, 2)]
     """
     paths = [path] if labels is None else [path, labels]
     return _from_arrays(
@@ -82,21 +125,38 @@ def from_npy(path, batch_size=128, *, labels=None, shuffle=0, seed=0):
     )
 
 
-def from_hdf5(path, dataset, batch_size=128, *, labels=None, shuffle=0, seed=0):
-    """A Stream of the rows of a dataset in an HDF5 file, of which no more than a block is in memory at once.
+def from_hdf5(
+    path: str | os.PathLike,
+    dataset: str,
+    batch_size: int = 128,
+    *,
+    labels: str | None = None,
+    shuffle: int = 0,
+    seed: int | None = 0,
+) -> Stream:
+    """A Stream of the rows of a dataset in an HDF5 file. No more than some blocks of it are in memory at once.
 
-    dataset, labels: names in the file; the second, with as many rows, is for (x, y). shuffle, seed: as for
-    `from_npy`. Raises OSError where there is no such file, KeyError for a name that it doesn't hold, ValueError for
-    rows that images can't be made of.
+    Args:
+        path: the file.
+        dataset: name of the dataset in the file.
+        batch_size: int. Default 128.
+        labels: name of a dataset with as many rows, for batches (x, y).
+        shuffle, seed: as for `from_npy`.
+
+    Raises:
+        ImportError: without h5py.
+        KeyError: for a name missing in the file.
+        OSError: without such a file.
+        ValueError: for rows of other things than numbers.
     """
-    h5py = _imported("h5py", "hdf5")
+    h5py = import_extra("h5py", "hdf5")
     names = [dataset] if labels is None else [dataset, labels]
     with h5py.File(path, "r") as file:
-        found = []
-        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-        missing = [name for name in names if name.strip("/") not in found]
+        datasets = []
+        file.visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
+        missing = [name for name in names if name.strip("/") not in datasets]
         if missing:
-            raise KeyError(f"{path} holds no dataset {missing[0]!r}: found {found}")
+            raise KeyError(f"{path} holds no dataset {missing[0]!r}: found {datasets}")
         arrays = [file[name] for name in names]
 
         def read(rows):
@@ -106,42 +166,8 @@ def from_hdf5(path, dataset, batch_size=128, *, labels=None, shuffle=0, seed=0):
         return _from_arrays(read, arrays, [f"{path}[{name!r}]" for name in names], batch_size, shuffle, seed)
 
 
-def from_parquet(path, column, batch_size=128, *, labels=None, size=None, channels=None, shuffle=0, seed=0):
-    """A Stream of a column of a Parquet file, read by its row groups, of which some are in memory at once.
-
-    column: numbers, lists (of lists) of them, all of one length, or encoded images (binary, or a struct whose field
-        "bytes" is that, as Hugging Face writes), which are decoded as `from_folder` does by size and channels.
-    labels: a column of numbers, for (x, y). shuffle, seed: as for `from_npy`, of whole row groups.
-
-    Raises OSError where there is no such file, KeyError for a column that it doesn't hold, ValueError for columns of
-    other kinds or without rows and, within `clear_errors`, for images of several shapes; ImportError without pyarrow.
-    """
-    parquet = _imported("pyarrow.parquet", "parquet")
-    columns = [column] if labels is None else [column, labels]
-    file = parquet.ParquetFile(path)
-    missing = [name for name in columns if name not in file.schema_arrow.names]
-    if missing:
-        raise KeyError(f"{path} holds no column {missing[0]!r}: found {file.schema_arrow.names}")
-    sizes = {i: file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)}
-    groups = [i for i, rows in sizes.items() if rows]
-    if not groups:
-        raise ValueError(f"{path} holds no rows, expected at least one")
-    names = [f"{path}'s column {name!r}" for name in columns]
-
-    def read(numbers):
-        table = parquet.ParquetFile(path).read_row_groups([groups[i] for i in numbers], columns=columns)
-        return [_column(table[column].combine_chunks(), name) for column, name in zip(columns, names, strict=True)]
-
-    first = read([0])
-    stream = _stream(read, [sizes[i] for i in groups], first, names, batch_size, shuffle, seed)
-    if first[0].dtype != object:
-        return stream
-    decode = Decoder(first[0][0], tf.identity, lambda file: f"an image of {len(file)} bytes in {path}", size, channels)
-    files = stream if labels else stream.map(lambda file: (file,))
-    return files._each_epoch(decode)
-
-
-def _imported(module, extra):
+def import_extra(module: str, extra: str) -> ModuleType:
+    """The module. Raises ImportError with the command to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
@@ -155,33 +181,8 @@ def _mapped(path):
         raise ValueError(f"{path} can't be read as a .npy file, it is cut or of another kind: {error}") from None
 
 
-def _column(array, name):
-    """An array of pyarrow as numpy: numbers (n, ...), or bytes as objects (n,)."""
-    shape = [len(array)]
-    _check_complete(array, name)
-    if hasattr(array.type, "names") and "bytes" in array.type.names:
-        array = array.field("bytes")
-        _check_complete(array, name)
-    while hasattr(array.type, "value_type"):
-        lengths = np.unique(array.value_lengths()) if hasattr(array, "value_lengths") else [array.type.list_size]
-        if len(lengths) > 1:
-            raise ValueError(f"{name} has lists of several lengths: from {lengths[0]} to {lengths[-1]}")
-        shape.append(int(lengths[0]))
-        array = array.flatten()
-        _check_complete(array, name)
-    values = array.to_numpy(zero_copy_only=False)
-    if values.dtype == object and not isinstance(values[0], bytes):
-        raise ValueError(f"{name} has the type {array.type}, expected numbers, lists of numbers or encoded images")
-    return values.reshape(shape)
-
-
-def _check_complete(array, name):
-    if array.null_count:
-        raise ValueError(f"{name} has {array.null_count} missing values: fill them, or leave those rows out")
-
-
 def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
-    validation.validate_shuffle(shuffle)
+    validate_shuffle(shuffle)
     for array, name in zip(arrays, names, strict=True):
         if not array.shape or array.dtype.kind not in "buif":
             raise ValueError(
@@ -193,32 +194,45 @@ def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
     bytes_each = max(1, arrays[0].dtype.itemsize * int(np.prod(arrays[0].shape[1:])))
     rows = max(1, BLOCK_BYTES // bytes_each)
     rows = min(rows, max(1, shuffle // BLOCKS)) if shuffle else rows
-    chunk = (getattr(arrays[0], "chunks", None) or [1])[0]  # of HDF5, which reads and inflates no less
+    chunk = (getattr(arrays[0], "chunks", None) or [1])[0]  # HDF5 reads and inflates whole chunks
     rows = max(1, rows // chunk) * chunk
     starts = range(0, lengths[0], rows)
 
     def read_blocks(blocks):
-        parts = [read(slice(starts[i], starts[i] + rows)) for i in blocks]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+        columns = zip(*(read(slice(starts[i], starts[i] + rows)) for i in blocks), strict=True)
+        return [np.concatenate(column) for column in columns]
 
     sizes = [min(rows, lengths[0] - start) for start in starts]
-    return _stream(read_blocks, sizes, read(slice(0, 1)), names, batch_size, shuffle, seed)
+    return from_blocks(read_blocks, sizes, read(slice(0, 1)), names, batch_size, shuffle, seed)
 
 
-def _stream(read, sizes, example, names, batch_size, shuffle, seed):
-    """The Stream of the rows that read([block, ...]) gives as a list of arrays like those of `example`.
+def from_blocks(
+    read: Callable[[np.ndarray], list[np.ndarray]],
+    sizes: list[int],
+    example: list[np.ndarray],
+    names: list,
+    batch_size: int,
+    shuffle: int,
+    seed: int | None,
+) -> Stream:
+    """A Stream of rows, read by the block, shuffled by blocks and then within the shuffle buffer.
 
-    sizes: the rows of each block. names: what errors call the arrays.
+    Args:
+        read: function from the numbers of some blocks to their rows, a list of arrays.
+        sizes: the rows of each block.
+        example: arrays with the dtypes and the shapes of the rows.
+        names: the names of the arrays in errors.
+        batch_size, shuffle, seed: as for `from_npy`.
     """
-    validation.validate_batch_size(batch_size)
-    validation.validate_shuffle(shuffle)
+    validate_batch_size(batch_size)
+    validate_shuffle(shuffle)
     seed = resolve_seed(seed, shuffle)
     together = max(1, shuffle // max(sizes))
 
     def rows(number, blocks, epoch):
         types = [tf.string if a.dtype == object else tf.as_dtype(a.dtype.newbyteorder("=")) for a in example]
-        *arrays, words = tf.numpy_function(found, [blocks], [*types, tf.string])
-        with tf.control_dependencies([tf.debugging.Assert(words == "", [words])]):
+        *arrays, fault = tf.numpy_function(attempt, [blocks], [*types, tf.string])
+        with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
             arrays = [tf.ensure_shape(array, (None, *a.shape[1:])) for array, a in zip(arrays, example, strict=True)]
         if shuffle:
             seeds = tf.random.experimental.stateless_fold_in(tf.stack([seed, epoch]), number)
@@ -226,8 +240,8 @@ def _stream(read, sizes, example, names, batch_size, shuffle, seed):
             arrays = [tf.gather(array, index) for array in arrays]
         return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
-    def found(blocks):
-        """The blocks' rows, and what is wrong with them or nothing."""
+    def attempt(blocks):
+        """The blocks' rows and an error message, empty if all is well."""
         try:
             arrays = read(blocks)
             for array, a, name in zip(arrays, example, names, strict=True):

@@ -1,4 +1,4 @@
-"""How far something is, said where someone sees it."""
+"""Progress bars for terminals and notebooks."""
 
 import datetime
 import sys
@@ -7,14 +7,19 @@ import time
 import keras
 
 WIDTH = 20
-PAUSE = 0.2  # seconds between what a notebook is sent
+PAUSE = 0.2  # seconds between two updates of a notebook's display
 
 
-def bar(target, unit, shows=None):
-    """Keras' progress bar, on stdout; in a notebook a line in place, whose end is the same in each run.
+def bar(target: int | None, unit: str, shows: bool | int | str | None = None):
+    """Keras' progress bar on stdout, or in a notebook one updated line with the same end in every run.
 
-    target: how many there will be, None where that isn't known. unit: what is counted. shows: None or "auto" for a
-    terminal and a notebook alone.
+    Args:
+        target: the final number, or None if it isn't known.
+        unit: the name of the things counted.
+        shows: whether the bar is shown. None or "auto" shows it in terminals and notebooks.
+
+    Returns:
+        An object with a method update(number, finalize=False).
     """
     notebook = in_notebook()
     shows = (notebook or sys.stdout.isatty()) if shows in (None, "auto") else shows
@@ -23,37 +28,37 @@ def bar(target, unit, shows=None):
     return keras.utils.Progbar(target, unit_name=unit, verbose=1 if shows else 0)
 
 
-def in_notebook():
-    """Whether what is displayed can be seen and replaced."""
+def in_notebook() -> bool:
+    """Whether this is a notebook, with displays to update."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 class _Line:
-    """What Keras' bar says, of which tests of a notebook's output see the end alone, and no times in it."""
+    """A bar in one display. Its last state has no times, so tests of a notebook's output can compare it."""
 
     def __init__(self, target, unit):
         self.target, self.unit = target, unit
-        self.start, self.next, self.place = time.monotonic(), 0, None
+        self.start, self.next, self.display = time.monotonic(), 0, None
 
     def update(self, number, finalize=False):
         now = time.monotonic()
         if now < self.next and not finalize:
             return
-        from IPython.display import Pretty, display  # which only notebooks have
+        from IPython.display import Pretty, display  # installed with notebooks only
 
-        line = Pretty(self._said(number, None if finalize else now - self.start))
-        if self.place is None:
-            self.place = display(line, display_id=True)
+        line = Pretty(self._text(number, None if finalize else now - self.start))
+        if self.display is None:
+            self.display = display(line, display_id=True)
         else:
-            self.place.update(line)
+            self.display.update(line)
         self.next = now + PAUSE
 
-    def _said(self, number, seconds):
+    def _text(self, number, seconds):
         if not self.target:
             return f"{self.unit} {number}"
-        drawn = min(WIDTH, WIDTH * number // self.target)
-        said = f"{self.unit} {number}/{self.target} {'━' * drawn}{'┄' * (WIDTH - drawn)}"
+        filled = min(WIDTH, WIDTH * number // self.target)
+        text = f"{self.unit} {number}/{self.target} {'━' * filled}{'┄' * (WIDTH - filled)}"
         if seconds is None or not number:
-            return said
-        return f"{said} {datetime.timedelta(seconds=round(seconds * (self.target - number) / number))} left"
+            return text
+        return f"{text} {datetime.timedelta(seconds=round(seconds * (self.target - number) / number))} left"

@@ -1,13 +1,15 @@
-"""What was trained on, said in words and by a hash of examples as they are decoded, whatever files hold them."""
+"""The provenance of examples, in words and as a hash of decoded examples, the same for all kinds of files."""
 
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from kvae.data.elements import is_dataset
 from kvae.data.errors import clear_errors
 from kvae.data.stream import Stream
 
@@ -17,11 +19,15 @@ MOST_BYTES = 2**24
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a Stream's examples come from.
+    """The origin of a Stream's examples.
 
-    name, version: the set's. split: which of its rows. num_examples: how many. stored: function that gives a Stream of
-    the same examples in the order in which they are stored. source, license: what `pack` notes of them, see
-    `tfds_source`.
+    Args:
+        name, version: of the data set.
+        split: the rows of the set, such as "train[:54000]".
+        num_examples: int.
+        stored: function () to a Stream of the same examples in their stored order.
+        source: the source for the note of `pack`, a text or a dict for JSON (see `tfds_source`), or None.
+        license: a text, or None.
     """
 
     name: str
@@ -33,77 +39,106 @@ class Provenance:
     license: str | None = None
 
     @functools.cached_property
-    def content(self):
-        """The digest of the first examples as they are stored, that of any copy of them, prepared again or packed.
+    def content(self) -> tuple[str, int] | None:
+        """The `digest` of the first stored examples, the same for every copy of them; None if they can't be read.
 
-        None where they can't be read.
+        It reads them when it is first asked for.
         """
         try:
             with clear_errors():
                 return digest(_rows(self.stored().epoch(0)))
         except (OSError, ValueError):
-            return None  # which a run that passes over damaged files survives
+            return None  # a run on data with damaged files goes on
 
 
-def tfds_source(info):
-    """(where a set of tensorflow-datasets comes from, a dict of which JSON can be made; its licence or None).
-
-    info: its `tfds.core.DatasetInfo`.
-    """
+def tfds_source(info: Any) -> tuple[dict, str | None]:
+    """(source, license) of a set of tensorflow-datasets, from its `tfds.core.DatasetInfo`."""
     name = info.full_name.removesuffix(f"/{info.version}")
-    said = {"name": name, "version": str(info.version), "homepage": info.homepage, "citation": info.citation}
-    return said, info.redistribution_info.license or None
+    source = {"name": name, "version": str(info.version), "homepage": info.homepage, "citation": info.citation}
+    return source, info.redistribution_info.license or None
 
 
-def describe(data, first=None):
-    """What `fit` was given, a dict of which JSON can be made: name, version, part, examples and seed where they are
-    known, and under "content" a hash of some examples and which these are.
+class Description:
+    """The data of a `fit`, in words at once and with a hash of examples on demand.
 
-    data: x, y and sample_weight, or what stands for them. first: a batch of x as the model reads it, of which the hash
-    is where data is a stream that doesn't say where its examples come from.
+    The hash of arrays, and of a stream without `provenance`, is taken at once. Otherwise `complete` reads the stored
+    examples.
+
+    Args:
+        data: (x, y, sample_weight), with None for missing parts.
+        first: a batch of x as the model reads it. Its rows are hashed if data is a stream without provenance.
+
+    Attributes:
+        known: a dict for JSON with name, version, part, examples and seed, as far as they are known.
     """
-    x = data[0]
-    if not isinstance(x, tf.data.Dataset):
-        arrays = [array for array in tf.nest.flatten(data) if array is not None]
-        places = np.unique(np.linspace(0, arrays[0].shape[0] - 1, EXAMPLES).astype(int))
-        content = digest([np.asarray(array[place : place + 1]) for array in arrays] for place in places)
-        return {
-            "name": "arrays",
-            "examples": arrays[0].shape[0],
-            "content": _said(content, "spread evenly over the arrays"),
+
+    def __init__(self, data: tuple, first: np.ndarray | None = None):
+        x = data[0]
+        if not is_dataset(x):
+            arrays = [array for array in tf.nest.flatten(data) if array is not None]
+            length = arrays[0].shape[0]
+            positions = np.unique(np.linspace(0, length - 1, EXAMPLES).astype(int))
+            hashed = digest([np.asarray(array[row : row + 1]) for array in arrays] for row in positions)
+            self.known, self._which = {"name": "arrays", "examples": length}, "spread evenly over the arrays"
+            self._content = lambda: hashed
+            return
+        seed = {"seed": x.seed} if isinstance(x, Stream) else {}
+        provenance = getattr(x, "provenance", None)
+        if provenance is None:
+            hashed = None if first is None else digest([row] for row in first)
+            self.known, self._which = {"name": None, **seed}, "of the first batch, as it was read"
+            self._content = lambda: hashed
+            return
+        self.known = {
+            "name": provenance.name,
+            "version": provenance.version,
+            "part": provenance.split,
+            "examples": provenance.num_examples,
+            **seed,
         }
-    source = getattr(x, "provenance", None)
-    seed = {"seed": x.seed} if isinstance(x, Stream) else {}
-    if source is None:
-        content = None if first is None else digest([row] for row in first)
-        return {"name": None, **seed, "content": _said(content, "of the first batch, as it was read")}
-    said = {"name": source.name, "version": source.version, "part": source.split, "examples": source.num_examples}
-    return {**said, **seed, "content": _said(source.content, "that are stored, decoded, before any map")}
+        self._which = "that are stored, decoded, before any map"
+        self._content = lambda: provenance.content
+
+    @functools.cached_property
+    def complete(self) -> dict:
+        """`known` with "content": the SHA-256 of some examples and their choice, or None."""
+        content = self._content()
+        said = content and {"sha256": content[0], "of": f"{content[1]} examples {self._which}"}
+        return {**self.known, "content": said}
 
 
-def digest(examples):
-    """(SHA-256, number) of the first examples, lists of arrays: at most 1,024, and no more than 16 MB after the first.
+def describe(data: tuple, first: np.ndarray | None = None) -> dict:
+    """The data of a `fit` as a dict for JSON, complete with the hash. Arguments as for `Description`."""
+    return Description(data, first).complete
 
-    The dtype, the shape and the values of each array count, and the order.
+
+def digest(examples: Iterable[list]) -> tuple[str, int]:
+    """(SHA-256, number) of the first examples, each a list of arrays.
+
+    It takes at most 1,024 examples, and no more than 16 MB after the first one. The dtype, shape and values of each
+    array count, and so does the order.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from kvae.data.provenance import digest
+    >>> digest([np.full(3, row)] for row in range(5))[1]
+    5
     """
-    found, number, size = hashlib.sha256(), 0, 0
+    sha256, number, size = hashlib.sha256(), 0, 0
     for arrays in examples:
         arrays = [np.ascontiguousarray(array) for array in arrays]
         size += sum(array.nbytes for array in arrays)
         if number == EXAMPLES or (number and size > MOST_BYTES):
             break
         for array in arrays:
-            found.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
+            sha256.update(f"{array.dtype} {array.shape} ".encode() + array.tobytes())
         number += 1
-    return found.hexdigest(), number
+    return sha256.hexdigest(), number
 
 
-def _rows(batches):
+def _rows(batches) -> Iterator[list]:
     for batch in batches.as_numpy_iterator():
         columns = tf.nest.flatten(batch)
-        for place in range(len(columns[0])):
-            yield [column[place] for column in columns]
-
-
-def _said(content, which):
-    return content and {"sha256": content[0], "of": f"{content[1]} examples {which}"}
+        for row in range(len(columns[0])):
+            yield [column[row] for column in columns]

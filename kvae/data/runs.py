@@ -15,7 +15,7 @@ class Run(_compat.WrappedDataset):
 
     Attributes:
         repeats: whether one iterator reads all epochs without an end, as it must if an epoch of `fit` isn't one of the
-            stream. Otherwise each epoch has an iterator, which takes some hundredths of a second to start.
+            stream. Otherwise each epoch has an iterator. Its start takes some hundredths of a second.
     """
 
     def __init__(self, stream: Stream, steps_per_epoch: int | None = None):
@@ -25,7 +25,7 @@ class Run(_compat.WrappedDataset):
         super().__init__(stream)
 
     def upcoming(self, shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
-        """The plain dataset that the next iterator reads."""
+        """The plain dataset of the next iterator."""
         if self.repeats:
             first = self.next_epoch * self.steps_per_epoch + self.skip
             return self.stream.from_batch(first, shard_index=shard_index, num_shards=num_shards)
@@ -77,10 +77,10 @@ class DistributedRun(Run, tf.distribute.DistributedDataset):
 
 
 def distribute(data, strategy: tf.distribute.Strategy, steps_per_epoch: int | None = None, once: bool = False):
-    """The data in the form in which Keras reads them under a strategy, each worker its part of every batch.
+    """The data as Keras reads them under a strategy: each worker its part of every batch.
 
     Args:
-        data: a `Stream`, which becomes a `Run`; a plain dataset, which keeps a sharding policy of its own; or arrays.
+        data: a `Stream` (it becomes a `Run`), a plain dataset (it keeps its own sharding policy) or arrays.
         strategy: the strategy of the model.
         steps_per_epoch: int, the batches of an epoch of `fit`; None for the stream's.
         once: whether a Stream is read for its next epoch alone.

@@ -1,31 +1,44 @@
-"""Which rows of a set are for training, validation and test."""
+"""The rows of a set for training, validation and test."""
+
+from collections.abc import Mapping
 
 
-def split_rows(rows, validation):
-    """{"train", "validation", "test": (split, first row, last row + 1), or None for what there isn't}.
+def split_rows(rows: Mapping[str, int], validation: float) -> dict[str, tuple[str, int, int] | None]:
+    """{"train", "validation", "test": (split, first row, last row + 1), or None for a missing one}.
 
-    What is missing is taken from the end of "train": the test rows last, as many as for validation.
+    A missing split is taken from the end of "train": the test rows last, as many as for validation.
 
     Args:
-        rows: {split: int}.
-        validation: the share of "train".
+        rows: {split: its number of rows}.
+        validation: the share of "train" for a missing split.
 
     Raises:
-        ValueError: where there is no "train", or no row of it is left.
+        ValueError: without "train", or if no row of it is left.
+
+    Example:
+
+    >>> from kvae.data.splits import split_rows
+    >>> split_rows({"train": 100, "test": 20}, validation=0.1)["validation"]
+    ('train', 90, 100)
     """
     if "train" not in rows:
         raise ValueError(f'there is no split "train": found {sorted(rows)}')
     end = rows["train"]
     share = round(end * validation)
-    found = {}
-    for part in ("test", "validation"):
-        found[part] = (part, 0, rows[part]) if part in rows else None
-        if found[part] is None and share:
-            found[part] = "train", end - share, end
+    splits = {}
+    for name in ("test", "validation"):
+        splits[name] = (name, 0, rows[name]) if name in rows else None
+        if splits[name] is None and share:
+            splits[name] = "train", end - share, end
             end -= share
     if not end:
         raise ValueError(
             f"train has {rows['train']} rows, of which validation={validation} leaves none to train on: give a smaller "
             "share, or 0"
         )
-    return {"train": ("train", 0, end), "validation": found["validation"], "test": found["test"]}
+    return {"train": ("train", 0, end), "validation": splits["validation"], "test": splits["test"]}
+
+
+def label_names(labels: str | list[str] | tuple[str, ...] | None) -> list[str]:
+    """The names of the labels that `load` was asked for."""
+    return [labels] if isinstance(labels, str) else list(labels or ())

@@ -1,4 +1,4 @@
-"""`Stream`: batches in an order that is a function of the epoch, so that a run can go on in the middle of one."""
+"""`Stream`: batches in an order given by seed and epoch, so a run can go on in the middle of an epoch."""
 
 import inspect
 import os
@@ -51,13 +51,13 @@ class Stream(WrappedDataset):
             `shard_index` of `num_shards` holds its part of the rows of each batch, as in `tf.data.Dataset.shard`;
             all shards have the same number of batches.
         num_batches: int, the batches of an epoch.
-        seed: int, decides on the epochs that plain datasets read. Default 0.
+        seed: int, decides on the epochs of plain datasets. Default 0.
         order, steps: old names of batches and num_batches.
 
     Attributes:
         batches, num_batches, seed: the arguments.
         next_epoch: int, the epoch of the next iteration.
-        provenance: a `kvae.data.provenance.Provenance`, says where the examples come from, or None.
+        provenance: a `kvae.data.provenance.Provenance`, the origin of the examples, or None.
 
     Example:
 
@@ -106,7 +106,7 @@ class Stream(WrappedDataset):
         Args:
             number: int, the epoch, counted from 0.
             skip: int, the number of batches to leave out at the start.
-            shard_index, num_shards: ints, the part of each batch that one of several workers reads.
+            shard_index, num_shards: ints, the part of each batch for one of several workers.
             share: old name of (shard_index, num_shards).
         """
         shard_index, num_shards = arguments.renamed("share", share, "(shard_index, num_shards)", None) or (
@@ -136,8 +136,8 @@ class Stream(WrappedDataset):
                 input_signature=[tf.TensorSpec((), tf.int64)],
             )
         options = tf.data.Options()
-        options.experimental_optimization.apply_default_optimizations = False  # half of what it takes to start an epoch
-        # The thread that tunes may sleep through the end of an iterator, which waits for it: 20 s were seen.
+        options.experimental_optimization.apply_default_optimizations = False  # half the time to start an epoch
+        # The tuning thread may sleep through the end of an iterator, and the iterator waits for it: 20 s were seen.
         options.autotune.enabled = False
         return epochs.flat_map(self._traced[skip, shard]).with_options(options)
 
@@ -246,25 +246,39 @@ def _sharded(batches):
 
 
 def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """A plain dataset as it is; of a Stream the next epoch, which stays the next."""
+    """A plain dataset as it is; of a Stream the next epoch, without moving on."""
     return dataset.epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
 
 
 def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
-    """The Stream of x ~ Bernoulli(image / 255), bool: "dynamic binarization" (Salakhutdinov and Murray 2008).
+    """Black and white images drawn from gray ones: x ~ Bernoulli(image / 255), bool, "dynamic binarization".
 
     Args:
         stream: a `Stream` of uint8 images, with labels or without.
-        seed: int.
-        anew: whether each epoch has draws of its own, as training wants them. Without, every epoch has the same, a
-            function of the batch's place, as validation and test want them, whose order stays.
+        seed: int, decides on the draws. Default 0.
+        anew: whether each epoch has its own draws, as for training. False draws the same in every epoch, as for
+            validation and test. These draws depend on the batch's number, so the stream must keep its order.
+
+    Returns:
+        A `Stream` of as many batches.
 
     Raises:
-        TypeError: for anything but a Stream of uint8 images.
+        TypeError: unless it is a Stream of uint8 images.
+
+    Example:
+
+    >>> import numpy as np, kvae
+    >>> from kvae.data.arrays import from_arrays
+    >>> gray = from_arrays((np.array([[0, 255]] * 4, "uint8"),), batch_size=4, shuffle=False)
+    >>> next(iter(kvae.data.binarize(gray).epoch(0))).numpy()[0].tolist()
+    [False, True]
+
+    Reference:
+        Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", 2008.
     """
-    found = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else type(stream).__name__
-    if found != tf.uint8:
-        raise TypeError(f"binarize was given {found}; expected a kvae.data.Stream of uint8 images, as load gives")
+    given = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else type(stream).__name__
+    if given != tf.uint8:
+        raise TypeError(f"binarize was given {given}; expected a kvae.data.Stream of uint8 images, as load gives")
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
@@ -277,8 +291,8 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
             others = [array for array in (y, sample_weight) if array is not None]
             return (x, *others) if others else x
 
-        grey = stream.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
-        return grey.enumerate(skip).map(draw)
+        gray = stream.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+        return gray.enumerate(skip).map(draw)
 
     binary = Stream(batches, stream.num_batches, stream.seed)
     binary.provenance = stream.provenance

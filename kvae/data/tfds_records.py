@@ -1,42 +1,58 @@
-"""A split of a tensorflow-datasets set as a Stream: shuffled as it is stored, parsed and decoded by the batch."""
+"""The TFRecord files of tensorflow-datasets as a Stream: examples are shuffled as stored, then decoded by the batch."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kvae import _compat
-from kvae.data.decoding import UNROLLED, decoded
+from kvae.data.decoding import UNROLLED, decode_images
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
-FILES = 16  # files read in turn where the order is shuffled
-BLOCK = 16  # examples of one file read in its turn
+FILES = 16  # files read in turn if the order is shuffled
+BLOCK = 16  # examples of one file in its turn
 
 
-def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=None):
-    """The Stream of element({name: (n, ...)}), batch by batch, of the features `names` of a split or a part of one.
+def read(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    names: list[str],
+    batch_size: int,
+    element: Callable[[dict], Any],
+    shuffle: int = 0,
+    seed: int | None = None,
+) -> Stream:
+    """The Stream of element({name: (n, ...)}) for the batches of some features of a split.
 
-    builder: a prepared tfds builder. part: as tfds writes it, such as "train[:54000]". element: function of tensors.
-    shuffle: examples in the shuffling pool, as they are stored; 0 keeps the stored order. The files' order is
-        shuffled as well, and several are read in turn.
-    seed: int, which alone decides with the epoch on the order; None draws one.
-    files: those of the part, as `files_of` gives them; None for all.
+    Of n shards each is a stretch of the files if there are at least n. Otherwise it is every n-th row of each batch.
 
-    Of n shares each is a stretch of the files, where there are n of them, and otherwise every n-th row of the whole
-    one's batches. Raises ValueError for sets not stored as TFRecords and for a batch_size that n doesn't divide; what
-    is cut short or altered is an OSError within `clear_errors` once it is read.
+    Args:
+        builder: a prepared builder.
+        split: a split or a part of one, as tfds writes it, such as "train[:54000]".
+        names: the features to decode.
+        batch_size: int.
+        element: function from the dict of a batch's features to the element of the Stream.
+        shuffle: encoded examples in the shuffle buffer. The files' order is shuffled as well, and several are read in
+            turn. 0 keeps the stored order.
+        seed: int, decides on the order with the epoch; None draws one.
+
+    Raises:
+        ValueError: for sets not stored as TFRecords, and for a batch size that the shards can't divide.
+        OSError: within `clear_errors`, when a damaged file is read.
     """
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(f"{builder.name} is stored as {builder.info.file_format.value}, expected tfrecord")
-    files = files_of(builder, part) if files is None else files
+    files = _files(builder, split)
     count = sum(take for _, _, take, _ in files)
     full, rest = divmod(count, batch_size)
     seed = resolve_seed(seed, shuffle)
     decode = _decoder(builder, names, math.gcd(batch_size, UNROLLED))
 
     def serialized(files, epoch):
-        tf.random.set_seed(1)  # of this graph alone: else the global one has a say in the order, and 0 is an error
+        tf.random.set_seed(1)  # of this graph alone: otherwise the global seed changes the order, and 0 is an error
         columns = [np.array(column) for column in zip(*files, strict=True)]
         if shuffle:
             index = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed=[seed, epoch])
@@ -47,8 +63,8 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
             block_length=BLOCK,
         )
         if shuffle:
-            pool = min(shuffle, count)
-            examples = examples.shuffle(pool, _draw(seed, epoch), reshuffle_each_iteration=False)
+            seed_of_epoch = tf.random.stateless_uniform((), [seed, epoch], None, None, tf.int64)
+            examples = examples.shuffle(min(shuffle, count), seed_of_epoch, reshuffle_each_iteration=False)
         return examples
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
@@ -63,7 +79,7 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
             records = records.batch(batch_size).map(lambda batch: batch[shard_index::num_shards])
         else:
             records = records.batch(size)
-            if shard_index >= rest > 0:  # fewer rows than shares are left for the last batch, which is empty then
+            if shard_index >= rest > 0:  # the last batch has fewer rows than shards, none for this one
                 records = records.concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
         records = records.skip(skip)
         return records.map(lambda batch: element(decode(batch)), tf.data.AUTOTUNE, deterministic=True).prefetch(2)
@@ -71,53 +87,50 @@ def read(builder, part, names, batch_size, element, shuffle=0, seed=None, files=
     return Stream(batches, full + bool(rest), seed)
 
 
-def first(builder, files, names, count):
-    """The first `count` examples of some files as they are stored, {name: (count, ...)}."""
-    files = [np.array(column) for column in zip(*files, strict=True)]
-    examples = tf.data.Dataset.from_tensor_slices(tuple(files)).flat_map(lambda *file: _examples(builder.name, *file))
+def first(builder: tfds.core.DatasetBuilder, split: str, names: list[str], count: int) -> dict[str, tf.Tensor]:
+    """The first `count` stored examples of a split, {name: (count, ...)}."""
+    columns = [np.array(column) for column in zip(*_files(builder, split), strict=True)]
+    examples = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(lambda *file: _examples(builder.name, *file))
     return _decoder(builder, names, 1)(next(iter(examples.batch(count))))
 
 
-def files_of(builder, part):
-    """[(name, the examples before the part's, the part's, all examples)] of a split or a part of one."""
-    files = builder.info.splits[part].file_instructions
+def _files(builder, split):
+    """[(file, examples before the split's, the split's examples, all examples of the file)]."""
+    files = builder.info.splits[split].file_instructions
     return [(file.filename, file.skip, file.take, file.examples_in_shard) for file in files]
 
 
-def _draw(seed, epoch):
-    return tf.random.stateless_uniform((), [seed, epoch], None, None, tf.int64)
-
-
 def _stretch(files, start, stop):
-    """The parts of `files` that hold the examples start..stop-1 of all of them."""
-    for name, skip, take, whole in files:
+    """The entries of `files` for the examples start..stop-1 of all of them."""
+    for name, skip, take, total in files:
         first, last = max(start, 0), min(stop, take)
         if first < last:
-            yield name, skip + first, last - first, whole
+            yield name, skip + first, last - first, total
         start, stop = start - take, stop - take
 
 
-def _examples(set_name, name, skip, take, whole):
-    """The serialized examples skip..skip+take-1 of the file `name`; in the place of each that's lost, what to say."""
-    words = [f"OSError: {set_name}'s file ", name, " is cut short or altered: it doesn't give its "]
-    words = tf.strings.join([*words, tf.strings.as_string(whole), " examples"])
-    lost = tf.data.Dataset.from_tensors(words).repeat()
-    # A file that can't be opened fails here: ignore_errors would try for ever. It ends what can't be read on.
+def _examples(set_name, name, skip, take, total):
+    """The serialized examples skip..skip+take-1 of the file `name`. An error message replaces each lost example."""
+    message = [f"OSError: {set_name}'s file ", name, " is cut short or altered: it doesn't give its "]
+    message = tf.strings.join([*message, tf.strings.as_string(total), " examples"])
+    lost = tf.data.Dataset.from_tensors(message).repeat()
+    # ignore_errors ends at the first unreadable example, but would try for ever to open a file. So a file is opened
+    # first, and a missing one fails here.
     opened = tf.data.FixedLengthRecordDataset(name, 1).take(1).skip(1)
     records = tf.data.TFRecordDataset(name).ignore_errors().skip(skip)
     return opened.concatenate(records).concatenate(lost).take(take)
 
 
 def _checked(serialized):
-    """The same examples (n,), or an error with the words that stand in the place of one."""
-    is_lost = tf.not_equal(tf.strings.substr(serialized, 0, 1), "\n")  # with which a tf.train.Example begins
-    words = tf.strings.reduce_join(tf.boolean_mask(serialized, is_lost)[:1])
-    with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(is_lost)), [words])]):
+    """The same examples (n,), unless one is an error message, which an assertion then raises."""
+    is_message = tf.not_equal(tf.strings.substr(serialized, 0, 1), "\n")  # a tf.train.Example begins with it
+    message = tf.strings.reduce_join(tf.boolean_mask(serialized, is_message)[:1])
+    with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(is_message)), [message])]):
         return tf.identity(serialized)
 
 
 def _decoder(builder, names, unrolled):
-    """The function from serialized examples (n,) to {name: (n, ...)}, which decodes `unrolled` images in a turn."""
+    """A function from serialized examples (n,) to {name: (n, ...)}. It decodes `unrolled` images in one turn."""
     features = _compat.chosen_features(builder.info.features, names)
     specs = features.tf_example_spec
 
@@ -132,11 +145,11 @@ def _decoder(builder, names, unrolled):
     def decode(feature, stored):
         if isinstance(feature, tfds.features.Image):
             spec = tf.TensorSpec(feature.shape, feature.tf_dtype)
-            return decoded(stored, feature.decode_example, spec, unrolled)
+            return decode_images(stored, feature.decode_example, spec, unrolled)
         return feature.decode_batch_example(tf.cast(stored, feature.get_serialized_info().tf_dtype))
 
-    known = (tfds.features.Image, tfds.features.Tensor)
-    simple = all(isinstance(features[name], known) and _is_fixed(specs.get(name)) for name in names)
+    kinds = (tfds.features.Image, tfds.features.Tensor)
+    simple = all(isinstance(features[name], kinds) and _is_fixed(specs.get(name)) for name in names)
     return together if simple else one_by_one
 
 

@@ -1,4 +1,4 @@
-"""Any image set of tensorflow-datasets as three streams of batches."""
+"""Image sets of tensorflow-datasets: found, prepared, split, and read as Streams."""
 
 import contextlib
 import io
@@ -14,79 +14,27 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from kvae import _compat
-from kvae.data import elements, packed, tfds_records
+from kvae.data import elements, tfds_records
 from kvae.data.errors import clear_errors
-from kvae.data.packed import salvage
 from kvae.data.provenance import Provenance, tfds_source
-from kvae.data.splits import split_rows
+from kvae.data.splits import label_names, split_rows
 from kvae.data.sprites import SpritesConfig
-from kvae.data.validation import validate_batch_size, validate_shuffle
+from kvae.data.stream import Stream
 
 SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
 
 
 def load(
-    name,
-    batch_size=128,
-    *,
-    labels=None,
-    validation=0.1,
-    shuffle=10_000,
-    seed=0,
-    damaged="error",
-    data_dir=None,
-    **config,
-):
-    """(train, validation, test) of the folder `name` that `pack` wrote, or of the tensorflow-datasets set `name`.
-
-    Each is a `Stream` of known length, of batches of uint8 images (n, height, width, channels), the last batch
-    smaller where they don't divide; sets that store 0 and 1 (dsprites) give 0 and 255, packed ones what was packed.
-    A set is prepared if it isn't yet.
-
-    labels: None for images alone; a feature's name for (x, y); names for (x, {name: y}).
-    validation: where the set has no "validation", this share of "train" is it, taken from the end of the stored
-        order (which tfds shuffles once for all); "test", where that is missing as well, is as large and comes
-        last. With 0 what is missing is None.
-    shuffle: images in the shuffling buffer, held as compressed files, as pixels where they are packed; 0 keeps the
-        stored order. Only train is shuffled: its files or blocks, then its images, anew in each epoch.
-    seed: an integer, which alone decides on that order, epoch by epoch; None draws one.
-    damaged: "error", or "skip", of packed data alone, to read all files now and leave out the blocks of some 256 KB
-        that aren't as they were written. A warning says what and how many rows; the rest stays in the part (train,
-        validation or test) where it was.
-    data_dir: where tfds keeps its sets; None for its default.
-    config: for "sprites" alone: size, examples, config_seed (see `SpritesConfig`).
-
-    Raises ValueError for sets without images of one shape, unknown labels, a share outside [0, 0.5) or that leaves
-    nothing to train on, TypeError for keywords it doesn't take, OSError where the set can't be prepared or files
-    aren't as they were written.
-    """
-    validate_batch_size(batch_size)
-    validate_shuffle(shuffle)
-    if not 0 <= validation < 0.5:
-        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
-    salvage.validate(damaged)
-    if packed.is_packed(name):
-        if config or data_dir:
-            raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
-        return packed.load(
-            name, batch_size, labels=labels, validation=validation, shuffle=shuffle, seed=seed, damaged=damaged
-        )
-    if damaged == "skip":
-        raise ValueError(
-            "damaged='skip' is for packed data alone: where files of a tensorflow-datasets set are damaged, delete its "
-            "folder and load prepares it again"
-        )
+    name: str, batch_size: int, *, labels, validation: float, shuffle: int, seed: int | None, data_dir, config: dict
+) -> tuple[Stream, Stream | None, Stream | None]:
+    """(train, validation, test) of a set of tensorflow-datasets. Arguments as those of `kvae.data.load`."""
     builder = _builder(name, data_dir, config)
     _check_features(builder, labels)
     _prepare(builder)
-    parts = _parts(builder, validation)
-    files = {name: part and tfds_records.files_of(builder, part) for name, part in parts.items()}
-    scale = 255 if _stores_masks(builder, files["train"]) else 1
-    train = _read(builder, parts["train"], files["train"], labels, scale, batch_size, shuffle, seed)
-    rest = [
-        parts[part] and _read(builder, parts[part], files[part], labels, scale, batch_size)
-        for part in ("validation", "test")
-    ]
+    splits = _splits(builder, validation)
+    scale = 255 if _stores_masks(builder, splits["train"]) else 1
+    train = _read(builder, splits["train"], labels, scale, batch_size, shuffle, seed)
+    rest = [splits[name] and _read(builder, splits[name], labels, scale, batch_size) for name in ("validation", "test")]
     return train, *rest
 
 
@@ -110,7 +58,7 @@ def _builder(name, data_dir, config):
 
 @contextlib.contextmanager
 def _quiet():
-    """Without tfds' warnings: of its own use of deprecated names, of folders that it is about to make."""
+    """Context manager. Silences tfds' warnings about its own deprecated names and about folders it will make."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -126,7 +74,7 @@ def _check_features(builder, labels):
         raise ValueError(f'{builder.name} has no image feature "image": found {sorted(features)}')
     if None in features["image"].shape:
         raise ValueError(f"{builder.name}'s images differ in shape: found {features['image'].shape}")
-    missing = [label for label in packed.label_names(labels) if label not in features]
+    missing = [label for label in label_names(labels) if label not in features]
     if missing:
         found = sorted(set(features) - {"image"})
         raise ValueError(f"{builder.name} has no feature {missing}: labels can be of {found}")
@@ -136,7 +84,8 @@ def _prepare(builder):
     if builder.data_path.exists():
         return
     terminal, offline = sys.stderr.isatty(), _offline(builder)
-    state = random.getstate()  # tfds draws from it, and Keras its seeds: a first run would differ from the next
+    # tfds draws random numbers, and Keras draws its seeds from the same ones: a first run would differ from the next.
+    state = random.getstate()
     if not terminal:
         tfds.disable_progress_bar()
     try:
@@ -156,7 +105,7 @@ def _prepare(builder):
 
 
 def _offline(builder):
-    """Whether the name of a host of the set's files is not found, and no proxy might find it."""
+    """Whether a host of the set's files can't be found and there is no proxy."""
     hosts = {urllib.parse.urlsplit(url).hostname for url in builder.url_infos or ()}
     try:
         for host in hosts - {None}:
@@ -166,24 +115,26 @@ def _offline(builder):
     return False
 
 
-def _parts(builder, validation):
-    """What tfds is asked to read as train, validation and test; None for what there isn't."""
+def _splits(builder, validation):
+    """{"train", "validation", "test": the split as tfds writes it, such as "train[:90]", or None}."""
     rows = {name: split.num_examples for name, split in builder.info.splits.items()}
-    return {
-        name: part and (part[0] if part[1:] == (0, rows[part[0]]) else f"{part[0]}[{part[1]}:{part[2]}]")
-        for name, part in split_rows(rows, validation).items()
-    }
+    splits = {}
+    for name, window in split_rows(rows, validation).items():
+        splits[name] = window and window[0]
+        if window and window[1:] != (0, rows[window[0]]):
+            splits[name] = "{}[{}:{}]".format(*window)
+    return splits
 
 
-def _stores_masks(builder, files):
-    """Whether uint8 images hold 0 and 1, by the first sixty-four: white would be 1/255 once they are scaled."""
+def _stores_masks(builder, split):
+    """Whether the first 64 uint8 images hold 0 and 1 alone. Scaled, their white would be 1/255."""
     if builder.info.features["image"].np_dtype != np.uint8:
         return False
     with clear_errors(), _quiet():
-        return int(tf.reduce_max(tfds_records.first(builder, files, ["image"], 64)["image"])) == 1
+        return int(tf.reduce_max(tfds_records.first(builder, split, ["image"], 64)["image"])) == 1
 
 
-def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None):
+def _read(builder, split, labels, scale, batch_size, shuffle=0, seed=None):
     def element(batch):
         image = batch["image"] * scale if scale != 1 else batch["image"]
         if labels is None:
@@ -193,15 +144,15 @@ def _read(builder, part, files, labels, scale, batch_size, shuffle=0, seed=None)
         return image, {name: batch[name] for name in labels}
 
     with _quiet():
-        names = ["image", *packed.label_names(labels)]
-        stream = tfds_records.read(builder, part, names, batch_size, element, shuffle, seed, files)
+        names = ["image", *label_names(labels)]
+        stream = tfds_records.read(builder, split, names, batch_size, element, shuffle, seed)
     source, license = tfds_source(builder.info)
     stream.provenance = Provenance(
         source["name"],
         source["version"],
-        part,
-        sum(file[2] for file in files),
-        lambda: _read(builder, part, files, labels, scale, elements.BATCH_SIZE),
+        split,
+        builder.info.splits[split].num_examples,
+        lambda: _read(builder, split, labels, scale, elements.BATCH_SIZE),
         source,
         license,
     )

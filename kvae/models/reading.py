@@ -27,7 +27,7 @@ def first_batch(
     """
     with errors.clear_errors():
         shape = model.event_shape if model.built else event_shape
-        first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
+        first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype).x
     model._check_values(first)
     if not elements.is_dataset(data):
         supported(model, data, name)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kvae.data
-from kvae.data import arrays, elements, errors, validation
+from kvae.data import array_checks, arrays, elements, errors, validation
 
 SHAPE = (6, 5, 3)
 
@@ -88,10 +88,10 @@ def test_image_shape(x):
 def test_check_gives_the_first_batch(x):
     pixels = (x * 255).astype(np.uint8)
     for data in stream(pixels), stream(pixels, pixels), stream(pixels).repeat(2), stream({"image": pixels}):
-        np.testing.assert_array_equal(validation.validate_first_batch(data, SHAPE), elements.scale(pixels[:8]))
-    assert validation.validate_first_batch(stream(x).repeat(), SHAPE, steps=3).shape == (8, *SHAPE)
-    np.testing.assert_array_equal(validation.validate_first_batch(x, SHAPE), x)
-    assert validation.validate_first_batch(x > 0.5, SHAPE).dtype == np.float32
+        np.testing.assert_array_equal(validation.validate_first_batch(data, SHAPE).x, elements.scale(pixels[:8]))
+    assert validation.validate_first_batch(stream(x).repeat(), SHAPE, steps=3).x.shape == (8, *SHAPE)
+    np.testing.assert_array_equal(validation.validate_first_batch(x, SHAPE).x, x)
+    assert validation.validate_first_batch(x > 0.5, SHAPE).x.dtype == np.float32
 
 
 def bad_at(x, i, value=np.nan):
@@ -122,7 +122,7 @@ def bad_at(x, i, value=np.nan):
     ],
 )
 def test_check_refuses(x, make, error, message, monkeypatch):
-    monkeypatch.setattr(validation, "BLOCK_BYTES", 10 * x[0].nbytes)
+    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 10 * x[0].nbytes)
     with pytest.raises(error, match=message) as found:
         validation.validate_first_batch(make(x), SHAPE)
     assert "\n" not in str(found.value)

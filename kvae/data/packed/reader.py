@@ -10,7 +10,7 @@ import tensorflow as tf
 from kvae.data.packed import format, salvage
 from kvae.data.packed.blocks import BlockReader
 from kvae.data.provenance import Provenance
-from kvae.data.splits import split_rows
+from kvae.data.splits import label_names, split_rows
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 POOL_BLOCKS = 16  # at least, about 4 MB
@@ -60,10 +60,6 @@ def load(directory, batch_size=128, *, labels=None, validation=0.1, shuffle=10_0
         streams.append(stream)
     salvage.report(str(directory), left_out, sum(rows.values()), faults)
     return tuple(streams)
-
-
-def label_names(labels):
-    return [labels] if isinstance(labels, str) else list(labels or ())
 
 
 def _columns(directory, name, split, labels, fingerprints):

@@ -1,0 +1,74 @@
+"""`load`: a folder of packed data, or an image set of tensorflow-datasets, as three Streams."""
+
+import os
+
+from kvae.data import packed, tfds_sets
+from kvae.data.array_checks import validate_batch_size, validate_shuffle
+from kvae.data.packed import salvage
+from kvae.data.stream import Stream
+
+
+def load(
+    name: str | os.PathLike,
+    batch_size: int = 128,
+    *,
+    labels: str | list[str] | tuple[str, ...] | None = None,
+    validation: float = 0.1,
+    shuffle: int = 10_000,
+    seed: int | None = 0,
+    damaged: str = "error",
+    data_dir: str | os.PathLike | None = None,
+    **config,
+) -> tuple[Stream, Stream | None, Stream | None]:
+    """(train, validation, test) of packed data or of an image set of tensorflow-datasets.
+
+    Each is a `Stream` of known length with batches of uint8 images (n, height, width, channels). The last batch may be
+    smaller. Sets that store 0 and 1 (dsprites) give 0 and 255. Packed data keep their shape and dtype. A
+    set is prepared first if it isn't yet.
+
+    Args:
+        name: a folder written by `pack`, or the name of a set, such as "mnist" or "sprites".
+        batch_size: int. Default 128.
+        labels: None for x alone, the name of a feature for (x, y), several names for (x, {name: y}).
+        validation: the share of "train" for validation if the set has no such split, in [0, 0.5). It is taken from
+            the end of the stored order. A missing "test" has the same size and comes after it. 0 leaves out missing
+            splits: they are None. Default 0.1.
+        shuffle: images in the shuffle buffer for train; validation and test keep the stored order. Sets of
+            tensorflow-datasets hold them as compressed files, packed data as pixels. Files or blocks of them are
+            shuffled as well. 0 keeps the stored order. Default 10,000.
+        seed: int, decides on the order with the epoch; None draws one.
+        damaged: "error", or "skip" for packed data alone. "skip" reads all files at once and leaves out damaged
+            blocks of some 256 KB. A warning says how many rows are missing. The other rows stay in their split.
+        data_dir: the folder of tensorflow-datasets; None for its default.
+        config: size, examples and config_seed of "sprites" (see `SpritesConfig`).
+
+    Raises:
+        TypeError: for unknown keywords.
+        ValueError: for a set without images of one shape, unknown labels, or a share outside [0, 0.5) or too large
+            to leave anything to train on.
+        OSError: if the set can't be prepared, or if files are damaged.
+
+    Example:
+
+    >>> import tempfile, numpy as np, kvae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kvae.data.pack(np.zeros((100, 8, 8, 1), "uint8"), folder, progress=False)
+    ...     [stream.num_batches for stream in kvae.data.load(folder, batch_size=20)]
+    [4, 1, 1]
+    """
+    validate_batch_size(batch_size)
+    validate_shuffle(shuffle)
+    if not 0 <= validation < 0.5:
+        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+    salvage.validate(damaged)
+    arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
+    if packed.is_packed(name):
+        if config or data_dir:
+            raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
+        return packed.load(name, batch_size, damaged=damaged, **arguments)
+    if damaged == "skip":
+        raise ValueError(
+            "damaged='skip' is for packed data alone: where files of a tensorflow-datasets set are damaged, delete its "
+            "folder and load prepares it again"
+        )
+    return tfds_sets.load(name, batch_size, data_dir=data_dir, config=config, **arguments)
