@@ -1,10 +1,16 @@
 """The private names of Keras, TensorFlow and tensorflow-datasets in kvae. No other file uses any."""
 
 import contextlib
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
+
+# Missing in the type stubs
+fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
+stateless_shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[reportAttributeAccessIssue]
 
 # tf.data and tensorflow-datasets ------------------------------------------------------------------------------------
 
@@ -14,7 +20,7 @@ class WrappedDataset(tf.data.Dataset):
 
     def __init__(self, dataset: tf.data.Dataset):
         self._dataset = dataset
-        super().__init__(dataset._variant_tensor)
+        super().__init__(dataset._variant_tensor)  # pyright: ignore[reportCallIssue]
 
     @property
     def element_spec(self):
@@ -51,7 +57,7 @@ def download_retries(number: int | None):
         downloader.MAX_RETRIES = before
 
 
-def chosen_features(features: tfds.features.FeatureConnector, names) -> tfds.features.FeaturesDict:
+def chosen_features(features: Any, names: Iterable[str]) -> Any:
     """The features of these names alone. No other feature is decoded."""
     return tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(features)
 

@@ -92,12 +92,14 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     def batches(epoch, skip, shard_index, num_shards):
         group = together if num_shards == 1 else 1
         first, last = (batch_size * number // num_shards for number in (shard_index, shard_index + 1))
-        rows = shuffle and tf.random.experimental.stateless_shuffle(tf.range(length, dtype=tf.int64), [seed, epoch])
+        rows = _compat.stateless_shuffle(tf.range(length, dtype=tf.int64), [seed, epoch]) if shuffle else None
 
         def group_of_batches(number):
             start = (skip + number * group) * batch_size
             start, stop = start + first, start + (group - 1) * batch_size + last
-            return read(rows[start:stop] if shuffle else tf.range(*tf.unstack(tf.minimum([start, stop], length))))
+            if rows is None:
+                return read(tf.range(*tf.unstack(tf.minimum([start, stop], length))))
+            return read(rows[start:stop])
 
         groups = tf.data.Dataset.range(-(-(num_batches - skip) // group)).map(group_of_batches)
         return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)

@@ -57,8 +57,8 @@ def scale(x: Any, dtype: str = "float32") -> Any:
 
     >>> import numpy as np
     >>> from kvae.data import elements
-    >>> elements.scale(np.array([0, 51, 255], "uint8")).numpy().round(3).tolist()
-    [0.0, 0.2, 1.0]
+    >>> print(elements.scale(np.array([0, 51, 255], "uint8")).numpy().round(3))
+    [0.  0.2 1. ]
     """
     x = keras.ops.convert_to_tensor(x)
     pixels = keras.backend.standardize_dtype(x.dtype) == "uint8"

@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import tensorflow as tf
 
+from kvae import _compat
 from kvae.data.array_checks import validate_batch_size, validate_shuffle
 from kvae.data.decoding import Decoder
 from kvae.data.stream import Stream, resolve_seed, shard_size
@@ -73,7 +74,7 @@ def from_folder(
     def batches(epoch, skip, shard_index, num_shards):
         shard_size(batch_size, num_shards)
         rows = tf.range(len(names), dtype=tf.int64)
-        rows = tf.random.experimental.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
+        rows = _compat.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
 
         def batch(number):
             chosen = rows[number * batch_size : (number + 1) * batch_size][shard_index::num_shards]
@@ -235,8 +236,8 @@ def from_blocks(
         with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
             arrays = [tf.ensure_shape(array, (None, *a.shape[1:])) for array, a in zip(arrays, example, strict=True)]
         if shuffle:
-            seeds = tf.random.experimental.stateless_fold_in(tf.stack([seed, epoch]), number)
-            index = tf.random.experimental.stateless_shuffle(tf.range(tf.shape(arrays[0])[0]), seeds)
+            seeds = _compat.fold_in(tf.stack([seed, epoch]), number)
+            index = _compat.stateless_shuffle(tf.range(tf.shape(arrays[0])[0]), seeds)
             arrays = [tf.gather(array, index) for array in arrays]
         return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
@@ -258,7 +259,7 @@ def from_blocks(
     def batches(epoch, skip, shard_index, num_shards):
         shard_size(batch_size, num_shards)
         blocks = tf.range(len(sizes), dtype=tf.int64)
-        blocks = tf.random.experimental.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
+        blocks = _compat.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
         pools = tf.data.Dataset.from_tensor_slices(blocks).batch(together).enumerate()
         whole = pools.map(lambda number, blocks: rows(number, blocks, epoch)).rebatch(batch_size).skip(skip)
         shard = whole.map(lambda *batch: tf.nest.map_structure(lambda x: x[shard_index::num_shards], batch))

@@ -1,5 +1,7 @@
 """A `Stream` as `fit` reads it, alone or by the replicas of a `tf.distribute` strategy."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from kvae import _compat, replicas
@@ -19,7 +21,8 @@ class Run(_compat.WrappedDataset):
     """
 
     def __init__(self, stream: Stream, steps_per_epoch: int | None = None):
-        self.stream, self.next_epoch, self.skip = stream, 0, 0
+        self.stream, self.next_epoch = stream, 0
+        self.skip: Any = 0  # pyright: ignore[reportIncompatibleMethodOverride]
         self.steps_per_epoch = steps_per_epoch or stream.num_batches
         self.repeats = self.steps_per_epoch != stream.num_batches
         super().__init__(stream)
@@ -40,7 +43,7 @@ class Run(_compat.WrappedDataset):
         """Let the next iterator read the next epoch from its start."""
         self.next_epoch, self.skip = self.next_epoch + 1, 0
 
-    def cardinality(self):
+    def cardinality(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         return tf.constant(tf.data.INFINITE_CARDINALITY if self.repeats else self.steps_per_epoch, tf.int64)
 
 

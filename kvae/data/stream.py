@@ -3,13 +3,13 @@
 import inspect
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kvae import arguments, html
-from kvae._compat import WrappedDataset
+from kvae import _compat, arguments, html
 from kvae.data.elements import unpack
 from kvae.data.errors import clear_errors
 from kvae.data.sprites.render import encode_png
@@ -34,7 +34,7 @@ def shard_size(batch_size: int, num_shards: int) -> int:
     return batch_size // num_shards
 
 
-class Stream(WrappedDataset):
+class Stream(_compat.WrappedDataset):
     """A `tf.data.Dataset` of batches whose epochs can be read again: `epoch(n)` gives the same batches every time.
 
     Each iteration of a Stream reads one epoch: epoch 0 first, then 1, 2, and so on. `next_epoch` holds and sets the
@@ -64,7 +64,7 @@ class Stream(WrappedDataset):
     >>> import numpy as np, tensorflow as tf, kvae
     >>> x = np.arange(6, dtype="float32")
     >>> def batches(epoch, skip, shard_index, num_shards):
-    ...     order = tf.random.experimental.stateless_shuffle(tf.range(6), seed=[0, epoch])
+    ...     order = _compat.stateless_shuffle(tf.range(6), seed=[0, epoch])
     ...     return tf.data.Dataset.from_tensor_slices(tf.gather(x, order)).batch(2).skip(skip)
     >>> stream = kvae.data.Stream(batches, num_batches=3)
     >>> first, again = (np.concatenate(list(stream.epoch(0).as_numpy_iterator())) for _ in range(2))
@@ -81,11 +81,12 @@ class Stream(WrappedDataset):
         order: Callable[..., tf.data.Dataset] | None = None,
         steps: int | None = None,
     ):
-        self.batches = _sharded(arguments.renamed("order", order, "batches", batches))
-        self.num_batches = int(arguments.renamed("steps", steps, "num_batches", num_batches))
+        self.batches: Any = _sharded(arguments.renamed("order", order, "batches", batches))
+        length: Any = arguments.renamed("steps", steps, "num_batches", num_batches)
+        self.num_batches = int(length)
         self.seed = seed
         self.next_epoch = 0
-        self.provenance = None
+        self.provenance: Any = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
         drawn = self._read(epochs, skip=0, shard=(0, 1))
@@ -186,13 +187,13 @@ class Stream(WrappedDataset):
         """`tf.data.Dataset.map` over the batches of every epoch."""
         return self._each_epoch(lambda batches: batches.map(*args, **kwargs))
 
-    def prefetch(self, buffer_size: int, name: str | None = None) -> "Stream":
+    def prefetch(self, buffer_size: Any, name: str | None = None) -> "Stream":
         """`tf.data.Dataset.prefetch` in every epoch. The streams of kvae prefetch two batches already."""
         return self._each_epoch(lambda batches: batches.prefetch(buffer_size, name))
 
-    def take(self, count: int, name: str | None = None) -> "Stream":
+    def take(self, count: Any, name: str | None = None) -> "Stream":
         """The first `count` batches of every epoch, all of them for -1."""
-        count = self.num_batches if count < 0 else min(int(count), self.num_batches)
+        count = min(int(count) if count >= 0 else self.num_batches, self.num_batches)
 
         def batches(epoch, skip, shard_index, num_shards):
             epoch = self.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
@@ -200,9 +201,9 @@ class Stream(WrappedDataset):
 
         return self._like(batches, count, None)
 
-    def skip(self, count: int, name: str | None = None) -> "Stream":
+    def skip(self, count: Any, name: str | None = None) -> "Stream":
         """All but the first `count` batches of every epoch, none of them for -1."""
-        count = self.num_batches if count < 0 else min(int(count), self.num_batches)
+        count = min(int(count) if count >= 0 else self.num_batches, self.num_batches)
 
         def batches(epoch, skip, shard_index, num_shards):
             return self.batches(epoch, skip=count + skip, shard_index=shard_index, num_shards=num_shards)
@@ -217,13 +218,13 @@ class Stream(WrappedDataset):
 
         return self._like(batches)
 
-    def _like(self, batches, num_batches=None, provenance=...):
+    def _like(self, batches, num_batches=None, provenance: Any = ...):
         stream = Stream(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
         return stream
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Any:
         batches = self.epoch(self.next_epoch)
         self.next_epoch += 1
         return iter(batches)
@@ -282,11 +283,11 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
-        epoch_key = tf.random.experimental.stateless_fold_in(epoch_key, shard_index)
+        epoch_key = _compat.fold_in(epoch_key, shard_index)
 
         def draw(number, element):
             x, y, sample_weight = unpack(element)
-            key = tf.random.experimental.stateless_fold_in(epoch_key, number)
+            key = _compat.fold_in(epoch_key, number)
             x = tf.random.stateless_uniform(tf.shape(x), key, 0, 255, tf.int32) < tf.cast(x, tf.int32)
             others = [array for array in (y, sample_weight) if array is not None]
             return (x, *others) if others else x

@@ -17,7 +17,7 @@ BLOCK = 16  # examples of one file in its turn
 
 
 def read(
-    builder: tfds.core.DatasetBuilder,
+    builder: Any,
     split: str,
     names: list[str],
     batch_size: int,
@@ -55,7 +55,7 @@ def read(
         tf.random.set_seed(1)  # of this graph alone: otherwise the global seed changes the order, and 0 is an error
         columns = [np.array(column) for column in zip(*files, strict=True)]
         if shuffle:
-            index = tf.random.experimental.stateless_shuffle(tf.range(len(files)), seed=[seed, epoch])
+            index = _compat.stateless_shuffle(tf.range(len(files)), seed=[seed, epoch])
             columns = [tf.gather(column, index) for column in columns]
         examples = tf.data.Dataset.from_tensor_slices(tuple(columns)).interleave(
             lambda *file: _examples(builder.name, *file),
@@ -63,8 +63,9 @@ def read(
             block_length=BLOCK,
         )
         if shuffle:
-            seed_of_epoch = tf.random.stateless_uniform((), [seed, epoch], None, None, tf.int64)
-            examples = examples.shuffle(min(shuffle, count), seed_of_epoch, reshuffle_each_iteration=False)
+            whole: Any = None, None  # all integers
+            epoch_seed: Any = tf.random.stateless_uniform((), tf.stack([seed, epoch]), *whole, tf.int64)
+            examples = examples.shuffle(min(shuffle, count), epoch_seed, reshuffle_each_iteration=False)
         return examples
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
@@ -87,7 +88,7 @@ def read(
     return Stream(batches, full + bool(rest), seed)
 
 
-def first(builder: tfds.core.DatasetBuilder, split: str, names: list[str], count: int) -> dict[str, tf.Tensor]:
+def first(builder: Any, split: str, names: list[str], count: int) -> dict[str, Any]:
     """The first `count` stored examples of a split, {name: (count, ...)}."""
     columns = [np.array(column) for column in zip(*_files(builder, split), strict=True)]
     examples = tf.data.Dataset.from_tensor_slices(tuple(columns)).flat_map(lambda *file: _examples(builder.name, *file))
@@ -135,7 +136,8 @@ def _decoder(builder, names, unrolled):
     specs = features.tf_example_spec
 
     def one_by_one(serialized):
-        signature = tf.nest.map_structure(lambda i: tf.TensorSpec(i.shape, i.tf_dtype), features.get_tensor_info())
+        info = features.get_tensor_info()
+        signature = tf.nest.map_structure(lambda feature: tf.TensorSpec(feature.shape, feature.tf_dtype), info)
         return tf.map_fn(features.deserialize_example, _checked(serialized), fn_output_signature=signature)
 
     def together(serialized):
@@ -144,7 +146,7 @@ def _decoder(builder, names, unrolled):
 
     def decode(feature, stored):
         if isinstance(feature, tfds.features.Image):
-            spec = tf.TensorSpec(feature.shape, feature.tf_dtype)
+            spec = tf.TensorSpec(feature.shape, feature.tf_dtype)  # pyright: ignore[reportArgumentType]
             return decode_images(stored, feature.decode_example, spec, unrolled)
         return feature.decode_batch_example(tf.cast(stored, feature.get_serialized_info().tf_dtype))
 

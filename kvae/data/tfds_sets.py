@@ -7,6 +7,7 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,7 @@ SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed
 
 
 def load(
-    name: str, batch_size: int, *, labels, validation: float, shuffle: int, seed: int | None, data_dir, config: dict
+    name: Any, batch_size: int, *, labels, validation: float, shuffle: int, seed: int | None, data_dir, config: dict
 ) -> tuple[Stream, Stream | None, Stream | None]:
     """(train, validation, test) of a set of tensorflow-datasets. Arguments as those of `kvae.data.load`."""
     builder = _builder(name, data_dir, config)
@@ -33,9 +34,12 @@ def load(
     _prepare(builder)
     splits = _splits(builder, validation)
     scale = 255 if _stores_masks(builder, splits["train"]) else 1
+
+    def in_order(split):
+        return None if split is None else _read(builder, split, labels, scale, batch_size)
+
     train = _read(builder, splits["train"], labels, scale, batch_size, shuffle, seed)
-    rest = [splits[name] and _read(builder, splits[name], labels, scale, batch_size) for name in ("validation", "test")]
-    return train, *rest
+    return train, in_order(splits["validation"]), in_order(splits["test"])
 
 
 def _builder(name, data_dir, config):
@@ -48,7 +52,7 @@ def _builder(name, data_dir, config):
         config = {"config": SpritesConfig(**{SPRITES_KEYWORDS[key]: value for key, value in config.items()})}
     try:
         with _quiet():
-            return tfds.builder(name, data_dir=data_dir, **config)
+            return tfds.builder(name, data_dir=data_dir, **config)  # pyright: ignore[reportArgumentType]
     except tfds.core.DatasetNotFoundError:
         raise ValueError(
             f"found no folder {name!r} that `pack` wrote, and tensorflow-datasets {tfds.__version__} has no set named "
@@ -68,7 +72,7 @@ def _quiet():
 
 
 def _check_features(builder, labels):
-    features = builder.info.features
+    features: Any = builder.info.features
     features = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
     if not isinstance(features.get("image"), tfds.features.Image):
         raise ValueError(f'{builder.name} has no image feature "image": found {sorted(features)}')

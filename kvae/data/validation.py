@@ -76,7 +76,7 @@ def validate_first_batch(
     num_batches = None
     if elements.is_dataset(data):
         element = _first_element(data, event_shape, steps, name)
-        x = np.asarray(elements.unpack(element)[0])
+        x: Any = np.asarray(elements.unpack(element)[0])
         validate_values(x, limit, name)
         num_batches = int(data.cardinality()) if int(data.cardinality()) >= 0 else None
     else:
@@ -147,7 +147,8 @@ def image_shape(data: Any) -> tuple[int, ...]:
     unbatched = shape.rank == 3 and shape[0] is not None and shape[2] in (1, 3, 4)
     if shape.rank < 2 or unbatched:
         raise ValueError(f"the stream's elements have the shape {shape}, not batches: call .batch(n) on it first")
-    return tuple(shape[1:])
+    sizes: Any = shape[1:].as_list()
+    return tuple(sizes)
 
 
 # While a stream is read -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from kvae import _compat
 from kvae.data.packed import format, salvage
 from kvae.data.packed.blocks import BlockReader
 from kvae.data.provenance import Provenance
@@ -109,7 +110,7 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
             if shuffle:
                 numbers = _shuffled(numbers, full_blocks, key)
                 seeds = tf.stack([key[0], key[1] + tf.cast(number, tf.int32)])
-                index = tf.random.experimental.stateless_shuffle(index, seeds)
+                index = _compat.stateless_shuffle(index, seeds)
             return tf.nest.map_structure(lambda column: tf.gather(column, index), read(numbers))
 
         number, skipped = divmod(skip, pool_steps)
