@@ -15,19 +15,19 @@ Seed: TypeAlias = int | keras.random.SeedGenerator
 
 
 def is_integer(value: object, least: float = -math.inf) -> TypeGuard[int]:
-    """Return True for an integer of Python or numpy of at least `least`. A bool is none."""
+    """Return True if a value is an integer of Python or numpy, at least `least`, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def is_real(value: object, least: float = -math.inf, above: float = -math.inf) -> TypeGuard[float]:
-    """Return True for a finite real number of Python or numpy, at least `least` and above `above`. A bool is none."""
+    """Return True if a value is a finite real number, at least `least` and above `above`, and no bool."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):
         return False
     return float(value) >= least and float(value) > above
 
 
 def integer_at_least(name: str, value: object, least: int) -> int:
-    """Return the value as an int. Raises ValueError unless it is an integer of at least `least`."""
+    """Return an argument's value as an int. Raises ValueError, with its name, unless it is an integer >= `least`."""
     if not is_integer(value, least):
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}.")
     return int(value)
@@ -55,7 +55,7 @@ def real(name: str, value: object, least: float | None = None, alternative: str 
 
 
 def seed(value: object, random: bool = True) -> int | None:
-    """Return the seed as an int, or None if `random` allows it. Raises ValueError for other values."""
+    """Return a seed's value as an int, or None if `random` allows it. Raises ValueError for other values."""
     if value is None and random:
         return None
     if not is_integer(value, 0) or value >= 2**32:
@@ -65,7 +65,7 @@ def seed(value: object, random: bool = True) -> int | None:
 
 
 def sizes(name: str, values: Iterable[int]) -> tuple[int, ...]:
-    """Return the values as a tuple of ints. Raises ValueError unless they are integers of at least 1."""
+    """Return values as a tuple of ints. Raises ValueError, with the argument's name, unless they are integers >= 1."""
     try:
         return tuple(integer_at_least(name, value, 1) for value in values)
     except (TypeError, ValueError):
@@ -76,7 +76,13 @@ def sizes(name: str, values: Iterable[int]) -> tuple[int, ...]:
 
 
 def renamed(old: str, old_value: Any, new: str, value: Any) -> Any:
-    """Return the value of argument `new`, given under its new or, with a DeprecationWarning, its old name.
+    """Return the value of an argument, given under its new name or, with a DeprecationWarning, under its old one.
+
+    Args:
+        old: str, the old name.
+        old_value: the value given under the old name, or None.
+        new: str, the new name.
+        value: the value given under the new name, or None.
 
     Raises:
         TypeError: if both are given.
@@ -95,7 +101,7 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
 
 
 def renamed_attribute(old: str, new: str) -> property:
-    """Return a property for the attribute or method `new`, with a DeprecationWarning.
+    """Return a property `old` for the attribute or method `new`, with a DeprecationWarning.
 
     In a class body: `licence = renamed_attribute("licence", "license")`.
     """

@@ -140,7 +140,7 @@ class Objective(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """Return an objective from the result of `get_config`."""
+        """Return an objective from `config`, the result of `get_config`."""
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 
 
@@ -274,21 +274,23 @@ class IWAE(Objective):
         return {"samples": self.samples, "gradient": self.gradient}
 
 
-def kl_groups(model) -> int:
-    """The number of columns of KL(q(z|x) || p(z)) in closed form, one a latent or fewer; 0 without a closed form."""
+def kl_groups(model: Any) -> int:
+    """Return the number of terms of a model's KL in closed form, at most one per latent; 0 without a closed form."""
     symbol = model._symbol(model.event_shape, model.variable_dtype)
-    x = keras.tree.map_structure(lambda part: ops.zeros((1, *part.shape[1:]), part.dtype), symbol)
+    x = keras.tree.map_structure(lambda tensor: ops.zeros((1, *tensor.shape[1:]), tensor.dtype), symbol)
     kl = model.prior.kl_divergence(model.posterior(x))
     return 0 if kl is None else kl.shape[1]
 
 
 class AnnounceWarmUp(keras.callbacks.Callback):
-    """Tells the model's objective, before the first step, which will be the last, and prints what it says to that.
+    """Passes the number of the run's last step to the model's objective before training, and prints its answer.
 
-    first_epoch, first_update: the epoch that the run began with, and the optimizer's updates before it.
+    Args:
+        first_epoch: int, the run's first epoch.
+        first_update: int, the number of the optimizer's updates before the run.
     """
 
-    def __init__(self, first_epoch, first_update):
+    def __init__(self, first_epoch: int, first_update: int):
         super().__init__()
         self.first_epoch, self.first_update = first_epoch, first_update
 
@@ -297,6 +299,6 @@ class AnnounceWarmUp(keras.callbacks.Callback):
         if steps is not None:
             steps *= self.params["epochs"] - self.first_epoch
             steps = self.first_update + steps // (self.model.optimizer.gradient_accumulation_steps or 1)
-        said = self.model.loss.begin(steps)
-        if said and self.params["verbose"]:
-            print(said)
+        message = self.model.loss.begin(steps)
+        if message and self.params["verbose"]:
+            print(message)

@@ -1,12 +1,11 @@
 """Adam with TensorFlow's fused kernel."""
 
-from typing import Any
-
 import keras
 import tensorflow as tf
 from keras import ops
 
 from kvae import _compat
+from kvae.arguments import Tensor
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -29,13 +28,19 @@ class Adam(keras.optimizers.Adam):
         Kingma and Ba (2015), "Adam: a method for stochastic optimization", algorithm 1.
     """
 
-    def apply(self, grads, trainable_variables=None) -> None:
+    def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         self._powers = {}
         super().apply(grads, trainable_variables)
         self._powers = {}  # drop tensors of this graph
 
-    def update_step(self, gradient, variable, learning_rate) -> Any:
-        """Update one variable, with TensorFlow's ResourceApplyAdam if the gradient is dense."""
+    def update_step(self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor) -> None:
+        """Update one variable, with TensorFlow's ResourceApplyAdam if the gradient is dense.
+
+        Args:
+            gradient: tensor of the variable's shape, or `tf.IndexedSlices`.
+            variable: Keras variable.
+            learning_rate: scalar.
+        """
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             return super().update_step(gradient, variable, learning_rate)
         momentum, velocity = _compat.adam_moments(self, variable)

@@ -66,7 +66,7 @@ def mean(values: Tensor) -> Tensor:
     return ops.sum(values) / ops.cast(count, values.dtype)
 
 
-def part(value: Tensor) -> Tensor:
+def divided(value: Tensor) -> Tensor:
     """Return value / replicas, for a value equal on all replicas: the sum over the replicas is the value."""
     context = _context()
     return value if context is None else value / context.num_replicas_in_sync
@@ -190,7 +190,7 @@ def logs(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
     return numbers
 
 
-def check(model: Any) -> None:
+def validate_settings(model: Any) -> None:
     """Raise ValueError if Keras can't combine a compiled model's settings with several replicas.
 
     With a loss-scaling optimizer, as in mixed_float16, clipping is one of them.

@@ -53,7 +53,7 @@ class Chain(Reparameterized):
         return self._descend(lambda level, distribution: distribution.mean)
 
     def log_prob(self, z: Tensor) -> Tensor:
-        """sum_l log p(z_l | z_l+1, ..., z_L) in nats: (n, sum of sizes) to (n,)."""
+        """sum_l log p(z_l | z_l+1, ..., z_L) in nats: z (n, sum of sizes) to (n,)."""
         latents = self.split(z)
         with frozen(self.constants):  # from the top as in a draw, so that the seeds come in the same order
             levels = reversed(range(len(latents)))

@@ -47,7 +47,7 @@ class ContinuousBernoulli(Distribution):
         return sum_event(x * self.logits - self._log_normalizer())
 
     def sample(self, seed: Seed) -> Tensor:
-        """log(1 + u (exp(logits) - 1)) / logits, the inverse of the distribution function at a uniform u."""
+        """log(1 + u (exp(logits) - 1)) / logits, the inverse of the distribution function at a uniform u from seed."""
         u = keras.random.uniform(ops.shape(self.logits), dtype=self.logits.dtype, seed=seed)
         size = ops.maximum(ops.abs(self.logits), 1e-6)
         falling = -ops.log1p(u * ops.expm1(-size)) / size

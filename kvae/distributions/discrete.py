@@ -133,7 +133,7 @@ class DiscretizedLogisticMixture(Distribution):
     def log_prob(self, x: Tensor) -> Tensor:
         """The sum over pixels of log sum_K softmax(logits) prod_channels (sigmoid(b) - sigmoid(a)), in nats.
 
-        a and b are the standardized ends of a level, infinite for the tails. The difference is computed without
+        a and b are the standardized ends of the level of x, infinite for the tails. The difference is computed without
         cancellation as sigmoid(b) sigmoid(-a) (1 - exp(a - b)).
         """
         means, steepness = self._in_levels()

@@ -49,7 +49,7 @@ class Normal(Reparameterized):
         return -0.5 * sum_event(ops.square(standardized) + (self.log_var + _LOG_2PI))
 
     def pairwise_log_prob(self, z: Tensor) -> Tensor:
-        """log N(z_m; mean_k, sigma_k^2) in nats, (m, d) to (m, n), by one matrix product.
+        """log N(z_m; mean_k, sigma_k^2) in nats, z (m, d) to (m, n), by one matrix product.
 
         The square is multiplied out. Its terms reach 1e5, and in float32 the error would be hundredths of a nat for
         small sigma: the product is in float64.

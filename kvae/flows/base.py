@@ -150,6 +150,7 @@ class Transformed(Reparameterized):
         return z, log_prob - log_determinant
 
     def log_prob(self, z: Tensor) -> Tensor:
+        """log p(z) = log p(u) + log |det du/dz| in nats, with u from the flow's inverse: z (n, latent_dim) to (n,)."""
         with frozen(self.constants):
             u, log_determinant = self.flow.inverse(z, self.context)
         return self.base.log_prob(u) + log_determinant

@@ -199,7 +199,7 @@ class LatentModel(keras.Model):
             steps: int, the batches to read; None reads all.
             **options: further arguments of `keras.Model.evaluate`, such as `return_dict`.
         """
-        replicas.check(self)
+        replicas.validate_settings(self)
         check_counts(steps=steps, **options)
         data = elements.fit_arguments(x, y, sample_weight)
         if not options.get("_use_cached_eval_dataset"):

@@ -55,7 +55,7 @@ class Step:
     def minimized(self, losses: Any) -> Any:
         """The same without the optimizer's scale: a scalar, in nats."""
         losses = weighted(present(losses, self.examples), self.sample_weight)
-        return replicas.mean(losses) + replicas.part(sum(self.model.losses))
+        return replicas.mean(losses) + replicas.divided(sum(self.model.losses))
 
     def take(self, gradients: list, losses: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Update the weights and the means, unless x, a loss or a gradient isn't finite. Returns the logs.

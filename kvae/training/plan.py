@@ -33,7 +33,7 @@ def planned(
         steps_per_epoch: int, or None for one pass over x.
         options: further arguments of Keras' `fit`.
     """
-    replicas.check(model)
+    replicas.validate_settings(model)
     check_counts(steps_per_epoch=steps_per_epoch, **options)
     callbacks = _listed(options.pop("callbacks", None))
     checkpoint = position.find_checkpoint(callbacks)
