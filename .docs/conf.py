@@ -19,6 +19,7 @@ exclude_patterns = ["README.md", "kvae", "notebooks/src"]
 templates_path = ["_templates"]
 html_theme = "furo"
 nb_execution_mode = "off"
+myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 autosummary_ignore_module_all = False
 autodoc_default_options = {"members": True, "inherited-members": "object", "member-order": "bysource"}
@@ -40,6 +41,8 @@ def markdown(app, what, name, member, options, lines):
         elif re.match("`[^`]", part):
             parts[i] = f"`{part}`"
     lines[:] = "".join(parts).splitlines()
+    if what in ("attribute", "property"):
+        lines[:0] = ["..", ""]  # a comment; else napoleon takes the words ahead of a colon for a type
 
 
 def constructor_signature(app, what, name, member, options, signature, annotation):
@@ -49,6 +52,7 @@ def constructor_signature(app, what, name, member, options, signature, annotatio
 
 
 def is_from_elsewhere(app, what, name, member, skip, options):
-    """Leave out the members that Keras and TensorFlow define."""
+    """Leave out the members that Keras, TensorFlow and tuples define."""
     module = getattr(getattr(member, "fget", member), "__module__", None) or "kvae"
-    return skip or not module.startswith("kvae") or name.startswith("__")
+    of_tuples = type(member).__name__ in ("method_descriptor", "_tuplegetter")
+    return skip or of_tuples or not module.startswith("kvae") or name.startswith("__")

@@ -132,7 +132,7 @@ def either(condition: Tensor, true: Callable[..., None], false: Callable[..., No
         false: function without a result.
         *args: structures of tensors.
     """
-    if alone() or _compat.updates_variables_in_a_condition():
+    if not tf.distribute.has_strategy() or _compat.updates_variables_in_a_condition():
         ops.cond(condition, lambda: true(*args), lambda: false(*args))
         return
 

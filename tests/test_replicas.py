@@ -50,6 +50,17 @@ def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, ba
     same(found, expected)
 
 
+def test_a_strategy_of_one_replica_trains_to_the_weights_of_none():
+    x = images(20)
+
+    def model():
+        keras.utils.set_random_seed(0)
+        return dense_vae(x.shape[1:], seed=0)
+
+    one = tf.distribute.MirroredStrategy(["CPU:0"])
+    same(*(trained(strategy, model, x, batch_size=10, shuffle=False) for strategy in (one, None)))
+
+
 def test_convolutions_take_a_batch_that_leaves_a_replica_nothing(strategy, rng):
     x = rng.random((21, 8, 8, 1)).astype("float32")
 
