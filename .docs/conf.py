@@ -18,12 +18,16 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx
 exclude_patterns = ["README.md", "kvae", "notebooks/src"]
 templates_path = ["_templates"]
 html_theme = "furo"
+html_show_copyright = False
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3
 autosummary_ignore_module_all = False
 autodoc_default_options = {"members": True, "inherited-members": "object", "member-order": "bysource"}
 autodoc_inherit_docstrings = False
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 90
+napoleon_custom_sections = ["Reference"]
 
 
 def setup(app):
@@ -40,7 +44,8 @@ def markdown(app, what, name, member, options, lines):
             parts[i] = re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", part)
         elif re.match("`[^`]", part):
             parts[i] = f"`{part}`"
-    lines[:] = "".join(parts).splitlines()
+    text = re.sub(r"^Example:\n\n(?=>>>)", ".. rubric:: Example\n\n", "".join(parts), flags=re.M)
+    lines[:] = text.splitlines()
     if what in ("attribute", "property"):
         lines[:0] = ["..", ""]  # a comment; else napoleon takes the words ahead of a colon for a type
 
@@ -48,7 +53,8 @@ def markdown(app, what, name, member, options, lines):
 def constructor_signature(app, what, name, member, options, signature, annotation):
     """Show the arguments of __init__: Keras' __new__ hides them."""
     if what == "class" and signature == "(*args, **kwargs)":
-        return inspect.stringify_signature(inspect.signature(member.__init__, bound_method=True)), annotation
+        constructor = inspect.signature(member.__init__, bound_method=True)
+        return inspect.stringify_signature(constructor, show_return_annotation=False, unqualified_typehints=True), None
 
 
 def is_from_elsewhere(app, what, name, member, skip, options):
