@@ -1,8 +1,12 @@
 """Each private name of another package still does what kvae uses it for."""
 
+import inspect
+
 import keras
 import numpy as np
 import tensorflow as tf
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from kvae import _compat
 
@@ -26,3 +30,36 @@ def test_variables_are_updated_in_a_condition_outside_of_a_strategy_and_not_in_a
     assert _compat.updates_variables_in_a_condition()
     with strategy.scope():
         assert not _compat.updates_variables_in_a_condition()
+
+
+def test_a_wrapped_dataset_takes_the_place_of_its_own_in_a_transformation():
+    dataset = tf.data.Dataset.range(3)
+    wrapped = _compat.WrappedDataset(dataset)
+    assert wrapped.element_spec == dataset.element_spec and int(wrapped.cardinality()) == 3
+    mapped = wrapped.map(lambda number: number + 1)
+    assert list(mapped.as_numpy_iterator()) == [1, 2, 3]
+    assert [dataset in _compat.sources(each) for each in (mapped, wrapped, dataset)] == [True] * 3
+
+
+def test_a_shuffle_and_its_seed_are_seen():
+    keras.backend.clear_session()
+    tf.random.set_seed(None)
+    dataset = tf.data.Dataset.range(3)
+    unseeded, seeded = dataset.shuffle(3), dataset.shuffle(3, seed=1)
+    assert [_compat.shuffles(each) for each in (dataset, unseeded, seeded)] == [False, True, True]
+    assert [_compat.shuffles_unseeded(each) for each in (dataset, unseeded, seeded)] == [False, True, False]
+
+
+def test_downloads_are_tried_again_so_many_times():
+    before = downloader.MAX_RETRIES
+    with _compat.download_retries(0):
+        assert downloader.MAX_RETRIES == 0
+    with _compat.download_retries(None):
+        assert downloader.MAX_RETRIES == before > 0
+    source = inspect.getsource(downloader)
+    assert source.count("MAX_RETRIES") > 1
+
+
+def test_chosen_features_are_those_alone():
+    features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(2, 2, 1)), "label": np.int64})
+    assert list(_compat.chosen_features(features, ["label"])) == ["label"]

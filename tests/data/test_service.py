@@ -30,7 +30,7 @@ def test_workers_of_the_data_service_give_each_example_once_an_epoch(target, rng
     for i, image in enumerate(x):
         Image.fromarray(image[:, None]).save(tmp_path / f"{i:04}.png")
     served = kvae.data.from_folder(tmp_path, BATCH, shuffle=1).apply(
-        lambda batches: batches.apply(service.distribute(service.ShardingPolicy.DYNAMIC, service=target))
+        service.distribute(service.ShardingPolicy.DYNAMIC, service=target)
     )
     for epoch in range(2):
         batches = list(served.epoch(epoch).as_numpy_iterator())
