@@ -1,4 +1,4 @@
-"""What an argument or an array must be: its kind, dtype, shape and values, and the advice if it isn't."""
+"""Arguments and arrays that can't be read, and the advice for each."""
 
 import math
 import os
@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
 
 BLOCK_BYTES = 2**24
 
@@ -68,35 +66,8 @@ def _advice_on_kind(array):
     )
 
 
-def validate_dtype(dtype: Any, name: str) -> None:
-    """Raise TypeError for dtypes other than real numbers."""
-    try:
-        kind = dtype if isinstance(dtype, tf.DType) else tf.as_dtype(dtype)
-        is_real = kind.is_floating or kind.is_integer or kind.is_bool
-    except TypeError:  # a dtype of NumPy alone, such as dates
-        is_real = False
-    if not is_real:
-        dtype_name = getattr(dtype, "name", dtype)
-        advice = "np.abs(x) or its parts" if "complex" in str(dtype_name) else 'x.astype("float32") of what are numbers'
-        raise TypeError(
-            f"{name} has the dtype {dtype_name}, expected uint8 (0..255), bool or a float type: give {advice}"
-        )
-
-
-def validate_shape(shape: Any, event_shape: tuple | None, name: str) -> None:
-    """Raise ValueError, with advice, unless the shape is (n, *event_shape). event_shape is None for any."""
-    shape = tf.TensorShape(shape)
-    if shape.rank is not None and 0 in shape[1:].as_list():
-        raise ValueError(f"{name} has the shape {shape}, whose examples hold no values: expected at least one in each")
-    if event_shape is None or shape.rank is None:
-        return
-    if shape.rank < 1 or not shape[1:].is_compatible_with(event_shape):
-        expected = str(("n", *event_shape)).replace("'", "")
-        advice = _advice_on_shape(tuple(shape), tuple(event_shape))
-        raise ValueError(f"{name} has the shape {shape}, but the model takes {expected}: {advice}")
-
-
-def _advice_on_shape(shape, event_shape):
+def advice_on_shape(shape: tuple, event_shape: tuple) -> str:
+    """What to do about an array of another shape than (n, *event_shape)."""
     example_shape = shape[1:]
     if shape == event_shape:
         return (
@@ -125,54 +96,8 @@ def _listed(*sizes):
     return f"({', '.join(map(str, sizes))})"
 
 
-def largest_magnitude(dtype: str) -> float:
-    """The largest magnitude of x for a model of this dtype: the cube root of the dtype's largest number.
-
-    A sum of squares over small variances then stays finite. It is 7e12 for float32.
-    """
-    return float(tf.as_dtype(dtype).max) ** (1 / 3)
-
-
-def validate_array_values(array: Any, limit: float | None, name: str) -> None:
-    """`validate_values` for an array, block by block."""
-    if _may_be_wrong(array.dtype):
-        for start, block in array_blocks(array):
-            validate_values(block, limit, name, start)
-
-
-def validate_values(values: np.ndarray, limit: float | None, name: str, start: int | None = None) -> None:
-    """Raise ValueError for NaN or infinite values, and for magnitudes above the limit, if there is one.
-
-    start: position of the first of these values in the array; None for a stream's first batch.
-    """
-    if not _may_be_wrong(values.dtype):
-        return
-    finite = np.isfinite(values)
-    if not finite.all():
-        position = _position(~finite, start)
-        raise ValueError(f"{name} has {NOT_FINITE}{position}: {NOT_FINITE_ADVICE}")
-    highest = max(float(np.max(values, initial=0)), -float(np.min(values, initial=0)))
-    if limit is not None and highest > limit:
-        position = _position(np.abs(values) > limit, start)
-        raise ValueError(
-            f"{name} has the magnitude {highest:.3g}{position}, of which sums of squares are too large for the model's "
-            f"numbers, expected at most {limit:.0e}: scale the data, as (x - mean) / standard deviation does"
-        )
-
-
 def array_blocks(array: Any) -> Iterator[tuple[int, np.ndarray]]:
     """(start, rows) of an array, a few megabytes at a time."""
     rows = max(1, BLOCK_BYTES // max(1, np.asarray(array[:1]).nbytes))
     for start in range(0, array.shape[0], rows):
         yield start, np.asarray(array[start : start + rows])
-
-
-def _may_be_wrong(dtype):
-    kind = tf.as_dtype(dtype)
-    return kind.is_floating or kind.size == 8
-
-
-def _position(wrong, start):
-    if start is None:
-        return " in its first batch"
-    return f", first in example {start + int(np.argmax(wrong.reshape(len(wrong), -1).any(axis=1)))}"

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvae.data.elements import is_dataset
 from kvae.data.errors import clear_errors
 from kvae.data.stream import Stream
 
@@ -38,6 +37,11 @@ class Provenance:
     source: dict | str | None = None
     license: str | None = None
 
+    @property
+    def known(self) -> dict:
+        """Name, version, part and number of examples, a dict for JSON."""
+        return {"name": self.name, "version": self.version, "part": self.split, "examples": self.num_examples}
+
     @functools.cached_property
     def content(self) -> tuple[str, int] | None:
         """The `digest` of the first stored examples, the same for every copy of them; None if they can't be read.
@@ -61,8 +65,8 @@ def tfds_source(info: Any) -> tuple[dict, str | None]:
 class Description:
     """The data of a `fit`, in words at once and with a hash of examples on demand.
 
-    The hash of arrays, and of a stream without `provenance`, is taken at once. Otherwise `complete` reads the stored
-    examples.
+    Arrays are hashed at once, and so is the first batch of a stream without `provenance`. Other streams are read again
+    for their hash, when `complete` is first asked for.
 
     Args:
         data: (x, y, sample_weight), with None for missing parts.
@@ -74,37 +78,30 @@ class Description:
 
     def __init__(self, data: tuple, first: np.ndarray | None = None):
         x = data[0]
-        if not is_dataset(x):
+        self._provenance = getattr(x, "provenance", None) if isinstance(x, tf.data.Dataset) else None
+        seed = {"seed": x.seed} if isinstance(x, Stream) else {}
+        self._content = None
+        if self._provenance is not None:
+            self.known = {**self._provenance.known, **seed}
+            self._choice = "that are stored, decoded, before any map"
+        elif isinstance(x, tf.data.Dataset):
+            self.known, self._choice = {"name": None, **seed}, "of the first batch, as it was read"
+            self._content = None if first is None else digest([row] for row in first)
+        else:
             arrays = [array for array in tf.nest.flatten(data) if array is not None]
             length = arrays[0].shape[0]
             positions = np.unique(np.linspace(0, length - 1, EXAMPLES).astype(int))
-            hashed = digest([np.asarray(array[row : row + 1]) for array in arrays] for row in positions)
-            self.known, self._which = {"name": "arrays", "examples": length}, "spread evenly over the arrays"
-            self._content = lambda: hashed
-            return
-        seed = {"seed": x.seed} if isinstance(x, Stream) else {}
-        provenance = getattr(x, "provenance", None)
-        if provenance is None:
-            hashed = None if first is None else digest([row] for row in first)
-            self.known, self._which = {"name": None, **seed}, "of the first batch, as it was read"
-            self._content = lambda: hashed
-            return
-        self.known = {
-            "name": provenance.name,
-            "version": provenance.version,
-            "part": provenance.split,
-            "examples": provenance.num_examples,
-            **seed,
-        }
-        self._which = "that are stored, decoded, before any map"
-        self._content = lambda: provenance.content
+            self.known, self._choice = {"name": "arrays", "examples": length}, "spread evenly over the arrays"
+            self._content = digest([np.asarray(array[row : row + 1]) for array in arrays] for row in positions)
 
     @functools.cached_property
     def complete(self) -> dict:
         """`known` with "content": the SHA-256 of some examples and their choice, or None."""
-        content = self._content()
-        said = content and {"sha256": content[0], "of": f"{content[1]} examples {self._which}"}
-        return {**self.known, "content": said}
+        content = self._provenance.content if self._provenance is not None else self._content
+        if content is None:
+            return {**self.known, "content": None}
+        sha256, number = content
+        return {**self.known, "content": {"sha256": sha256, "of": f"{number} examples {self._choice}"}}
 
 
 def describe(data: tuple, first: np.ndarray | None = None) -> dict:

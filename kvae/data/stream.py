@@ -81,9 +81,14 @@ class Stream(_compat.WrappedDataset):
         order: Callable[..., tf.data.Dataset] | None = None,
         steps: int | None = None,
     ):
-        self.batches: Any = _sharded(arguments.renamed("order", order, "batches", batches))
-        length: Any = arguments.renamed("steps", steps, "num_batches", num_batches)
-        self.num_batches = int(length)
+        if order is not None:
+            batches = arguments.renamed("order", order, "batches", batches)
+        if steps is not None:
+            num_batches = arguments.renamed("steps", steps, "num_batches", num_batches)
+        if batches is None or num_batches is None:
+            raise TypeError("Stream needs batches, a function, and num_batches, an int")
+        self.batches: Any = _sharded(batches)
+        self.num_batches = int(num_batches)
         self.seed = seed
         self.next_epoch = 0
         self.provenance: Any = None
@@ -110,16 +115,20 @@ class Stream(_compat.WrappedDataset):
             shard_index, num_shards: ints, the part of each batch for one of several workers.
             share: old name of (shard_index, num_shards).
         """
-        shard_index, num_shards = arguments.renamed("share", share, "(shard_index, num_shards)", None) or (
-            shard_index,
-            num_shards,
-        )
+        if share is not None:
+            arguments.warn_renamed("share=", "shard_index= and num_shards=")
+            shard_index, num_shards = share
         epochs = tf.data.Dataset.from_tensors(tf.constant(number, "int64"))
         batches = self._read(epochs, skip, (shard_index, num_shards))
         return batches.apply(tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0)))
 
     def from_batch(self, number: int, *, shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
-        """All batches from `number` on, counted through the epochs, as one plain dataset without end."""
+        """All batches from `number` on, as one plain dataset without end.
+
+        Args:
+            number: int, the first batch, counted from 0 through all epochs.
+            shard_index, num_shards: as for `epoch`.
+        """
         epoch, skip = divmod(number, self.num_batches)
         batches = self._read(tf.data.Dataset.counter(epoch + bool(skip)), 0, (shard_index, num_shards))
         if skip:
@@ -154,7 +163,7 @@ class Stream(_compat.WrappedDataset):
             A result of unknown length counts as one of as many batches, and reading it fails if it isn't.
         """
         # Skipped batches are left out before the function, unless it sets the length of an epoch by itself.
-        length = int(transformation_func(self.epoch(0, skip=1)).cardinality())
+        length = int(self.epoch(0, skip=1).apply(transformation_func).cardinality())
         if length in (max(self.num_batches - 1, 0), tf.data.UNKNOWN_CARDINALITY):
             return self._each_epoch(transformation_func)
         if length != self.num_batches:
@@ -167,7 +176,7 @@ class Stream(_compat.WrappedDataset):
         return self._like(batches)
 
     def through(self, function: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
-        """Old name of `apply`."""
+        """Old name of `apply`, with the same argument `function`."""
         arguments.warn_renamed("Stream.through", "Stream.apply")
         return self.apply(function)
 
@@ -184,15 +193,25 @@ class Stream(_compat.WrappedDataset):
         return self.provenance
 
     def map(self, *args, **kwargs) -> "Stream":
-        """`tf.data.Dataset.map` over the batches of every epoch."""
+        """`tf.data.Dataset.map` over the batches of every epoch, with the same arguments."""
         return self._each_epoch(lambda batches: batches.map(*args, **kwargs))
 
     def prefetch(self, buffer_size: Any, name: str | None = None) -> "Stream":
-        """`tf.data.Dataset.prefetch` in every epoch. The streams of kvae prefetch two batches already."""
+        """`tf.data.Dataset.prefetch` in every epoch. The streams of kvae prefetch two batches already.
+
+        Args:
+            buffer_size: int, the batches to read ahead, or `tf.data.AUTOTUNE`.
+            name: name for the operation.
+        """
         return self._each_epoch(lambda batches: batches.prefetch(buffer_size, name))
 
     def take(self, count: Any, name: str | None = None) -> "Stream":
-        """The first `count` batches of every epoch, all of them for -1."""
+        """The first batches of every epoch.
+
+        Args:
+            count: int, the number of batches; -1 for all.
+            name: name for the operation.
+        """
         count = min(int(count) if count >= 0 else self.num_batches, self.num_batches)
 
         def batches(epoch, skip, shard_index, num_shards):
@@ -202,7 +221,12 @@ class Stream(_compat.WrappedDataset):
         return self._like(batches, count, None)
 
     def skip(self, count: Any, name: str | None = None) -> "Stream":
-        """All but the first `count` batches of every epoch, none of them for -1."""
+        """All but the first batches of every epoch.
+
+        Args:
+            count: int, the number of batches to leave out; -1 for all.
+            name: unused, for the signature of `tf.data.Dataset.skip`.
+        """
         count = min(int(count) if count >= 0 else self.num_batches, self.num_batches)
 
         def batches(epoch, skip, shard_index, num_shards):

@@ -9,16 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import elements
-from kvae.data.array_checks import (
-    array_blocks,
-    largest_magnitude,
-    validate_array_values,
-    validate_arrays,
-    validate_dtype,
-    validate_shape,
-    validate_values,
-)
-from kvae.data.errors import NOT_FINITE, clear_errors
+from kvae.data.array_checks import advice_on_shape, array_blocks, validate_arrays
+from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE, clear_errors
 from kvae.data.stream import Stream, next_epoch
 
 
@@ -74,7 +66,7 @@ def validate_first_batch(
     """
     limit = None if dtype is None else largest_magnitude(dtype)
     num_batches = None
-    if elements.is_dataset(data):
+    if isinstance(data, tf.data.Dataset):
         element = _first_element(data, event_shape, steps, name)
         x: Any = np.asarray(elements.unpack(element)[0])
         validate_values(x, limit, name)
@@ -138,7 +130,7 @@ def image_shape(data: Any) -> tuple[int, ...]:
     >>> kvae.data.image_shape(np.zeros((10, 28, 28, 1)))
     (28, 28, 1)
     """
-    if not elements.is_dataset(data):
+    if not isinstance(data, tf.data.Dataset):
         validate_arrays(data)
         return tuple(elements.unpack(data)[0].shape[1:])
     shape = elements.x_spec(data).shape
@@ -151,6 +143,83 @@ def image_shape(data: Any) -> tuple[int, ...]:
     return tuple(sizes)
 
 
+# Dtypes, shapes, values -----------------------------------------------------------------------------------------------
+
+
+def validate_dtype(dtype: Any, name: str) -> None:
+    """Raise TypeError for dtypes other than real numbers."""
+    try:
+        kind = dtype if isinstance(dtype, tf.DType) else tf.as_dtype(dtype)
+        is_real = kind.is_floating or kind.is_integer or kind.is_bool
+    except TypeError:  # a dtype of NumPy alone, such as dates
+        is_real = False
+    if not is_real:
+        dtype_name = getattr(dtype, "name", dtype)
+        advice = "np.abs(x) or its parts" if "complex" in str(dtype_name) else 'x.astype("float32") of what are numbers'
+        raise TypeError(
+            f"{name} has the dtype {dtype_name}, expected uint8 (0..255), bool or a float type: give {advice}"
+        )
+
+
+def validate_shape(shape: Any, event_shape: tuple | None, name: str) -> None:
+    """Raise ValueError, with advice, unless the shape is (n, *event_shape). event_shape is None for any."""
+    shape = tf.TensorShape(shape)
+    if shape.rank is not None and 0 in shape[1:].as_list():
+        raise ValueError(f"{name} has the shape {shape}, whose examples hold no values: expected at least one in each")
+    if event_shape is None or shape.rank is None:
+        return
+    if shape.rank < 1 or not shape[1:].is_compatible_with(event_shape):
+        expected = str(("n", *event_shape)).replace("'", "")
+        advice = advice_on_shape(tuple(shape), tuple(event_shape))
+        raise ValueError(f"{name} has the shape {shape}, but the model takes {expected}: {advice}")
+
+
+def largest_magnitude(dtype: str) -> float:
+    """The largest magnitude of x for a model of this dtype: the cube root of the dtype's largest number.
+
+    A sum of squares over small variances then stays finite. It is 7e12 for float32.
+    """
+    return float(tf.as_dtype(dtype).max) ** (1 / 3)
+
+
+def validate_array_values(array: Any, limit: float | None, name: str) -> None:
+    """`validate_values` for an array, block by block."""
+    if _may_be_wrong(array.dtype):
+        for start, block in array_blocks(array):
+            validate_values(block, limit, name, start)
+
+
+def validate_values(values: np.ndarray, limit: float | None, name: str, start: int | None = None) -> None:
+    """Raise ValueError for NaN or infinite values, and for magnitudes above the limit, if there is one.
+
+    start: position of the first of these values in the array; None for a stream's first batch.
+    """
+    if not _may_be_wrong(values.dtype):
+        return
+    finite = np.isfinite(values)
+    if not finite.all():
+        position = _position(~finite, start)
+        raise ValueError(f"{name} has {NOT_FINITE}{position}: {NOT_FINITE_ADVICE}")
+    highest = max(float(np.max(values, initial=0)), -float(np.min(values, initial=0)))
+    if limit is not None and highest > limit:
+        position = _position(np.abs(values) > limit, start)
+        raise ValueError(
+            f"{name} has the magnitude {highest:.3g}{position}, of which sums of squares are too large for the model's "
+            f"numbers, expected at most {limit:.0e}: scale the data, as (x - mean) / standard deviation does"
+        )
+
+
+def _may_be_wrong(dtype):
+    kind = tf.as_dtype(dtype)
+    return kind.is_floating or kind.size == 8
+
+
+def _position(wrong, start):
+    if start is None:
+        return " in its first batch"
+    return f", first in example {start + int(np.argmax(wrong.reshape(len(wrong), -1).any(axis=1)))}"
+
+
 # While a stream is read -----------------------------------------------------------------------------------------------
 
 
@@ -160,7 +229,7 @@ def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
     Within `clear_errors` this is a ValueError with batch and row. Arrays are returned as they are, since
     `validate_first_batch` searches them as a whole.
     """
-    if not elements.is_dataset(data) or not elements.x_spec(data).dtype.is_floating:
+    if not isinstance(data, tf.data.Dataset) or not elements.x_spec(data).dtype.is_floating:
         return data
 
     def check(batch, element):
@@ -197,7 +266,7 @@ def stop_at_unsupported(data: Any, supported: Callable, complaint: str, name: st
         value = tf.strings.as_string(tf.boolean_mask(x, wrong)[0], shortest=True)
         return tf.strings.join([f"{name} holds the value ", value, " in ", position, f", {complaint}"])
 
-    if not elements.is_dataset(data):
+    if not isinstance(data, tf.data.Dataset):
         for start, block in array_blocks(elements.unpack(data)[part]):
             x, wrong = unsupported(block)
             if tf.reduce_any(wrong):

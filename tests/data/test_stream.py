@@ -240,7 +240,7 @@ def test_the_old_names_of_a_stream_still_work():
     with pytest.warns(DeprecationWarning) as told:
         stream = Stream(order=order, steps=4)
     assert len(told) == 3 and all(warning.filename == __file__ for warning in told)
-    with pytest.warns(DeprecationWarning, match=r"share= is now \(shard_index, num_shards\)="):
+    with pytest.warns(DeprecationWarning, match="share= is now shard_index= and num_shards="):
         halves = [rows(stream.epoch(0, share=(i, 2))) for i in range(2)]
     assert halves == [rows(stream.epoch(0, shard_index=i, num_shards=2)) for i in range(2)]
     with pytest.warns(DeprecationWarning, match="through is now Stream.apply"):
