@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 import keras
 import numpy as np
@@ -242,6 +243,12 @@ class LatentModel(keras.Model):
         """Update metrics of a subclass from the numbers of a batch, {name: (n, ...)}."""
 
     # Codes and images
+
+    @overload
+    def transform(self, x: Any, batch_size: int = ..., directory: None = None) -> np.ndarray: ...
+
+    @overload
+    def transform(self, x: Any, batch_size: int = ..., *, directory: str | os.PathLike) -> None: ...
 
     def transform(self, x: Any, batch_size: int = elements.BATCH_SIZE, directory: Any = None) -> np.ndarray | None:
         """The codes of x, means if codes are random: an array (n, latent_dim).
