@@ -131,7 +131,7 @@ def test_measurements_are_tables_of_their_numbers(rng):
     tables = [found, found.likelihood, found.aggregate, kvae.evaluation.active_units(vae, x)]
     tables += [kvae.evaluation.rate_distortion(vae, x, verbose=0), kvae.evaluation.Bracket(x, x[:, 0], x[:, 1])]
     tables += [kvae.evaluation.report(vae, x, samples=20, verbose=0)]
-    tables += [kvae.evaluation.simulation_based_calibration(pca, runs=100, draws=19, bins=5)]
+    tables += [kvae.evaluation.simulation_based_calibration(pca, runs=100, num_draws=19, bins=5)]
     pages = [Page(each) for each in tables]
     assert all(page.tags[0] == "table" for page in pages)
     values = [text.split(" +- ")[0] for text in pages[0].text[1::3]]

@@ -25,7 +25,7 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TENSORFLOW = {
     "_compat.py",
-    "evaluation/draws.py",
+    "evaluation/scoring.py",
     "evaluation/annealing.py",
     "models/base.py",
     "models/autoencoder.py",

@@ -1,6 +1,6 @@
-"""The aggregate posterior q(z) = E_x[q(z|x)], and which latents say something of x."""
+"""The aggregate posterior q(z) = E_x[q(z|x)], and which latents depend on x."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -9,13 +9,18 @@ from keras import ops
 from kvae import arguments, html
 from kvae.data import arrays, elements, errors
 from kvae.distributions import Normal
-from kvae.evaluation import draws
+from kvae.evaluation import scoring
 
-_ROWS = 250
+_ROWS = 250  # posteriors, and z, at once
 
 
 class ActiveUnits(NamedTuple):
-    """variances: of each latent's posterior mean over the data, (latent_dim,). active: those above the threshold."""
+    """The result of `active_units`.
+
+    Attributes:
+        variances: (latent_dim,), of each latent's posterior mean over the data.
+        active: (latent_dim,), True for variances above the threshold.
+    """
 
     variances: np.ndarray
     active: np.ndarray
@@ -24,13 +29,33 @@ class ActiveUnits(NamedTuple):
 
 
 @errors.clear_errors()
-def active_units(model, data, threshold=0.01, batch_size=elements.BATCH_SIZE):
-    """The latents whose posterior mean varies with x: Var_x(E_q[z]) > threshold (Burda et al. 2016, section 5.3).
+def active_units(model: Any, data: Any, threshold: float = 0.01, batch_size: int = elements.BATCH_SIZE) -> ActiveUnits:
+    """Find the latents with a posterior mean that varies with x: Var_x(E_q[z]) > threshold.
 
-    data: a stream of batches or an array. Returns an `ActiveUnits`.
+    Args:
+        model: a VAE or PCA.
+        data: a stream of batches or an array.
+        threshold: the least variance of an active latent.
+        batch_size: of arrays.
+
+    Returns:
+        an `ActiveUnits`.
+
+    Raises:
+        TypeError: if the model has no posterior.
+        ValueError: for data that can't be used.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> kvae.evaluation.active_units(kvae.PCA(2).fit(x, verbose=0), x).active
+        array([ True,  True])
+
+    Reference:
+        Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", section 5.3.
     """
-    draws.check_has_posterior(model)
-    count, mean, squares = 0, 0.0, 0.0
+    scoring.check_has_posterior(model)
+    count, mean, squares = 0, np.zeros(model.latent_dim), np.zeros(model.latent_dim)
     for element in arrays.batches(model._checked(data, "data"), batch_size):
         codes = _float64(model.posterior(model._read(element)).mean)
         before, count = mean, count + len(codes)
@@ -40,23 +65,27 @@ def active_units(model, data, threshold=0.01, batch_size=elements.BATCH_SIZE):
 
 
 class AggregatePosterior(NamedTuple):
-    """KL(q(z|x) || p(z)) split, in nats, at z drawn from the posteriors of some examples.
+    """The result of `aggregate_posterior`: KL(q(z|x) || p(z)) split, in nats, at z drawn from m posteriors.
 
-    The means over the examples are the divergences. mutual_information: log q(z|x) - log q(z), (m,), the mean at most
-    log(examples). aggregate_kl: log q(z) - log p(z), (m,). total_correlation: log q(z) - sum_j log q(z_j), (m,).
-    latents: {"kl", "mutual_information", "aggregate_kl", "least_aggregate_kl": (latent_dim,)}, of each latent alone.
-    total_correlation and latents are None unless the posterior is a `Normal`, of independent latents; so are the
-    latents' KLs unless the prior is, too. examples: those of the data. z: those drawn, (m, latent_dim).
+    The divergences are the means of the arrays.
 
-    least_aggregate_kl, also of each latent: what KL(q(z) || p(z)) is at least over all x that there might be, by three
-    standard errors. aggregate_kl, whose mixture is of these x alone, is too large for them where few posteriors
-    overlap; a mixture of the others' posteriors, without z's own, makes it too small.
+    Attributes:
+        mutual_information: log q(z|x) - log q(z), (m,). Its mean is at most log(examples).
+        aggregate_kl: log q(z) - log p(z), (m,). The mixture q(z) is that of these x alone. If few posteriors overlap,
+            aggregate_kl is too large for a q(z) over all possible x.
+        total_correlation: log q(z) - sum_j log q(z_j), (m,). None unless the posterior is a `Normal`.
+        latents: {"kl", "mutual_information", "aggregate_kl", "least_aggregate_kl": (latent_dim,)}, for each latent
+            alone. None unless the posterior is a `Normal`. The KLs are None unless the prior is a `Normal`, too.
+        examples: number of examples in the data.
+        z: the draws, (m, latent_dim).
+        least_aggregate_kl: the least KL(q(z) || p(z)) over all possible x, three standard errors below its estimate.
+            The estimate leaves z's own posterior out of the mixture, so it is too small.
     """
 
     mutual_information: np.ndarray
     aggregate_kl: np.ndarray
     total_correlation: np.ndarray | None
-    latents: dict | None
+    latents: dict[str, np.ndarray | None] | None
     examples: int
     z: np.ndarray
     least_aggregate_kl: float
@@ -65,92 +94,109 @@ class AggregatePosterior(NamedTuple):
 
 
 @errors.clear_errors()
-def aggregate_posterior(model, data, components=2_000, seed=0, batch_size=elements.BATCH_SIZE):
-    """How E_x[KL(q(z|x) || p(z))] is mutual information of x and z, and how much KL(q(z) || p(z)).
+def aggregate_posterior(
+    model: Any, data: Any, components: int = 2_000, seed: int | None = 0, batch_size: int = elements.BATCH_SIZE
+) -> AggregatePosterior:
+    """Split E_x[KL(q(z|x) || p(z))] into the mutual information of x and z, and KL(q(z) || p(z)).
 
-    Hoffman and Johnson (2016), "ELBO surgery"; the total correlation: Chen et al. (2018), "Isolating sources of
-    disentanglement". q(z) is the mixture of the data's own N posteriors: exactly so where N <= components, else by a
-    uniform subset of M of them, z's own counted as what it is, one of N, and the others for the rest (their appendix
-    C.2): 1/N q(z|x) + (N - 1) / (N (M - 1)) sum over others q(z|x'), which is unbiased.
+    q(z) is the mixture of the posteriors of all N examples: exactly, if N <= components. Otherwise it is estimated
+    from a uniform subset of M of them, without bias: 1/N q(z|x) + (N - 1) / (N (M - 1)) sum over the others q(z|x').
 
     Args:
         model: a VAE or PCA.
         data: a stream of batches or an array.
-        components: int, M, at least 2.
-        seed: int, of the subset and the noise, or None for a random one.
+        components: M, at least 2.
+        seed: of the subset and the noise, an int, or None for a random one.
         batch_size: of arrays.
 
     Returns:
         an `AggregatePosterior`.
 
     Raises:
-        TypeError: for a model without a posterior.
-        ValueError: for a posterior that can't score another's z, as a planar flow can't, and for a single example.
+        TypeError: if the model has no posterior.
+        ValueError: for a single example, and for a posterior such as a planar flow, which scores only its own z.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> split = kvae.evaluation.aggregate_posterior(kvae.PCA(2).fit(x, verbose=0), x)
+        >>> split.z.shape, bool(split.mutual_information.mean() < np.log(50))
+        ((50, 2), True)
+
+    Reference:
+        Hoffman and Johnson (2016), "ELBO surgery"; Chen et al. (2018), "Isolating sources of disentanglement in
+        variational autoencoders", appendix C.2, also for the total correlation.
     """
-    draws.check_has_posterior(model)
+    scoring.check_has_posterior(model)
     if not scores_any_z(model):
         raise ValueError(
             f"q(z) is a mixture of the data's posteriors, and this {type(model.posterior_family).__name__} scores only "
             "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal()."
         )
     components = arguments.integer_at_least("components", components, 2)
-    rng = np.random.default_rng(arguments.seed(seed)).spawn(1)[0]  # not what x itself may have been drawn with
+    rng = np.random.default_rng(arguments.seed(seed)).spawn(1)[0]  # x itself may come from default_rng(seed)
     x, examples = _subset(map(model._read, arrays.batches(model._checked(data, "data"), batch_size)), components, rng)
     kept = min(components, examples)
     if kept < 2:
         raise ValueError("data is a single example; the aggregate posterior is a mixture of at least 2.")
-    parts = [slice(start, start + _ROWS) for start in range(0, kept, _ROWS)]
-    posteriors = [model.posterior(keras.tree.map_structure(lambda of_x, p=part: of_x[p], x)) for part in parts]
+    blocks = [slice(start, start + _ROWS) for start in range(0, kept, _ROWS)]
+    posteriors = [model.posterior(keras.tree.map_structure(lambda array, b=block: array[b], x)) for block in blocks]
     prior, numbers = model.prior_distribution(), np.arange(kept)
-    z, own, log_prior, log_aggregate, log_others = [], [], [], [], []
-    for part, posterior in zip(parts, posteriors, strict=True):
+    columns: list[list[np.ndarray]] = [[] for _ in range(5)]
+    for block, posterior in zip(blocks, posteriors, strict=True):
         eps = rng.normal(size=posterior.mean.shape)
-        drawn = posterior.reparameterize(ops.cast(eps, posterior.mean.dtype))
-        pairs = np.concatenate([_float64(other.pairwise_log_prob(drawn)) for other in posteriors], axis=1)
-        rows = numbers[part]
-        z.append(_float64(drawn))
-        own.append(pairs[np.arange(len(pairs)), rows])
-        log_prior.append(_float64(prior.log_prob(drawn)))
-        for found, values in zip((log_aggregate, log_others), _log_mixtures(pairs, rows, examples), strict=True):
-            found.append(values)
-    z, own, log_prior, log_aggregate, log_others = map(np.concatenate, (z, own, log_prior, log_aggregate, log_others))
+        z = posterior.reparameterize(ops.cast(eps, posterior.mean.dtype))
+        pairs = np.concatenate([_float64(other.pairwise_log_prob(z)) for other in posteriors], axis=1)
+        rows = numbers[block]
+        log_own = pairs[np.arange(len(pairs)), rows]
+        values = _float64(z), log_own, _float64(prior.log_prob(z)), *_log_mixtures(pairs, rows, examples)
+        for column, value in zip(columns, values, strict=True):
+            column.append(value)
+    z, log_own, log_prior, log_aggregate, log_others = map(np.concatenate, columns)
     total_correlation = latents = None
     if isinstance(posteriors[0], Normal):
         log_marginals, latents = _latents(z, posteriors, prior, examples)
         total_correlation = log_aggregate - log_marginals
-    parts = own - log_aggregate, log_aggregate - log_prior
-    return AggregatePosterior(*parts, total_correlation, latents, examples, z, float(_least(log_others - log_prior)))
+    return AggregatePosterior(
+        mutual_information=log_own - log_aggregate,
+        aggregate_kl=log_aggregate - log_prior,
+        total_correlation=total_correlation,
+        latents=latents,
+        examples=examples,
+        z=z,
+        least_aggregate_kl=float(_least(log_others - log_prior)),
+    )
 
 
-def scores_any_z(model):
-    """Whether the model's posteriors have a density in closed form at z that they didn't draw."""
+def scores_any_z(model: Any) -> bool:
+    """Whether the model's posteriors have a density in closed form at any z."""
     return getattr(getattr(model, "posterior_family", None), "scores_any_z", True)
 
 
 def _subset(batches, most, rng):
-    """(a uniform subset of at most so many x, the number of all), in one pass (Vitter 1985, algorithm R).
-
-    batches: of x, an array or more of them.
-    """
-    kept, seen = [], 0
+    """(x of a uniform subset of at most `most` examples, number of all), in one pass (Vitter 1985, algorithm R)."""
+    kept, seen, batch = [], 0, None
     for batch in batches:
         for x in zip(*map(ops.convert_to_numpy, keras.tree.flatten(batch)), strict=True):
-            place = seen if seen < most else rng.integers(seen + 1)
-            if place < most:
-                kept[place : place + 1] = [x]
+            index = seen if seen < most else rng.integers(seen + 1)
+            if index < most:
+                kept[index : index + 1] = [x]
             seen += 1
-    return keras.tree.pack_sequence_as(batch, [np.stack(part) for part in zip(*kept, strict=True)]), seen
+    arrays = [np.stack(column) for column in zip(*kept, strict=True)]
+    return keras.tree.pack_sequence_as(batch, arrays), seen
 
 
 def _log_mixtures(log_densities, rows, examples):
-    """log q(z_i) of log q(z_i|x_j), (m, M), the z_i being those of the examples `rows` (m,) among the M; and the same
-    without their own q(z_i|x_i)."""
-    places = np.arange(len(rows)), rows
-    own, others = log_densities[places], log_densities.copy()
-    others[places] = -np.inf
+    """log q(z_i), (m,), from log q(z_i|x_j), (m, M); and the same without z_i's own q(z_i|x_i).
+
+    rows: (m,), the columns of the own posteriors. examples: the number N of all examples.
+    """
+    positions = np.arange(len(rows)), rows
+    log_own, others = log_densities[positions], log_densities.copy()
+    others[positions] = -np.inf
     largest = np.max(others, axis=1, keepdims=True)
     log_others = np.log(np.sum(np.exp(others - largest), axis=1)) + largest[:, 0] - np.log(others.shape[1] - 1)
-    return np.logaddexp(own - np.log(examples), log_others + np.log1p(-1 / examples)), log_others
+    return np.logaddexp(log_own - np.log(examples), log_others + np.log1p(-1 / examples)), log_others
 
 
 def _least(values):
@@ -162,19 +208,19 @@ def _latents(z, posteriors, prior, examples):
     """(sum_j log q(z_j), {name: (latent_dim,)}), each latent taken alone."""
     means = np.concatenate([_float64(posterior.mean) for posterior in posteriors])
     log_vars = np.concatenate([_float64(posterior.log_var) for posterior in posteriors])
-    numbers, own = np.arange(len(z)), _log_normal(z, means, log_vars)
+    numbers, log_own = np.arange(len(z)), _log_normal(z, means, log_vars)
     log_aggregate, log_others = np.empty_like(z), np.empty_like(z)
     for latent in range(z.shape[1]):
         for start in range(0, len(z), _ROWS):
-            part = slice(start, start + _ROWS)
-            pairs = _log_normal(z[part, latent, None], means[:, latent], log_vars[:, latent])
-            found = _log_mixtures(pairs, numbers[part], examples)
-            log_aggregate[part, latent], log_others[part, latent] = found
-    latents = {"mutual_information": np.mean(own - log_aggregate, axis=0)}
+            block = slice(start, start + _ROWS)
+            pairs = _log_normal(z[block, latent, None], means[:, latent], log_vars[:, latent])
+            mixtures = _log_mixtures(pairs, numbers[block], examples)
+            log_aggregate[block, latent], log_others[block, latent] = mixtures
+    latents: dict[str, np.ndarray | None] = {"mutual_information": np.mean(log_own - log_aggregate, axis=0)}
     latents |= dict.fromkeys(("kl", "aggregate_kl", "least_aggregate_kl"))
     if isinstance(prior, Normal):
         log_prior = _log_normal(z, _float64(prior.mean), _float64(prior.log_var))
-        latents["kl"] = np.mean(own - log_prior, axis=0)
+        latents["kl"] = np.mean(log_own - log_prior, axis=0)
         latents["aggregate_kl"] = np.mean(log_aggregate - log_prior, axis=0)
         latents["least_aggregate_kl"] = _least(log_others - log_prior)
     return np.sum(log_aggregate, axis=1), latents
@@ -185,4 +231,4 @@ def _log_normal(z, mean, log_var):
 
 
 def _float64(values):
-    return ops.convert_to_numpy(values).astype("float64")
+    return np.asarray(ops.convert_to_numpy(values), "float64")

@@ -1,6 +1,6 @@
-"""Whether a posterior is the one that it stands in for, on data that the model makes itself."""
+"""Whether q(z|x) is p(z|x), on data that the model simulates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -8,58 +8,82 @@ import scipy.stats
 from keras import ops
 
 from kvae import arguments, html
-from kvae.evaluation import draws as drawing
+from kvae.evaluation import scoring
 
-_ROWS = 500
+_ROWS = 500  # runs at once
 
 
 class Calibration(NamedTuple):
-    """ranks: (runs, latent_dim), of the z that made x among draws of q(z|x): from 0 to draws. p_values: (latent_dim,),
-    of a chi-squared test that they are uniform."""
+    """The result of `simulation_based_calibration`.
+
+    Attributes:
+        ranks: (runs, latent_dim), the ranks of the true z among the draws of q(z|x), from 0 to num_draws.
+        p_values: (latent_dim,), of a chi-squared test that a latent's ranks are uniform.
+    """
 
     ranks: np.ndarray
     p_values: np.ndarray
 
     @property
-    def calibrated(self):
-        """Whether no latent's ranks differ from uniform ones: False in one of 100 cases by chance."""
+    def calibrated(self) -> bool:
+        """True if no latent's ranks differ from uniform ranks, at a level of 1 % for all latents together."""
         return bool(np.min(self.p_values) > 0.01 / len(self.p_values))
 
     _repr_html_ = html.calibration
 
 
-def simulation_based_calibration(model, runs=10_000, draws=99, bins=20, seed=0):
-    """Draw z ~ p(z) and x ~ p(x|z); where q(z|x) is p(z|x), z's rank among draws of q(z|x) is uniform.
+def simulation_based_calibration(
+    model: Any,
+    runs: int = 10_000,
+    num_draws: int = 99,
+    bins: int = 20,
+    seed: int | None = 0,
+    *,
+    draws: int | None = None,
+) -> Calibration:
+    """Draw z ~ p(z) and x ~ p(x|z), and rank z among draws of q(z|x): uniformly distributed if q(z|x) is p(z|x).
 
-    Talts et al. (2018), "Validating Bayesian inference algorithms with simulation-based calibration", algorithm 1.
-    Too many ranks at both ends mean a q(z|x) that is too narrow, too many in the middle one that is too wide.
+    Too many ranks at both ends mean that q(z|x) is too narrow, too many in the middle that it is too wide.
 
     Args:
-        model: a VAE or PCA; no ConditionalVAE: its labels can't be simulated.
-        runs: int, the z.
-        draws: int, of each q(z|x).
-        bins: int, of the test; a divisor of draws + 1.
-        seed: int, or None for a random one.
+        model: a VAE or PCA. The labels of a ConditionalVAE can't be simulated.
+        runs: number of z.
+        num_draws: draws of each q(z|x).
+        bins: of the chi-squared test, a divisor of num_draws + 1.
+        seed: an int, or None for a random one.
+        draws: deprecated name of num_draws.
 
     Returns:
         a `Calibration`.
 
     Raises:
-        TypeError: for a model without p(z).
-        ValueError: for a model with labels, and for numbers that are too small or don't fit each other.
+        TypeError: if the model has no p(z).
+        ValueError: for a model with labels, for numbers that are too small, and if bins doesn't divide num_draws + 1.
+
+    Example:
+        >>> import kvae
+        >>> pca = kvae.PCA(2).fit(np.random.default_rng(0).normal(size=(50, 4)), verbose=0)
+        >>> result = kvae.evaluation.simulation_based_calibration(pca, runs=200, num_draws=19)
+        >>> result.ranks.shape, result.calibrated
+        ((200, 2), True)
+
+    Reference:
+        Talts et al. (2018), "Validating Bayesian inference algorithms with simulation-based calibration", algorithm 1.
     """
-    drawing.check_simulates(model)
-    drawing.check_has_posterior(model)
-    for name, value, least in (("runs", runs, 1), ("draws", draws, 1), ("bins", bins, 2)):
+    if draws is not None:
+        num_draws = arguments.renamed("draws", draws, "num_draws", None)
+    scoring.check_simulates(model)
+    scoring.check_has_posterior(model)
+    for name, value, least in (("runs", runs, 1), ("num_draws", num_draws, 1), ("bins", bins, 2)):
         arguments.integer_at_least(name, value, least)
-    if (draws + 1) % bins:
-        raise ValueError(f"bins is {bins} and draws {draws}; expected bins to divide draws + 1.")
+    if (num_draws + 1) % bins:
+        raise ValueError(f"bins is {bins} and num_draws {num_draws}; expected bins to divide num_draws + 1.")
     generator, ranks = keras.random.SeedGenerator(arguments.seed(seed)), []
     for start in range(0, runs, _ROWS):
         z = model.prior_distribution(min(_ROWS, runs - start)).sample(generator)
         posterior = model.posterior(model.decoder_distribution(z).sample(generator))
-        drawn = ops.reshape(posterior.repeat(draws).sample(generator), (len(z), draws, -1))
+        drawn = ops.reshape(posterior.repeat(num_draws).sample(generator), (len(z), num_draws, -1))
         ranks.append(ops.convert_to_numpy(ops.sum(drawn < z[:, None], axis=1)))
     ranks = np.concatenate(ranks)
-    counts = [np.bincount(column * bins // (draws + 1), minlength=bins) for column in ranks.T]
+    counts = [np.bincount(column * bins // (num_draws + 1), minlength=bins) for column in ranks.T]
     return Calibration(ranks, np.array([scipy.stats.chisquare(count).pvalue for count in counts]))

@@ -1,31 +1,65 @@
-"""Numbers about a trained model, from a stream: anything that encodes and decodes will do."""
+"""Reconstruction errors, and several models' numbers on the same data."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from kvae.data import arrays, elements, errors
 
 
-def squared_error(model, data, batch_size=elements.BATCH_SIZE):
-    """mean_x ||x - decode(encode(x))||^2, summed over the image: means all through, so it repeats exactly.
+def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) -> float:
+    """mean_x ||x - decode(encode(x))||^2, summed over each image.
 
-    data: a stream of batches or an array. Returns a float, in the images' squared units ([0, 1] for uint8).
+    Codes and reconstructions are means, so the result repeats exactly.
+
+    Args:
+        model: any model of kvae.
+        data: a stream of batches or an array.
+        batch_size: of arrays.
+
+    Returns:
+        a float, in squared units of the scaled images ([0, 1] for uint8).
+
+    Raises:
+        ValueError: for data that can't be used.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> pca = kvae.PCA(4).fit(x, verbose=0)
+        >>> round(kvae.evaluation.squared_error(pca, x), 6)  # four latents for four values
+        0.0
     """
     total, count = 0.0, 0
     with errors.clear_errors():
         for element in arrays.batches(model._checked(data, "data"), batch_size):
             x = model._scaled(model._read(element))
-            difference = ops.convert_to_numpy(keras.tree.flatten(x)[0] - model(x, training=False))
+            difference = np.asarray(keras.tree.flatten(x)[0] - model(x, training=False))
             total += float(np.sum(np.square(difference, dtype="float64")))
             count += len(difference)
     return total / count
 
 
-def compare(models, data, batch_size=elements.BATCH_SIZE):
-    """What each model reports on the same data, and its squared error: {name: {number's name: float}}.
+def compare(models: Mapping[str, Any], data: Any, batch_size: int = elements.BATCH_SIZE) -> dict[str, dict[str, float]]:
+    """Evaluate several models on the same data, each with its squared error.
 
-    models: {name: model}, such as {"PCA": pca, "autoencoder": ae, "VAE": vae}, best of equal code size.
+    Args:
+        models: {name: compiled model}, such as {"PCA": pca, "autoencoder": ae, "VAE": vae}, preferably with equal
+            latent_dim.
+        data: a stream of batches or an array.
+        batch_size: of arrays.
+
+    Returns:
+        {name: {metric: value}}: what each model's `evaluate` reports, and "squared_error".
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> pca = kvae.PCA(4).fit(x, verbose=0)
+        >>> sorted(kvae.evaluation.compare({"PCA": pca}, x)["PCA"])
+        ['log_likelihood', 'loss', 'squared_error']
     """
     stream = arrays.batches(data, batch_size)
     results = {}

@@ -1,8 +1,9 @@
-"""What the ELBO is made of, and what it lacks."""
+"""The terms of the ELBO, and its gap to log p(x)."""
 
 import dataclasses
 import math
-from typing import NamedTuple
+import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,12 @@ from kvae.evaluation.importance import LogLikelihood, log_likelihood
 
 
 class Estimate(NamedTuple):
-    """A mean and its standard error."""
+    """A mean and its standard error.
+
+    Example:
+        >>> print(Estimate(-91.237, 0.041))
+        -91.24 +- 0.04
+    """
 
     value: float
     standard_error: float
@@ -22,8 +28,8 @@ class Estimate(NamedTuple):
         return f"{self.value:.2f} +- {self.standard_error:.2f}"
 
 
-def estimate(values):
-    """The mean of numbers (n,), as an `Estimate`."""
+def estimate(values: np.ndarray) -> Estimate:
+    """The mean of values (n,) with its standard error; nan for a single value."""
     spread = np.std(values, ddof=1) if len(values) > 1 else math.nan
     return Estimate(float(np.mean(values)), float(spread / math.sqrt(len(values))))
 
@@ -32,55 +38,59 @@ def estimate(values):
 class Decomposition:
     """log p(x) = reconstruction - kl + gap, and kl = mutual_information + aggregate_kl: `Estimate`s in nats.
 
-    likelihood: the `LogLikelihood` of all the data. aggregate: the `AggregatePosterior` of a subset, or None where the
-    posterior can't score another's z; the KL isn't split then, and its two parts are None.
+    Attributes:
+        likelihood: the `LogLikelihood` of all the data.
+        aggregate: the `AggregatePosterior` of a subset. None if the posterior scores only its own z; the KL isn't
+            split then, and `mutual_information` and `aggregate_kl` are None.
     """
 
     likelihood: LogLikelihood
     aggregate: AggregatePosterior | None
 
     @property
-    def log_likelihood(self):
+    def log_likelihood(self) -> Estimate:
+        """log p(x)."""
         return estimate(self.likelihood.values)
 
     @property
-    def elbo(self):
+    def elbo(self) -> Estimate:
+        """The ELBO: reconstruction - kl."""
         return estimate(self.likelihood.reconstruction - self.likelihood.kl)
 
     @property
-    def reconstruction(self):
+    def reconstruction(self) -> Estimate:
         """E_q[log p(x|z)]."""
         return estimate(self.likelihood.reconstruction)
 
     @property
-    def kl(self):
-        """KL(q(z|x) || p(z)), the prior."""
+    def kl(self) -> Estimate:
+        """KL(q(z|x) || p(z)), to the prior."""
         return estimate(self.likelihood.kl)
 
     @property
-    def gap(self):
-        """KL(q(z|x) || p(z|x)), the true posterior: what the ELBO lacks. nan at k = 1, which is the ELBO."""
+    def gap(self) -> Estimate:
+        """KL(q(z|x) || p(z|x)), to the true posterior: log p(x) - ELBO. nan at k = 1, the ELBO itself."""
         if self.likelihood.samples == 1:
             return Estimate(math.nan, math.nan)
         return estimate(self.likelihood.values - self.likelihood.reconstruction + self.likelihood.kl)
 
     @property
-    def overconfidence(self):
-        """E_q[log q(z|x)] - E_p(z|x)[log q(z|x)]: above 0 where q is too narrow or off its place, below it too wide."""
+    def overconfidence(self) -> Estimate:
+        """E_q[log q(z|x)] - E_p(z|x)[log q(z|x)]: positive if q is too narrow or misplaced, negative if too wide."""
         return estimate(self.likelihood.overconfidence)
 
     @property
-    def mutual_information(self):
-        """Of an example and its z, at most the logarithm of the number of examples."""
+    def mutual_information(self) -> Estimate | None:
+        """I(x; z), at most the logarithm of the number of examples."""
         return None if self.aggregate is None else estimate(self.aggregate.mutual_information)
 
     @property
-    def aggregate_kl(self):
-        """KL(q(z) || p(z)), the aggregate posterior's: the rest of `kl`."""
-        parts = self.kl, self.mutual_information
-        if self.aggregate is None:
+    def aggregate_kl(self) -> Estimate | None:
+        """KL(q(z) || p(z)) of the aggregate posterior: kl - mutual_information."""
+        kl, information = self.kl, self.mutual_information
+        if information is None:
             return None
-        return Estimate(parts[0].value - parts[1].value, math.hypot(*(part.standard_error for part in parts)))
+        return Estimate(kl.value - information.value, math.hypot(kl.standard_error, information.standard_error))
 
     def __str__(self):
         terms = (
@@ -96,21 +106,51 @@ class Decomposition:
 
 
 def elbo_decomposition(
-    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto", resume=None
-):
-    """log p(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) + KL(q(z|x) || p(z|x)), and the second term split.
+    model: Any,
+    data: Any,
+    samples: int = 5_000,
+    components: int = 2_000,
+    *,
+    seed: int = 0,
+    batch_size: int = elements.BATCH_SIZE,
+    verbose: bool | str = "auto",
+    resume: str | pathlib.Path | None = None,
+) -> Decomposition:
+    """log p(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) + KL(q(z|x) || p(z|x)), with the second term split.
 
-    See `log_likelihood`, whose estimate the last term depends on, and `aggregate_posterior`, which takes `components`.
-    Returns a `Decomposition`.
+    Args:
+        model, data, samples, seed, batch_size, verbose, resume: as in `log_likelihood`, which gives log p(x).
+        components: as in `aggregate_posterior`, which splits the KL to the prior.
+
+    Returns:
+        a `Decomposition`.
+
+    Raises:
+        TypeError: if the model has no posterior.
+        ValueError: as `log_likelihood` and `aggregate_posterior`.
+        OSError: if the file `resume` can't be written.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> pca = kvae.PCA(2).fit(x, verbose=0)
+        >>> terms = kvae.evaluation.elbo_decomposition(pca, x, samples=20, verbose=0)
+        >>> abs(terms.gap.value) < 1e-9  # PCA's posterior is exact
+        True
     """
     samples, seed = arguments.integer_at_least("samples", samples, 1), arguments.seed(seed, random=False)
-    split = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
-    found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
-    return Decomposition(found, split)
+    aggregate = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
+    likelihood = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
+    return Decomposition(likelihood, aggregate)
 
 
 class RateDistortion(NamedTuple):
-    """`Estimate`s in nats. rate: KL(q(z|x) || p(z)). distortion: -E_q[log p(x|z)]. Their sum is the negative ELBO."""
+    """`Estimate`s in nats. Their sum is the negative ELBO.
+
+    Attributes:
+        rate: KL(q(z|x) || p(z)).
+        distortion: -E_q[log p(x|z)].
+    """
 
     rate: Estimate
     distortion: Estimate
@@ -118,10 +158,37 @@ class RateDistortion(NamedTuple):
     _repr_html_ = html.rate_distortion
 
 
-def rate_distortion(model, data, samples=10, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto"):
-    """What z costs, and what x costs that knows z: the model's point in the plane of Alemi et al. (2018).
+def rate_distortion(
+    model: Any,
+    data: Any,
+    samples: int = 10,
+    *,
+    seed: int = 0,
+    batch_size: int = elements.BATCH_SIZE,
+    verbose: bool | str = "auto",
+) -> RateDistortion:
+    """The model's point in the rate-distortion plane: the nats that z costs, and those of x given z.
 
-    samples: int, the draws per example of which both are the means. Returns a `RateDistortion`.
+    Args:
+        samples: draws per example. Both numbers are means over them.
+        model, data, seed, batch_size, verbose: as in `log_likelihood`.
+
+    Returns:
+        a `RateDistortion`.
+
+    Raises:
+        TypeError, ValueError: as `log_likelihood`.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(50, 4))
+        >>> pca = kvae.PCA(2).fit(x, verbose=0)
+        >>> rate, distortion = kvae.evaluation.rate_distortion(pca, x, verbose=0)
+        >>> bool(abs(rate.value + distortion.value + pca.log_prob(x).numpy().mean()) < 1e-9)
+        True
+
+    Reference:
+        Alemi et al. (2018), "Fixing a broken ELBO".
     """
-    found = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose)
-    return RateDistortion(estimate(found.kl), estimate(-found.reconstruction))
+    result = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose)
+    return RateDistortion(estimate(result.kl), estimate(-result.reconstruction))

@@ -1,7 +1,9 @@
-"""One table of what a model's latents hold, and what is wrong with them."""
+"""One table of a model's measurements, and sentences on its faults."""
 
 import dataclasses
 import math
+import pathlib
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -9,68 +11,73 @@ from keras import ops
 from kvae import html
 from kvae.data import arrays, elements, errors
 from kvae.evaluation.aggregate import ActiveUnits, active_units
-from kvae.evaluation.decomposition import Decomposition, elbo_decomposition
+from kvae.evaluation.decomposition import Decomposition, Estimate, elbo_decomposition
 from kvae.models import VAE, ConditionalVAE, HierarchicalVAE
 from kvae.objectives import kl_groups
 from kvae.posteriors import DiagonalNormal
 from kvae.priors import StandardNormal
 
-_COLLAPSED = 0.01  # of a latent's variance, that of its posterior mean
-_MISMATCH, _MISMATCH_OF_ALL = 0.1, 1.0  # nats, of the aggregate posterior to the prior: of one latent, of all together
-_CONFIDENCE = 0.25  # nats by the root of the latents' number, of which log q(z|x) has a standard deviation of 0.7
+_COLLAPSED = 0.01  # of a latent's variance: the least variance of its posterior mean
+_MISMATCH, _MISMATCH_OF_ALL = 0.1, 1.0  # nats from the aggregate posterior to the prior: of one latent, of all together
+_CONFIDENCE = 0.25  # nats by the root of the number of latents; log q(z|x) has a standard deviation of 0.7 by it
 _LARGE_GAP = 0.1  # of the KL to the prior
-_AT_BOUND = 1.05  # of the smallest variance
-_LATENTS = 10  # in text
+_AT_BOUND = 1.05  # times the smallest variance
+_LATENTS = 10  # rows of the second table, as text
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """decomposition: a `Decomposition`. units: an `ActiveUnits`. findings: sentences on what is wrong. Prints as a
-    table, in a notebook as one of HTML.
+    """The result of `report`. It prints as a table, and in a notebook as an HTML table.
 
-    rows: (what, its value, what that is) of the table, strings. latents: its second table, a line of names and a row a
-    latent, the largest KL to the prior first, or where that isn't known by latent the largest variance.
+    Attributes:
+        decomposition: a `Decomposition`.
+        units: an `ActiveUnits`.
+        findings: sentences on the model's faults.
     """
 
     decomposition: Decomposition
     units: ActiveUnits
-    findings: tuple
+    findings: tuple[str, ...]
 
     @property
-    def rows(self):
-        found, parts = self.decomposition.likelihood, self.decomposition
-        effective, latents = found.effective_samples, len(self.units.active)
-        few = f"in one example; {np.sum(found.degenerate):,} have fewer than {found.few:g}"
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The rows of the table: (name, value, explanation)."""
+        terms, likelihood = self.decomposition, self.decomposition.likelihood
+        effective, latents = likelihood.effective_samples, len(self.units.active)
+        few = f"in one example; {np.sum(likelihood.degenerate):,} have fewer than {likelihood.few:g}"
         split = [
-            ("  mutual information", str(parts.mutual_information), "of x and z, at most log(examples)"),
-            ("  KL of the aggregate", str(parts.aggregate_kl), f"KL(q(z) || p(z)){_of_these_alone(parts)}"),
+            ("  mutual information", str(terms.mutual_information), "of x and z, at most log(examples)"),
+            ("  KL of the aggregate", str(terms.aggregate_kl), f"KL(q(z) || p(z)){_of_these_alone(terms)}"),
         ]
         beyond = [
-            ("KL to the true posterior", str(parts.gap), "KL(q(z|x) || p(z|x)), the ELBO's gap"),
-            ("  overconfidence", str(parts.overconfidence), "above 0: q(z|x) too narrow, or off; below: too wide"),
+            ("KL to the true posterior", str(terms.gap), "KL(q(z|x) || p(z|x)), the ELBO's gap"),
+            ("  overconfidence", str(terms.overconfidence), "above 0: q(z|x) too narrow, or off; below: too wide"),
         ]
+        size = f"nats, {len(likelihood.values):,} examples, k = {likelihood.samples:,}"
         rows = [
-            ("log p(x)", str(parts.log_likelihood), f"nats, {len(found.values):,} examples, k = {found.samples:,}"),
-            ("ELBO", str(parts.elbo), "log p(x) is above it by the KL to the true posterior"),
-            ("reconstruction", str(parts.reconstruction), "E[log p(x|z)], the negative distortion"),
-            ("KL to the prior", str(parts.kl), "KL(q(z|x) || p(z)), the rate"),
-            *(split if parts.aggregate else []),
-            *(beyond if found.samples > 1 else []),
+            ("log p(x)", str(terms.log_likelihood), size),
+            ("ELBO", str(terms.elbo), "log p(x) is above it by the KL to the true posterior"),
+            ("reconstruction", str(terms.reconstruction), "E[log p(x|z)], the negative distortion"),
+            ("KL to the prior", str(terms.kl), "KL(q(z|x) || p(z)), the rate"),
+            *(split if terms.aggregate else []),
+            *(beyond if likelihood.samples > 1 else []),
             ("active latents", f"{np.sum(self.units.active)} of {latents}", "whose posterior mean varies with x"),
             (
                 "effective samples",
-                f"{np.median(effective):.0f} of {found.samples:,}",
+                f"{np.median(effective):.0f} of {likelihood.samples:,}",
                 "median; few mean log p(x) is higher still",
             ),
             ("  the least", f"{np.min(effective):.1f}", few),
         ]
-        if found.dimensions is not None:
-            rows.insert(1, ("bits per dimension", f"{found.bits_per_dimension:.4f}", "-log2 p(x) / dimensions"))
+        if likelihood.dimensions is not None:
+            rows.insert(1, ("bits per dimension", f"{likelihood.bits_per_dimension:.4f}", "-log2 p(x) / dimensions"))
         return rows
 
     @property
-    def latents(self):
-        by_latent = (self.decomposition.aggregate.latents if self.decomposition.aggregate else None) or {}
+    def latents(self) -> list[tuple[str, ...]]:
+        """The second table: a header and one row per latent, largest KL to the prior, or variance, first."""
+        aggregate = self.decomposition.aggregate
+        by_latent = (aggregate.latents if aggregate else None) or {}
         variance, kl = "variance of its mean", by_latent.get("kl")
         columns = {
             "KL, nats": kl,
@@ -82,30 +89,53 @@ class Report:
         return html.latent_rows(columns, variance if kl is None else "KL, nats")
 
     def __str__(self):
-        latents, findings = (
-            html.text_table(self.latents),
-            [f"! {finding}" for finding in self.findings or (html.NOTHING_FOUND,)],
-        )
+        latents, findings = html.text_table(self.latents), self.findings or (html.NOTHING_FOUND,)
         left_out = [f"and {len(latents) - 1 - _LATENTS} more, below these"] if len(latents) > 1 + _LATENTS else []
-        return "\n".join([*html.text_table(self.rows), "", *latents[: 1 + _LATENTS], *left_out, "", *findings])
+        lines = [*html.text_table(self.rows), "", *latents[: 1 + _LATENTS], *left_out, ""]
+        return "\n".join([*lines, *(f"! {finding}" for finding in findings)])
 
     _repr_html_ = html.report
 
 
 def report(
-    model, data, samples=5_000, components=2_000, *, seed=0, batch_size=elements.BATCH_SIZE, verbose="auto", resume=None
-):
-    """A `Report` on a model, from what `elbo_decomposition`, whose arguments it takes, and `active_units` find."""
-    parts = elbo_decomposition(
+    model: Any,
+    data: Any,
+    samples: int = 5_000,
+    components: int = 2_000,
+    *,
+    seed: int = 0,
+    batch_size: int = elements.BATCH_SIZE,
+    verbose: bool | str = "auto",
+    resume: str | pathlib.Path | None = None,
+) -> Report:
+    """Measure a model by `elbo_decomposition` and `active_units`, and name its faults.
+
+    Args:
+        model, data, samples, components, seed, batch_size, verbose, resume: as in `elbo_decomposition`.
+
+    Returns:
+        a `Report`.
+
+    Raises:
+        TypeError, ValueError, OSError: as `elbo_decomposition`.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).normal(size=(500, 4))
+        >>> pca = kvae.PCA(2).fit(x, verbose=0)
+        >>> kvae.evaluation.report(pca, x, samples=20, verbose=0).findings
+        ()
+    """
+    terms = elbo_decomposition(
         model, data, samples, components, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume
     )
     units = active_units(model, data, batch_size=batch_size)
-    findings = _latents(model, parts, units) + _posterior(model, parts) + _decoder(model, data, batch_size)
-    return Report(parts, units, tuple(findings))
+    findings = _latents(model, terms, units) + _posterior(model, terms) + _decoder(model, data, batch_size)
+    return Report(terms, units, tuple(findings))
 
 
-def _latents(model, parts, units):
-    z = model.prior_distribution(10_000).sample(0) if parts.aggregate is None else parts.aggregate.z
+def _latents(model, terms, units):
+    z = model.prior_distribution(10_000).sample(0) if terms.aggregate is None else terms.aggregate.z
     findings, collapsed = [], units.variances < _COLLAPSED * np.var(z, axis=0)
     if np.any(collapsed):
         bits = " or free bits" if isinstance(model, VAE) and kl_groups(model) == len(collapsed) else ""
@@ -114,11 +144,11 @@ def _latents(model, parts, units):
             f"the data being below {_COLLAPSED:.0%} of theirs: {_listing(collapsed)}. Fewer latents do as well, or a "
             f"warm-up of beta{bits} may wake them."
         )
-    mismatch, kl = _mismatch(parts)
+    mismatch, kl = _mismatch(terms)
     if mismatch:
         findings.append(
-            f"the prior isn't the aggregate posterior: {mismatch}. {_missed(model, parts.aggregate.z, kl)}: try "
-            f"{_better_prior(model)}."
+            f"the prior isn't the aggregate posterior: {mismatch}. {_fault_of_samples(model, terms.aggregate.z, kl)}: "
+            f"try {_better_prior(model)}."
         )
     return findings
 
@@ -132,9 +162,9 @@ def _better_prior(model):
     return f"a prior that is learned, such as kvae.{learned}()"
 
 
-def _mismatch(parts):
-    """(what is off or None, KL(q(z) || p(z)) of that), where it's sure that it isn't for the want of examples."""
-    aggregate, whole = parts.aggregate, parts.aggregate_kl
+def _mismatch(terms):
+    """(a description of a mismatch or None, its KL(q(z) || p(z))), if a lack of examples can't explain it."""
+    aggregate, of_all = terms.aggregate, terms.aggregate_kl
     if aggregate is None:
         return None, None
     by_latent = (aggregate.latents or {}).get("aggregate_kl")
@@ -143,65 +173,66 @@ def _mismatch(parts):
         if np.any(off):
             kl = np.sum(by_latent)
             return f"by more than {_MISMATCH} nats in latents {_listing(off)}, by {kl:.1f} nats over all alone", kl
-    if whole.value > _MISMATCH_OF_ALL and aggregate.least_aggregate_kl > 0:
-        return f"it is {whole} nats away", whole.value
+    if of_all.value > _MISMATCH_OF_ALL and aggregate.least_aggregate_kl > 0:
+        return f"it is {of_all} nats away", of_all.value
     return None, None
 
 
-def _missed(model, z, kl):
-    """What is wrong with samples, of z of the aggregate posterior, (m, latent_dim), and its KL to the prior.
+def _fault_of_samples(model, z, kl):
+    """A sentence on the model's samples, from z of the aggregate posterior, (m, latent_dim), and its KL to the prior.
 
-    KL(q || p) = (E_p[log p] - E_q[log p]) + (H(p) - H(q)): whether more of it is that q reaches where p is thin, or
-    that q leaves out where p isn't.
+    KL(q || p) = (E_p[log p] - E_q[log p]) + (H(p) - H(q)). If the first term is the larger one, q reaches regions of
+    low p; otherwise q leaves out regions of high p.
     """
     prior = model.prior_distribution(len(z))
-    own = prior.sample(0)
-    log_probs = [ops.convert_to_numpy(prior.log_prob(of)) for of in (own, ops.cast(z, own.dtype))]
-    if np.mean(log_probs[0]) - np.mean(log_probs[1]) > kl / 2:
+    samples = prior.sample(0)
+    log_probs = [np.mean(np.asarray(prior.log_prob(each))) for each in (samples, ops.cast(z, samples.dtype))]
+    if log_probs[0] - log_probs[1] > kl / 2:
         return "Images are encoded where hardly a sample lies, so that samples show too little of them"
     return "Samples will lie where no image was encoded"
 
 
-def _of_these_alone(parts):
-    if parts.aggregate is None:
+def _of_these_alone(terms):
+    if terms.aggregate is None:
         return ""
-    least = max(0.0, parts.aggregate.least_aggregate_kl)
-    if parts.aggregate_kl.value - least < _MISMATCH_OF_ALL:
+    least = max(0.0, terms.aggregate.least_aggregate_kl)
+    if terms.aggregate_kl.value - least < _MISMATCH_OF_ALL:
         return ""
     return f" of these x, whose q(z|x) overlap too little to tell: over all x at least {least:.2f}"
 
 
-def _posterior(model, parts):
-    found, findings = parts.likelihood, []
-    if found.samples == 1:
+def _posterior(model, terms):
+    likelihood, findings = terms.likelihood, []
+    if likelihood.samples == 1:
         return ["a single draw gives the ELBO, not log p(x), and says nothing of the posterior: take more samples."]
-    effective = float(np.median(found.effective_samples))
-    if effective < found.few:
+    effective = float(np.median(likelihood.effective_samples))
+    if effective < likelihood.few:
         findings.append(
-            f"few draws count: of {found.samples:,} of q(z|x) {effective:.1f} (median), so that log p(x) is likely to "
-            "be higher still. Take more samples, or check by annealed_importance_sampling."
+            f"few draws count: of {likelihood.samples:,} of q(z|x) {effective:.1f} (median), so that log p(x) is "
+            "likely to be higher still. Take more samples, or check by annealed_importance_sampling."
         )
-    elif np.any(found.degenerate):
+    elif np.any(likelihood.degenerate):
         findings.append(
-            f"in {np.sum(found.degenerate):,} of {len(found.values):,} examples fewer than {found.few:g} draws of "
-            "q(z|x) count: their log p(x) may be far too low, where p(z|x) has a part that q(z|x) doesn't reach. Look "
-            "at them (decomposition.likelihood.degenerate), and check them by annealed_importance_sampling."
+            f"in {np.sum(likelihood.degenerate):,} of {len(likelihood.values):,} examples fewer than "
+            f"{likelihood.few:g} draws of q(z|x) count: their log p(x) may be far too low, where p(z|x) has a part "
+            "that q(z|x) doesn't reach. Look at them (decomposition.likelihood.degenerate), and check them by "
+            "annealed_importance_sampling."
         )
-    large = parts.gap.value > _LARGE_GAP * parts.kl.value and parts.gap.value > 3 * parts.gap.standard_error
+    large = terms.gap.value > _LARGE_GAP * terms.kl.value and terms.gap.value > 3 * terms.gap.standard_error
     if large and isinstance(model, VAE):  # PCA's posterior is p(z|x)
         findings.append(
-            f"the posterior isn't p(z|x): the ELBO lacks {parts.gap} nats, beside a KL to the prior of "
-            f"{parts.kl.value:.2f}. Try {_better_posterior(model)}."
+            f"the posterior isn't p(z|x): the ELBO lacks {terms.gap} nats, beside a KL to the prior of "
+            f"{terms.kl.value:.2f}. Try {_better_posterior(model)}."
         )
-    return findings + _confidence(model, parts.overconfidence)
+    return findings + _confidence(model, terms.overconfidence)
 
 
-def _confidence(model, found):
-    """found: the `Estimate` of the overconfidence."""
-    if not abs(found.value) > max(_CONFIDENCE * math.sqrt(model.latent_dim), 3 * found.standard_error):
+def _confidence(model, overconfidence: Estimate):
+    size, error = abs(overconfidence.value), overconfidence.standard_error
+    if not size > max(_CONFIDENCE * math.sqrt(model.latent_dim), 3 * error):
         return []
-    nats = f"{abs(found.value):.2f} +- {found.standard_error:.2f} nats or more"
-    if found.value < 0:
+    nats = f"{size:.2f} +- {error:.2f} nats or more"
+    if overconfidence.value < 0:
         return [f"q(z|x) is too wide: by {nats}, log q(z|x) is higher at z of p(z|x) than at its own."]
     return [
         f"q(z|x) is too narrow (overconfident), or beside p(z|x): by {nats}, log q(z|x) is lower at z of p(z|x) than "
@@ -233,14 +264,14 @@ def _decoder(model, data, batch_size):
 
 @errors.clear_errors()
 def _share_at_bound(model, data, batch_size, bound):
-    """Of the decoder's values over all of the data, those with a log-variance below the bound."""
+    """The share of the decoder's log-variances below the bound, over all of the data."""
     if model.likelihood.variance != "decoder":
         return np.mean(ops.convert_to_numpy(model.likelihood.log_var) < bound)
     below = values = 0
     for element in arrays.batches(model._checked(data, "data"), batch_size):
         x = model._read(element)
         z = model._with_labels(model.posterior(x).mean, x)
-        log_var = ops.convert_to_numpy(model.decoder_distribution(z).log_var)
+        log_var = np.asarray(model.decoder_distribution(z).log_var)
         below, values = below + np.sum(log_var < bound), values + log_var.size
     return below / values
 

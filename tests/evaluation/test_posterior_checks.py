@@ -12,7 +12,7 @@ X = np.zeros((4, 12), "float32")
 NUMBERS = [
     (evaluation.annealed_importance_sampling, (X,), ("steps", "chains", "leapfrogs", "batch_size")),
     (evaluation.bidirectional, (), ("examples", "steps", "chains", "leapfrogs")),
-    (evaluation.simulation_based_calibration, (), ("runs", "draws", "bins")),
+    (evaluation.simulation_based_calibration, (), ("runs", "num_draws", "bins")),
     (evaluation.aggregate_posterior, (X,), ("components",)),
 ]
 
@@ -72,3 +72,11 @@ def test_what_makes_no_sense_is_refused_in_a_sentence(check, data, names):
         check(autoencoder, *data)
     with pytest.raises(ValueError, match=r"hasn't been fitted|doesn't know its images' shape yet: call fit"):
         check(kvae.PCA(2), *data)
+
+
+def test_the_old_name_of_the_number_of_draws_still_works():
+    exact, _ = linear_gaussian.model()
+    with pytest.warns(DeprecationWarning, match="draws= is now num_draws="):
+        old = evaluation.simulation_based_calibration(exact, runs=20, draws=19)
+    new = evaluation.simulation_based_calibration(exact, runs=20, num_draws=19)
+    np.testing.assert_array_equal(old.ranks, new.ranks)

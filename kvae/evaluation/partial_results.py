@@ -1,0 +1,163 @@
+"""A file of the results of a long measurement so far, to resume it after an interruption."""
+
+import hashlib
+import json
+import pathlib
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvae import files
+from kvae.saving import model_card
+
+_SECONDS = 10  # between two writes
+
+
+class PartialResults:
+    """Arrays of results, one row per example. As a context manager it writes them at its end, also after an error.
+
+    Args:
+        path: of the file. None keeps the results in memory only.
+        model: the measured model. A file of other weights, or of another configuration, is refused. The names and
+            seeds of the layers don't count.
+        arguments: the measurement's arguments. A file of other ones is refused.
+
+    Attributes:
+        examples: number of examples with results in the file. Give their x to `skip`, and the others' to `add`.
+
+    Raises:
+        ValueError: if the file belongs to another measurement or isn't a file of results.
+        OSError: if nothing can be written to `path`.
+    """
+
+    def __init__(self, path: str | pathlib.Path | None, model: keras.Model, **arguments: Any):
+        self.path = None if path is None else pathlib.Path(path)
+        self.examples, self.added = 0, 0
+        self.rows: list = []
+        self.digests: dict = {}  # the SHA-256 of each array of x, however many pieces it comes in
+        self.expected = None
+        self.written = time.monotonic()
+        if self.path is not None:
+            arguments |= {"weights": model_card.weights_hash(model.weights), "configuration": _configuration(model)}
+            self.identity = {name: str(value) for name, value in arguments.items()}
+            if self.path.exists():
+                self._read()
+            else:
+                self._check_writable()
+
+    def _read(self):
+        try:
+            with np.load(self.path) as file:
+                identity = {name: str(file[f"of_{name}"]) for name in self.identity}
+                columns = [file[f"column_{number}"] for number in range(int(file["columns"]))]
+                self.expected = str(file["seen"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            raise ValueError(
+                f"{self.path} holds no unfinished measurement: give the path of one, or a new one."
+            ) from None
+        self._refuse(*(name for name, value in self.identity.items() if identity[name] != value))
+        self.rows, self.examples = [columns], len(columns[0])
+
+    def _refuse(self, *different):
+        if different:
+            raise ValueError(
+                f"{self.path} was measured with other {' and '.join(different)}: give another path, or delete the file."
+            )
+
+    def _check_writable(self):
+        try:
+            with tempfile.NamedTemporaryFile(prefix=f"{self.path.name}.", dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"{self.path} can't be written ({error.strerror}): give a path in a folder that exists and can be "
+                "written to."
+            ) from None
+
+    def skip(self, x: Any) -> None:
+        """Compare x, an array or several, with the examples of the file."""
+        for number, array in enumerate(keras.tree.flatten(x) if self.path is not None else ()):
+            digest = self.digests.setdefault(number, hashlib.sha256())
+            digest.update(np.ascontiguousarray(ops.convert_to_numpy(array)).tobytes())
+
+    def add(self, x: Any, *columns: np.ndarray) -> None:
+        """Add the results of x: arrays (n, ...), the same number of them each time."""
+        self._check_examples()
+        self.skip(x)
+        self.rows.append(columns)
+        self.added += len(columns[0])
+        if self.path is not None and time.monotonic() - self.written > _SECONDS:
+            self._write()
+
+    def columns(self) -> list[np.ndarray]:
+        """The results of all examples."""
+        self._check_examples()
+        return [np.concatenate(column) for column in zip(*self.rows, strict=True)]
+
+    def _fingerprint(self):
+        return " ".join(digest.hexdigest() for digest in self.digests.values())
+
+    def _check_examples(self):
+        if self.expected not in (None, self._fingerprint()):
+            self._refuse("examples")
+        self.expected = None
+
+    def _write(self):
+        columns = self.columns()
+        arrays = {f"of_{name}": value for name, value in self.identity.items()}
+        arrays |= {f"column_{number}": column for number, column in enumerate(columns)}
+        with files.atomic_write(self.path) as file:
+            np.savez(file, seen=self._fingerprint(), columns=len(columns), **arrays)
+        self.written = time.monotonic()
+
+    def __enter__(self) -> "PartialResults":
+        return self
+
+    def __exit__(self, kind, *error):
+        if self.path is None or not self.added:
+            return
+        try:
+            self._write()
+        except OSError as unwritten:
+            if kind is not None:
+                raise
+            warnings.warn(f"{self.path} couldn't be written, and lacks the last examples: {unwritten}", stacklevel=3)
+
+
+def _configuration(model):
+    """SHA-256 of the classes and configurations of the model's layers, its likelihood and prior among them."""
+    parts = [type(model).__name__]
+    for layer in _layers(model):
+        parts += [type(layer).__name__, {} if isinstance(layer, keras.Model) else _config(layer)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _layers(layer) -> Iterator[keras.Layer]:
+    for inner in getattr(layer, "layers", ()):
+        yield inner
+        yield from _layers(inner)
+
+
+def _config(layer):
+    try:
+        text = json.dumps(layer.get_config(), default=_plain)
+    except NotImplementedError:  # a user's own layer
+        return {}
+    return json.loads(text, object_hook=_anonymous)
+
+
+def _anonymous(config):
+    """The configuration without names and seeds. A name that stands alone is that of a dtype policy."""
+    left_out = {"seed", "trainable"} if len(config) == 1 else {"seed", "trainable", "name"}
+    return {name: value for name, value in config.items() if name not in left_out}
+
+
+def _plain(value):
+    return value.tolist() if hasattr(value, "tolist") else type(value).__name__

@@ -1,0 +1,156 @@
+"""Many z ~ q(z|x) for each x of a stream, scored in bounded memory; the checks of models that are measured."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kvae.data import arrays, errors, progress
+from kvae.noise import indexed_normal
+
+BLOCK = 1_000  # draws of an example in one call
+_VALUES, _ROWS = 2**18, 4_096  # values of x that are scored at once: about a core's caches; and z at most
+_DRAWN = 2**18  # z that are drawn, in blocks, before a summary
+_NOISE = 2**15  # values of the noise that a thread makes at once
+
+
+def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
+    """Compile a function that draws z ~ q(z|x) and scores them.
+
+    Args:
+        model: a VAE or PCA.
+        rows: z that are decoded at once. None takes a number that suits the size of x.
+
+    Returns:
+        function (x, positions, start, count, seed) to numpy (3, n, count): log p(x|z), log p(z), log q(z|x) of the
+        draws start..start+count-1. x: (n, ...), as the model takes it. positions: (n,) numpy int64. The noise of a
+        draw is a function of the seed, the position and the draw's index. With seed 0, draw 0 is `evaluate`'s.
+    """
+    rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
+    dtype, latent_dim = model.variable_dtype, model.latent_dim
+    noise_spec = tf.TensorSpec((None, latent_dim), dtype)
+
+    @tf.function(input_signature=[signature(model), noise_spec, tf.TensorSpec((), "int64")], autograph=False)
+    def scores(x, eps, count):
+        posterior, prior = model.posterior(x), model.prior_distribution()
+        total = tf.shape(eps, "int64")[0]
+
+        def score(start, chunks):
+            example = tf.range(start, tf.minimum(start + rows, total)) // count
+            z, log_posterior = posterior.take(example).rsample_and_log_prob(eps[start : start + rows])
+            repeated = tf.nest.map_structure(lambda tensor: tf.gather(tensor, example), x)
+            values = tf.stack([model.log_likelihood(repeated, z), prior.log_prob(z), log_posterior], axis=1)
+            return start + rows, chunks.write(tf.cast(start // rows, "int32"), values)
+
+        chunks = tf.TensorArray(dtype, tf.cast(-(-total // rows), "int32"), infer_shape=False, element_shape=(None, 3))
+        start = tf.zeros((), "int64")
+        _, chunks = tf.while_loop(lambda start, _: start < total, score, (start, chunks), parallel_iterations=1)
+        return tf.reshape(tf.transpose(chunks.concat()), (3, -1, count))
+
+    compiled = scores.get_concrete_function()  # a direct call doesn't count as one more tracing of many
+
+    def draw_and_score(x, positions, start, count, seed):
+        eps = _noise(positions, start, count, latent_dim, seed, dtype)
+        return compiled(model._scaled(x), tf.constant(eps), tf.constant(count, "int64")).numpy()
+
+    return draw_and_score
+
+
+def _noise(positions, start, count, latent_dim, seed, dtype):
+    """eps (n count, latent_dim) of the draws start..start+count-1 of each position, made in threads."""
+    index, draws = np.repeat(positions, count), np.tile(np.arange(start, start + count), len(positions))
+    step = max(1, _NOISE // latent_dim)
+
+    def rows(first):
+        part = slice(first, first + step)
+        return indexed_normal(index[part], latent_dim, draw=draws[part], key=seed, dtype=dtype, xp=np)
+
+    with ThreadPoolExecutor() as pool:  # numpy releases the interpreter's lock
+        return np.concatenate(list(pool.map(rows, range(0, len(index), step))))
+
+
+def signature(model: Any) -> Any:
+    """The `tf.TensorSpec` of x as the model's networks take it, or several of them."""
+    x = model._symbol(model.event_shape, model.variable_dtype)
+    return tf.nest.map_structure(lambda symbol: tf.TensorSpec(symbol.shape, symbol.dtype), x)
+
+
+def check_has_posterior(model: Any) -> None:
+    """Raise TypeError for a model without q(z|x)."""
+    if not hasattr(model, "posterior"):
+        raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
+
+
+def check_has_prior(model: Any) -> None:
+    """Raise TypeError for a model without p(z)."""
+    if not hasattr(model, "prior_distribution"):
+        raise TypeError(f"{type(model).__name__} has no p(z) to draw from; expected a VAE, or a PCA.")
+
+
+def check_simulates(model: Any) -> None:
+    """Raise TypeError for a model without p(z), ValueError for a model with labels or one that isn't built."""
+    check_has_prior(model)
+    model.check_built()
+    if hasattr(model, "label_dim"):
+        raise ValueError(
+            f"A {type(model).__name__} draws images of labels that are given, and here it has to draw the data itself: "
+            "use a model without labels, or annealed_importance_sampling, which takes data."
+        )
+
+
+def blocks(samples: int) -> list[tuple[int, int]]:
+    """(first draw, number of draws) of the blocks that `samples` draws of an example are made in."""
+    return [(start, min(BLOCK, samples - start)) for start in range(0, samples, BLOCK)]
+
+
+def examples_at_once(samples: int) -> int:
+    """Number of examples with all their draws in memory at once."""
+    return max(1, _DRAWN // samples)
+
+
+def chunks(
+    model: Any,
+    data: Any,
+    most: int,
+    batch_size: int,
+    verbose: bool | str,
+    skip: int = 0,
+    skipped: Callable[[Any], None] | None = None,
+) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield x and the positions (n,) int64 of at most `most` examples at a time.
+
+    Args:
+        model: reads x from the stream's elements.
+        data: a stream or arrays, as the models take them.
+        most: examples at a time.
+        batch_size: of arrays.
+        verbose: whether to show a progress bar. "auto" shows one on a terminal and in a notebook.
+        skip: examples at the start that are given to `skipped` and not yielded.
+        skipped: function of their x.
+    """
+    stream = arrays.batches(model._checked(data, "data"), batch_size)
+    batches, done = int(stream.cardinality()), 0
+    bar = progress.bar(None, "example", verbose)
+    with errors.clear_errors():
+        for element in stream:
+            batch = model._read(element)
+            length = len(tf.nest.flatten(batch)[0])
+            bar.target = bar.target or (batches * length if batches > 0 else None)
+            left_out = min(max(skip - done, 0), length)
+            if left_out and skipped:
+                skipped(rows_of(batch, 0, left_out))
+            for start in range(left_out, length, most):
+                stop = min(start + most, length)
+                yield rows_of(batch, start, stop), np.arange(done + start, done + stop, dtype="int64")
+                bar.update(done + stop)
+            done += length
+    bar.target = done
+    bar.update(done, finalize=True)
+
+
+def rows_of(x: Any, start: int, stop: int) -> Any:
+    """x[start:stop], of a tensor or each of several."""
+    return tf.nest.map_structure(lambda tensor: tensor[start:stop], x)
