@@ -4,7 +4,7 @@ import math
 import numbers
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard, overload
 
 import keras
 
@@ -54,7 +54,11 @@ def real(name: str, value: object, least: float | None = None, alternative: str 
     return float(value)
 
 
-def seed(value: object, random: bool = True) -> int | None:
+@overload
+def seed(value: object, random: Literal[False]) -> int: ...
+@overload
+def seed(value: object, random: bool = True) -> int | None: ...
+def seed(value, random=True):
     """Return a seed's value as an int, or None if `random` allows it. Raises ValueError for other values."""
     if value is None and random:
         return None

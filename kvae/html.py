@@ -149,7 +149,7 @@ def model(model) -> str:
     Parts that the model lacks are left out.
     """
     given = ",y" if hasattr(model, "label_dim") else ""
-    boxes = [("x" + given, _size(model.event_shape)), *_encoder_boxes(model, given)]
+    boxes: list[tuple] = [("x" + given, _size(model.event_shape)), *_encoder_boxes(model, given)]
     z_column = len(boxes)
     sizes = getattr(model, "latent_sizes", None)
     boxes += [("z", " + ".join(map(str, sizes)) if sizes else str(model.latent_dim or "?"))]
@@ -171,7 +171,7 @@ def model(model) -> str:
 def _encoder_boxes(model, given):
     if not hasattr(model, "encoder"):
         return [("axes", "W (x - mean)")]
-    boxes = [("encoder", model.encoder.name, _weights(model.encoder))]
+    boxes: list[tuple] = [("encoder", model.encoder.name, _weights(model.encoder))]
     if hasattr(model, "posteriors"):
         boxes.append(("q(z|x)", f"{len(model.posteriors)} layers"))
     elif hasattr(model, "posterior_family"):

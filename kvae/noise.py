@@ -76,5 +76,5 @@ def indexed_normal(index: Any, size: int, *, draw: Any = 0, key: int = 0, dtype:
     return _cast(xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)[:, :size], dtype, xp)
 
 
-def _cast(x, dtype, xp):
+def _cast(x, dtype, xp) -> Any:
     return ops.cast(x, dtype) if xp is ops else np.asarray(x, dtype)

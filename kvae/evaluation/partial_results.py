@@ -48,20 +48,18 @@ class PartialResults:
             arguments |= {"weights": model_card.weights_hash(model.weights), "configuration": _configuration(model)}
             self.identity = {name: str(value) for name, value in arguments.items()}
             if self.path.exists():
-                self._read()
+                self._read(self.path)
             else:
-                self._check_writable()
+                _check_writable(self.path)
 
-    def _read(self):
+    def _read(self, path):
         try:
-            with np.load(self.path) as file:
+            with np.load(path) as file:
                 identity = {name: str(file[f"of_{name}"]) for name in self.identity}
                 columns = [file[f"column_{number}"] for number in range(int(file["columns"]))]
                 self.expected = str(file["seen"])
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            raise ValueError(
-                f"{self.path} holds no unfinished measurement: give the path of one, or a new one."
-            ) from None
+            raise ValueError(f"{path} holds no unfinished measurement: give the path of one, or a new one.") from None
         self._refuse(*(name for name, value in self.identity.items() if identity[name] != value))
         self.rows, self.examples = [columns], len(columns[0])
 
@@ -70,16 +68,6 @@ class PartialResults:
             raise ValueError(
                 f"{self.path} was measured with other {' and '.join(different)}: give another path, or delete the file."
             )
-
-    def _check_writable(self):
-        try:
-            with tempfile.NamedTemporaryFile(prefix=f"{self.path.name}.", dir=self.path.parent):
-                pass
-        except OSError as error:
-            raise OSError(
-                f"{self.path} can't be written ({error.strerror}): give a path in a folder that exists and can be "
-                "written to."
-            ) from None
 
     def skip(self, x: Any) -> None:
         """Compare x, an array or several, with the examples of the file."""
@@ -111,7 +99,7 @@ class PartialResults:
 
     def _write(self):
         columns = self.columns()
-        arrays = {f"of_{name}": value for name, value in self.identity.items()}
+        arrays: dict[str, Any] = {f"of_{name}": value for name, value in self.identity.items()}
         arrays |= {f"column_{number}": column for number, column in enumerate(columns)}
         with files.atomic_write(self.path) as file:
             np.savez(file, seen=self._fingerprint(), columns=len(columns), **arrays)
@@ -129,6 +117,16 @@ class PartialResults:
             if kind is not None:
                 raise
             warnings.warn(f"{self.path} couldn't be written, and lacks the last examples: {unwritten}", stacklevel=3)
+
+
+def _check_writable(path):
+    try:
+        with tempfile.NamedTemporaryFile(prefix=f"{path.name}.", dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"{path} can't be written ({error.strerror}): give a path in a folder that exists and can be written to."
+        ) from None
 
 
 def _configuration(model):

@@ -145,7 +145,7 @@ def _latents(model, terms, units):
             f"warm-up of beta{bits} may wake them."
         )
     mismatch, kl = _mismatch(terms)
-    if mismatch:
+    if mismatch and terms.aggregate:
         findings.append(
             f"the prior isn't the aggregate posterior: {mismatch}. {_fault_of_samples(model, terms.aggregate.z, kl)}: "
             f"try {_better_prior(model)}."

@@ -31,9 +31,7 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
     """
     rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
     dtype, latent_dim = model.variable_dtype, model.latent_dim
-    noise_spec = tf.TensorSpec((None, latent_dim), dtype)
 
-    @tf.function(input_signature=[signature(model), noise_spec, tf.TensorSpec((), "int64")], autograph=False)
     def scores(x, eps, count):
         posterior, prior = model.posterior(x), model.prior_distribution()
         total = tf.shape(eps, "int64")[0]
@@ -50,7 +48,9 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
         _, chunks = tf.while_loop(lambda start, _: start < total, score, (start, chunks), parallel_iterations=1)
         return tf.reshape(tf.transpose(chunks.concat()), (3, -1, count))
 
-    compiled = scores.get_concrete_function()  # a direct call doesn't count as one more tracing of many
+    specs = [signature(model), tf.TensorSpec((None, latent_dim), dtype), tf.TensorSpec((), "int64")]
+    compiled = tf.function(scores, input_signature=specs, autograph=False)
+    compiled = compiled.get_concrete_function()  # a direct call doesn't count as one more tracing of many
 
     def draw_and_score(x, positions, start, count, seed):
         eps = _noise(positions, start, count, latent_dim, seed, dtype)

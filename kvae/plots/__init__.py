@@ -1,10 +1,8 @@
-"""Pictures of models and their training: an Axes in or a new one, the same Axes out, nothing shown or set globally."""
+"""Pictures of models and their training. Each function draws in the Axes `ax`, or a new one, and returns it."""
 
 from kvae.plots.densities import aggregate_posterior, posterior
-from kvae.plots.maps import code_map
-from kvae.plots.matrices import matrix
-from kvae.plots.numbers import comparison, history
-from kvae.plots.pictures import manifold, reconstructions, samples, traversals
+from kvae.plots.numbers import comparison, history, matrix
+from kvae.plots.pictures import code_map, manifold, reconstructions, samples, traversals
 from kvae.plots.points import latents
 
 __all__ = [

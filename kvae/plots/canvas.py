@@ -1,24 +1,50 @@
-"""What the plots are drawn with: axes, tiled images, colours."""
+"""Axes, tiled images and colours, shared by the plots."""
 
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 CATEGORIES = matplotlib.color_sequences["petroff10"]  # for colour-blind readers, visible on white and on black
 CONTINUOUS, CYCLIC = "viridis", "twilight_shifted"
 
 
-def axes(ax, width, height, layout="constrained"):
-    """ax, or the Axes of a new figure of so many inches."""
+def axes(ax: Axes | None, width: float, height: float, layout: str = "constrained") -> Axes:
+    """Return ax, or the Axes of a new figure of width x height inches."""
     return plt.subplots(figsize=(width, height), layout=layout)[1] if ax is None else ax
 
 
-def show_tiles(ax, images, columns, gap=1, inches=0.75, left=1.0, above_below=0.45):
-    """Draw images (n, height, width) or (n, height, width, 1 or 3), values in [0, 1], row by row as one picture.
+def show_tiles(
+    ax: Axes | None,
+    images: ArrayLike,
+    columns: int,
+    gap: int = 1,
+    inches: float = 0.75,
+    left: float = 1.0,
+    above_below: float = 0.45,
+) -> Axes:
+    """Draw images as one picture of tiles, row by row. The tile in row r and column c is centred on the point (c, r).
 
-    The tile in row r and column c is centred on the point (c, r). Values beyond [0, 1] are clipped, grey ones by
-    the colour map's limits. gap: pixels around each tile that let the background through. inches: the width of a
-    tile, and left, above_below: the room for labels, where ax is None. Returns the Axes.
+    Args:
+        ax: Axes to draw in. None makes a new figure.
+        images: (n, height, width) or (n, height, width, 1 or 3), values in [0, 1]. Other values are clipped.
+        columns: tiles per row.
+        gap: pixels of background around each tile.
+        inches: width of a tile in a new figure.
+        left: inches for labels to the left in a new figure.
+        above_below: inches for labels above and below in a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        ValueError: for arrays of another shape.
+
+    Example:
+        >>> ax = show_tiles(None, np.random.default_rng(0).random((6, 8, 8)), columns=3)
+        >>> ax.get_xlim()
+        (np.float64(-0.5), np.float64(2.5))
     """
     images = np.asarray(images, np.float32)
     if images.ndim == 3:
@@ -53,6 +79,6 @@ def show_tiles(ax, images, columns, gap=1, inches=0.75, left=1.0, above_below=0.
     return ax
 
 
-def number(value):
-    """A tick's text, with a real minus."""
+def number(value: float) -> str:
+    """The text of a tick, with a proper minus sign."""
     return f"{value:.3g}".replace("-", "−")

@@ -1,72 +1,75 @@
-"""Densities over the plane of two latents. The colours go by their square root, so that faint parts are seen."""
+"""Densities over the plane of two latents. The colors show square roots, so that faint regions stay visible."""
+
+from typing import Any
 
 import matplotlib.lines
 import matplotlib.patches
 import numpy as np
-from keras import ops
+from matplotlib.axes import Axes
 
+from kvae.arguments import integer_at_least
 from kvae.plots.canvas import CATEGORIES, axes
-from kvae.plots.codes import check_count, first_examples
+from kvae.plots.codes import first_examples
 
 _TRUTH, _LINES = "Blues", CATEGORIES[1]
-_DRAWS = 400_000  # of the aggregate posterior
-_FARTHEST = 9.0  # nats below the peak, where a density counts as zero
+_DRAWS = 400_000  # z of the aggregate posterior
+_FARTHEST = 9.0  # nats below its peak a density counts as zero
 
 
-def aggregate_posterior(model, x, *, count=1000, size=60, ax=None):
+def aggregate_posterior(model: Any, x: Any, *, count: int = 1000, size: int = 60, ax: Axes | None = None) -> Axes:
     """The aggregate posterior q(z), the mean of q(z|x) over images, as a filled density, and lines of the prior p(z).
 
-    q(z) is a histogram of draws of each q(z|x). The lines are those regions of highest density that hold 50 % and 95 %
-    of p(z).
+    q(z) is a histogram of draws of each q(z|x). The lines bound the regions of highest density with 50 % and 95 % of
+    p(z).
 
     Args:
         model: a VAE of latent_dim 2.
         x: a stream or an array of images.
-        count: images.
-        size: cells a side of the histogram.
-        ax: Axes to draw in; None makes a new figure.
+        count: number of images.
+        size: cells per side of the histogram.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: for another latent_dim, an empty x and counts too small.
+        ValueError: for another latent_dim, an empty x, and a count or size that is too small.
     """
     _check(model, count, size)
     x, _ = first_examples(x, count)
     drawn = _draws(model.posterior(x).repeat(-(-_DRAWS // len(x))))
-    prior, of_prior = model.prior_distribution(), _draws(model.prior_distribution(10_000))
-    both = np.concatenate([drawn[:: len(drawn) // 10_000], of_prior])
-    grid = _grid(np.quantile(both, 0.002, axis=0), np.quantile(both, 0.998, axis=0), size)
+    prior, prior_z = model.prior_distribution(), _draws(model.prior_distribution(10_000))
+    all_z = np.concatenate([drawn[:: len(drawn) // 10_000], prior_z])
+    grid = _grid(np.quantile(all_z, 0.002, axis=0), np.quantile(all_z, 0.998, axis=0), size)
     half = (grid[1, 1] - grid[0, 0]) / 2
     edges = [np.append(side - h, side[-1] + h) for side, h in zip((grid[0, :, 0], grid[:, 0, 1]), half, strict=True)]
     filled = np.histogram2d(*drawn.T, bins=edges)[0].T
-    lines = _over(prior.log_prob, grid), _levels(prior.log_prob, of_prior)
+    lines = _over(prior.log_prob, grid), _levels(prior.log_prob, prior_z)
     ax = _draw(ax, grid, filled, lines, "q(z): mean of q(z|x)", "p(z): 50 %, 95 %")
     ax.set_title("Aggregate posterior and prior")
     return ax
 
 
-def posterior(model, x, index=0, *, size=100, ax=None):
-    """p(z|x) of one image by quadrature, as a filled density, and lines of the q(z|x) that stands in for it.
+def posterior(model: Any, x: Any, index: int = 0, *, size: int = 100, ax: Axes | None = None) -> Axes:
+    """p(z|x) of one image by quadrature, as a filled density, and lines of its approximation q(z|x).
 
-    The lines are those regions of highest density that hold 50 % and 95 % of q(z|x); the title has KL(q(z|x) ||
-    p(z|x)), what the ELBO lacks for this image.
+    The lines bound the regions of highest density with 50 % and 95 % of q(z|x). The title gives KL(q(z|x) || p(z|x)),
+    the ELBO's gap for this image.
 
     Args:
-        model: a VAE of latent_dim 2 whose posterior can score any z.
+        model: a VAE of latent_dim 2. Its posterior must score any z.
         x: a stream or an array of images.
-        index: which of them.
-        size: points a side of the grid that both are computed on.
-        ax: Axes to draw in; None makes a new figure.
+        index: of the image, counted from 0.
+        size: points per side of the grid for both densities.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: as `aggregate_posterior`, for an index beyond x and a posterior that scores only its own z.
+        ValueError: as `aggregate_posterior`; for an index beyond x, and a posterior that scores only its own z.
     """
-    check_count("index", index, least=0)
+    integer_at_least("index", index, 0)
     _check(model, 1, size)
     family = getattr(model, "posterior_family", None)
     if family is not None and not family.scores_any_z:
@@ -86,23 +89,23 @@ def posterior(model, x, index=0, *, size=100, ax=None):
     def log_q(z):
         return q.pairwise_log_prob(z)[:, 0]
 
-    of_q = _draws(q.repeat(10_000))
-    drawn = np.concatenate([of_q, _draws(model.prior_distribution(500))])
+    q_z = _draws(q.repeat(10_000))
+    drawn = np.concatenate([q_z, _draws(model.prior_distribution(500))])
     coarse = _grid(drawn.min(axis=0), drawn.max(axis=0), 2 * size)
     values = [_over(function, coarse) for function in (log_joint, log_q)]
-    seen = coarse[np.any([value > value.max() - _FARTHEST for value in values], axis=0)]
+    relevant = coarse[np.any([value > value.max() - _FARTHEST for value in values], axis=0)]
     margin = coarse[1, 1] - coarse[0, 0]
-    grid = _grid(seen.min(axis=0) - margin, seen.max(axis=0) + margin, size)
-    joint, lines = _over(log_joint, grid), (_over(log_q, grid), _levels(log_q, of_q))
-    true, other = (values - np.logaddexp.reduce(values, axis=None) for values in (joint, lines[0]))
-    ax = _draw(ax, grid, np.exp(true), lines, "p(z|x), by quadrature", "q(z|x): 50 %, 95 %")
-    ax.set_title(f"KL(q(z|x) ‖ p(z|x)) = {np.sum(np.exp(other) * (other - true)):.2f} nats")
+    grid = _grid(relevant.min(axis=0) - margin, relevant.max(axis=0) + margin, size)
+    joint, lines = _over(log_joint, grid), (_over(log_q, grid), _levels(log_q, q_z))
+    log_p, log_q_on_grid = (values - np.logaddexp.reduce(values, axis=None) for values in (joint, lines[0]))
+    ax = _draw(ax, grid, np.exp(log_p), lines, "p(z|x), by quadrature", "q(z|x): 50 %, 95 %")
+    ax.set_title(f"KL(q(z|x) ‖ p(z|x)) = {np.sum(np.exp(log_q_on_grid) * (log_q_on_grid - log_p)):.2f} nats")
     return ax
 
 
 def _check(model, count, size):
-    check_count("count", count)
-    check_count("size", size, least=2)
+    integer_at_least("count", count, 1)
+    integer_at_least("size", size, 2)
     if not hasattr(model, "posterior") or model.latent_dim != 2:
         raise ValueError(
             f"{type(model).__name__} has latent_dim {model.latent_dim}; densities are drawn of a VAE with 2 latents."
@@ -110,18 +113,18 @@ def _check(model, count, size):
 
 
 def _draws(distribution):
-    return ops.convert_to_numpy(distribution.sample(seed=0))
+    return np.asarray(distribution.sample(seed=0))
 
 
 def _grid(low, high, size):
-    """Points (size, size, 2), z0 along the second axis, z1 along the first."""
+    """Points (size, size, 2): z0 varies along the second axis, z1 along the first."""
     sides = np.linspace(low, high, size, dtype=np.float32)
     return np.stack(np.meshgrid(*sides.T), axis=-1)
 
 
 def _over(function, grid):
-    """Log-densities (size, size), a row of the grid at a time."""
-    return np.stack([ops.convert_to_numpy(function(row)).astype(np.float64) for row in grid])
+    """The function on the grid, (size, size), one row at a time."""
+    return np.stack([np.asarray(function(row), np.float64) for row in grid])
 
 
 def _draw(ax, grid, filled, lines, name, name_of_lines):
@@ -138,5 +141,5 @@ def _draw(ax, grid, filled, lines, name, name_of_lines):
 
 
 def _levels(log_density, drawn):
-    """Above which 95 % and 50 % of a density lie, that z (n, 2) were drawn of."""
-    return np.unique(np.quantile(ops.convert_to_numpy(log_density(drawn)), (0.05, 0.5)))
+    """The log-densities exceeded by 95 % and 50 % of the draws (n, 2)."""
+    return np.unique(np.quantile(np.asarray(log_density(drawn)), (0.05, 0.5)))

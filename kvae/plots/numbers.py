@@ -1,11 +1,14 @@
-"""Numbers about models: how training went, and how well each reconstructs."""
+"""Charts of numbers: training curves, reconstruction errors, a matrix of values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
-from kvae.plots.canvas import CATEGORIES, axes
+from kvae.plots.canvas import CATEGORIES, CONTINUOUS, axes, number
 
 _STYLES = {
     "loss": ("loss", CATEGORIES[0]),
@@ -14,18 +17,23 @@ _STYLES = {
 }
 
 
-def history(history, ax=None):
-    """Training curves against epochs: the loss, and a VAE's two terms, the KL in a panel of its own below.
+def history(history: Any, ax: Axes | None = None) -> Axes:
+    """Training curves against epochs: the loss and, for a VAE, the two terms, with the KL in a panel below.
 
     Args:
-        history: what `fit` of a VAE or an autoencoder returns, or its dict of lists.
-        ax: Axes to draw in, which gives its lower third to the KL; None makes a new figure.
+        history: the result of `fit` of a VAE or an autoencoder, or its dict of lists.
+        ax: Axes to draw in. Its lower third becomes the panel of the KL. None makes a new figure.
 
     Returns:
         the (upper) Axes.
 
     Raises:
         ValueError: for a history without losses.
+
+    Example:
+        >>> ax = history({"loss": [3.0, 2.0, 1.5], "val_loss": [3.1, 2.2, 1.8]})
+        >>> [line.get_label() for line in ax.lines]
+        ['loss, training', 'loss, validation']
     """
     logs = history if isinstance(history, Mapping) else getattr(history, "history", None)
     if not isinstance(logs, Mapping) or not logs.get("loss"):
@@ -53,17 +61,17 @@ def history(history, ax=None):
 def _curves(ax, epochs, logs, metric):
     if metric not in logs:
         return
-    name, colour = _STYLES[metric]
+    name, color = _STYLES[metric]
     for prefix, style, subset in ("", "-", "training"), ("val_", "--", "validation"):
         values = logs.get(prefix + metric)
         if values:
             every = len(epochs) // len(values)  # validation_freq
             at = epochs[every - 1 :: every][: len(values)]
-            ax.plot(at, values, style, color=colour, marker="o", ms=3.5, label=f"{name}, {subset}")
+            ax.plot(at, values, style, color=color, marker="o", ms=3.5, label=f"{name}, {subset}")
 
 
 def _panel_below(ax):
-    """New axes in the lower third of ax's place, with the same x axis."""
+    """New axes in the lower third of ax, with the same x axis."""
     spec = ax.get_subplotspec()
     if spec is None:
         raise ValueError("ax was not made by plt.subplots or add_subplot, so that it can't be split in two panels.")
@@ -73,20 +81,25 @@ def _panel_below(ax):
     return ax.figure.add_subplot(lower, sharex=ax)
 
 
-def comparison(errors, latent_dim=None, ax=None):
-    """Bars of the squared error of an image's reconstruction, one a model, with the change from the first.
+def comparison(errors: Mapping[str, Any], latent_dim: int | None = None, ax: Axes | None = None) -> Axes:
+    """Bars of the models' squared reconstruction errors, with their change from the first model's.
 
     Args:
-        errors: {name: squared error}, summed over an image: a number, an array (n,) with one of each image, whose
-            95 % interval of the mean is drawn, or a dict with the key "squared_error", as `evaluate` gives.
-        latent_dim: the size of all their codes, for the title.
-        ax: Axes to draw in; None makes a new figure.
+        errors: {name: squared error}, summed over an image: a number, a dict with the key "squared_error", or an
+            array (n,) of each image's. An array adds a line for the 95 % interval of its mean.
+        latent_dim: of all models, for the title.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
         ValueError: for no errors, and values that aren't finite and non-negative.
+
+    Example:
+        >>> ax = comparison({"PCA": 20.0, "VAE": 15.0}, latent_dim=10)
+        >>> [text.get_text() for text in ax.texts]
+        ['20.00', '15.00  (−25 % vs PCA)']
     """
     means, intervals = [], []
     for name, value in errors.items():
@@ -114,8 +127,62 @@ def comparison(errors, latent_dim=None, ax=None):
 
 
 def _with_changes(means, first):
-    """Each mean as text, with its change from the first one's."""
+    """Each mean as text, with its change from the first."""
     changes = [f"{100 * (mean / means[0] - 1):+.0f} %".replace("-", "−") for mean in means[1:] if means[0]]
     return [f"{means[0]:.2f}"] + [
         f"{mean:.2f}" + (f"  ({changes[i]} vs {first})" if changes else "") for i, mean in enumerate(means[1:])
     ]
+
+
+def matrix(
+    values: ArrayLike,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    label: str | None = None,
+    largest: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """A matrix of non-negative values as cells, each with its color and its value.
+
+    Args:
+        values: array (rows, columns), such as each latent's KL in each model.
+        rows: names of the rows, from above.
+        columns: names of the columns, from the left.
+        label: of the color bar, with the unit of the values. None draws no bar.
+        largest: value of the last color. None takes the largest of the values.
+        ax: Axes to draw in. None makes a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        ValueError: for values of another shape than the names', not finite or negative.
+
+    Example:
+        >>> ax = matrix([[0.0, 1.5]], rows=["VAE"], columns=["z0", "z1"], label="KL, nats")
+        >>> [text.get_text() for text in ax.texts]
+        ['0', '1.5']
+    """
+    values = np.asarray(values, np.float64)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"values have the shape {values.shape}; expected ({len(rows)}, {len(columns)}), one for each name."
+        )
+    if not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(
+            f"values are from {values.min():g} to {values.max():g}; expected finite numbers of at least 0."
+        )
+    ax = axes(ax, 2.2 + 0.6 * len(columns), 1.1 + 0.42 * len(rows))
+    highest = float(values.max()) or 1.0 if largest is None else largest
+    picture = ax.imshow(values, cmap=CONTINUOUS, vmin=0, vmax=highest, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        color = "black" if value > 0.6 * highest else "white"  # viridis is dark below
+        ax.text(column, row, number(round(value, 2)), ha="center", va="center", color=color)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if label is not None:
+        ax.figure.colorbar(picture, ax=ax, label=label).outline.set_visible(False)
+    return ax

@@ -1,34 +1,46 @@
-"""Images that a model gives back, makes up, or decodes from chosen codes."""
+"""Images from a model: reconstructions, samples, and decoded codes."""
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib.patches
 import numpy as np
 from keras import ops
+from matplotlib.axes import Axes
 from scipy.special import ndtri
 
+from kvae.arguments import integer_at_least
 from kvae.data import elements
 from kvae.plots.canvas import CATEGORIES, number, show_tiles
-from kvae.plots.codes import EXAMPLES, check_count, first_examples, prior_of_codes, usage
+from kvae.plots.codes import EXAMPLES, first_examples, prior_of_codes, usage
+
+_MARGIN = 0.1  # of a map beyond the outermost codes, as a share of their range
 
 
-def reconstructions(model, x, count=8, ax=None):
-    """The first images of x in a row, and below them the model's reconstructions (means).
+def reconstructions(model: Any, x: Any, count: int = 8, ax: Axes | None = None) -> Axes:
+    """The first images of x in a row, above the model's reconstructions (means).
 
     Args:
-        model: a model with `reconstruct`, or a dict {name: model} for a row each.
+        model: a model with `reconstruct`, or a dict {name: model} with a row for each.
         x: a stream or an array of images, as the models take it.
-        count: images.
-        ax: Axes to draw in; None makes a new figure.
+        count: number of images.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
         ValueError: for a count below 1, an empty x, and examples that aren't images.
+
+    Example:
+        >>> import kvae
+        >>> x = np.random.default_rng(0).random((20, 8, 8))
+        >>> ax = reconstructions({"PCA": kvae.PCA(2).fit(x, verbose=0)}, x)
+        >>> [label.get_text() for label in ax.get_yticklabels()]
+        ['original', 'PCA']
     """
-    check_count("count", count)
+    integer_at_least("count", count, 1)
     models = model if isinstance(model, Mapping) else {"reconstruction": model}
     x, _ = first_examples(x, count)
     rows = [ops.convert_to_numpy(elements.scale(x)), *(each.reconstruct(x) for each in models.values())]
@@ -38,15 +50,15 @@ def reconstructions(model, x, count=8, ax=None):
     return ax
 
 
-def samples(model, count=64, seed=0, noise=False, ax=None):
+def samples(model: Any, count: int = 64, seed: int | None = 0, noise: bool = False, ax: Axes | None = None) -> Axes:
     """A grid of images from the prior through the decoder: z ~ p(z), then the mean of p(x|z).
 
     Args:
         model: a model with `sample`, such as a VAE or PCA.
-        count: images.
-        seed: int for the same images each time; None goes on with the model's own generator.
-        noise: bool, x ~ p(x|z) in place of its mean.
-        ax: Axes to draw in; None makes a new figure.
+        count: number of images.
+        seed: an int gives the same images each time; None continues the model's own generator.
+        noise: whether to draw x ~ p(x|z) instead of its mean.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
@@ -54,7 +66,7 @@ def samples(model, count=64, seed=0, noise=False, ax=None):
     Raises:
         ValueError: for a model without a density and a count below 1.
     """
-    check_count("count", count)
+    integer_at_least("count", count, 1)
     if not hasattr(model, "sample"):
         raise ValueError(
             f"{type(model).__name__} has no prior to sample from; give a VAE or PCA, or draw "
@@ -66,31 +78,40 @@ def samples(model, count=64, seed=0, noise=False, ax=None):
     return ax
 
 
-def traversals(model, x, *, index=0, count=10, span=3.0, steps=7, ax=None):
-    """A row a latent: the code of one image, with that latent moved and the others kept; decoded means.
+def traversals(
+    model: Any,
+    x: Any,
+    *,
+    index: int = 0,
+    count: int = 10,
+    span: float = 3.0,
+    steps: int = 7,
+    ax: Axes | None = None,
+) -> Axes:
+    """One row per latent: the code of one image with this latent moved and the others kept, decoded (means).
 
-    The latents used most come first: by KL(q(z|x) || p(z)), averaged over x, where the model has it, and by the
-    standard deviation of the codes where it hasn't. They go from -span to span standard deviations about the mean:
-    the prior's for a VAE; those of x's codes for an autoencoder, and for PCA, whose codes are scores. A frame marks
-    the step nearest to the image's own code.
+    The most used latents come first: by KL(q(z|x) || p(z)), averaged over x, or, if the model has none, by the
+    standard deviation of the codes. A latent goes from -span to span standard deviations about its mean: the prior's
+    for a VAE, the codes' for an autoencoder and for PCA (its codes are scores). A frame marks the step nearest to the
+    image's own code.
 
     Args:
         model: a model with `transform` and `inverse_transform`.
-        x: a stream or an array of images, of which the first 512 are read.
-        index: which of them is moved.
-        count: rows at most.
-        span: standard deviations.
-        steps: columns.
-        ax: Axes to draw in; None makes a new figure.
+        x: a stream or an array of images. Its first 512 are read.
+        index: of the image, counted from 0.
+        count: the most rows.
+        span: the largest distance from the mean, in standard deviations.
+        steps: number of columns.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: for counts too small, a span that isn't positive, an index beyond the images read.
+        ValueError: for a count or steps too small, a span that isn't positive, and an index beyond these images.
     """
-    check_count("count", count)
-    check_count("steps", steps, least=2)
+    integer_at_least("count", count, 1)
+    integer_at_least("steps", steps, 2)
     if not (np.isfinite(span) and span > 0):
         raise ValueError(f"span is {span!r}; expected a positive number of standard deviations.")
     x, _ = first_examples(x, EXAMPLES)
@@ -120,25 +141,25 @@ def traversals(model, x, *, index=0, count=10, span=3.0, steps=7, ax=None):
     return ax
 
 
-def manifold(model, x=None, *, size=15, ax=None):
+def manifold(model: Any, x: Any = None, *, size: int = 15, ax: Axes | None = None) -> Axes:
     """Decoded means over the plane of two latents, at equal steps of probability.
 
-    The grid's values are the quantiles (i + 1/2) / size: the prior's for a VAE; those of x's codes for an
-    autoencoder, and for PCA, whose codes are scores.
+    The grid's values are the quantiles (i + 1/2) / size: of the prior for a VAE, of x's codes for an autoencoder and
+    for PCA (its codes are scores).
 
     Args:
         model: a model of latent_dim 2, with `transform` and `inverse_transform`.
-        x: a stream or an array of images, of which the first 512 are read; not needed for a VAE.
-        size: images a side.
-        ax: Axes to draw in; None makes a new figure.
+        x: a stream or an array of images. Its first 512 are read. A VAE doesn't need it.
+        size: images per side.
+        ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: for another latent_dim, and for no x where the codes have no prior.
+        ValueError: for another latent_dim, and without x if the codes have no prior.
     """
-    check_count("size", size, least=2)
+    integer_at_least("size", size, 2)
     if model.latent_dim != 2:
         raise ValueError(f"The model has latent_dim {model.latent_dim}; a manifold is drawn for 2 latents.")
     shares, prior = (np.arange(size) + 0.5) / size, prior_of_codes(model)
@@ -156,4 +177,43 @@ def manifold(model, x=None, *, size=15, ax=None):
     ax.set_yticks(size - 1 - ticks, [number(values[tick, 1]) for tick in ticks])
     ax.set(xlabel="z0", ylabel="z1")
     ax.set_title(f"The plane of codes, decoded (means)\nat quantiles of {'the prior' if prior else 'the codes'}")
+    return ax
+
+
+def code_map(model: Any, x: Any, *, size: int = 15, count: int = 2000, ax: Axes | None = None) -> Axes:
+    """Decoded means on an even grid over the plane of two latents, and x's codes upon it as dots.
+
+    `manifold` takes equal steps of probability, `code_map` equal steps of the latents: a hole has its true size.
+
+    Args:
+        model: a model of latent_dim 2, with `transform` and `inverse_transform`.
+        x: a stream or an array of images. Its codes also set the range: a tenth beyond the outermost.
+        size: images per side.
+        count: number of examples that are read.
+        ax: Axes to draw in. None makes a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        ValueError: for another latent_dim, and a count or size that is too small.
+    """
+    integer_at_least("size", size, 2)
+    integer_at_least("count", count, 1)
+    if model.latent_dim != 2:
+        raise ValueError(f"The model has latent_dim {model.latent_dim}; a map is drawn for 2 latents.")
+    codes = model.transform(first_examples(x, count)[0])
+    low, high = codes.min(axis=0), codes.max(axis=0)
+    across, up = np.linspace(low - _MARGIN * (high - low), high + _MARGIN * (high - low), size).T
+    z = np.stack(np.meshgrid(across, up[::-1]), axis=-1).reshape(-1, 2).astype(codes.dtype)
+    ax = show_tiles(ax, model.inverse_transform(z), size, gap=0, inches=0.4, left=0.7, above_below=1.1)
+    # A tile is a step wide and centred on its code; rows are counted from the top.
+    column = np.interp(codes[:, 0], across, np.arange(size))
+    row = np.interp(codes[:, 1], up, np.arange(size)[::-1])
+    ax.scatter(column, row, s=9, color=CATEGORIES[1], edgecolors="black", linewidths=0.25, rasterized=True)
+    ticks = np.unique(np.linspace(0, size - 1, 5).round().astype(int))
+    ax.set_xticks(ticks, [number(across[tick]) for tick in ticks])
+    ax.set_yticks(size - 1 - ticks, [number(up[tick]) for tick in ticks])
+    ax.set(xlabel="z0", ylabel="z1")
+    ax.set_title(f"The plane of codes, decoded (means)\ndots: the codes of {len(codes)} images")
     return ax

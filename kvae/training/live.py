@@ -1,41 +1,46 @@
-"""A run that can be watched."""
+"""Training curves, reconstructions and samples during `fit`, in a notebook."""
 
 import io
 from types import SimpleNamespace
+from typing import Any
 
 import keras
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kvae import plots
+from kvae.arguments import integer_at_least
 from kvae.data.progress import in_notebook
-from kvae.plots.codes import check_count, first_examples
+from kvae.plots.codes import first_examples
 
 
 class Live(keras.callbacks.Callback):
-    """Redraws in place, during `fit`: the training curves, reconstructions of the same images, and samples.
+    """During `fit` in a notebook, redraw one picture: training curves, reconstructions and samples.
 
-    The curves are the loss and the ELBO's two terms, as `kvae.plots.history` draws them. Reconstructions are means,
-    and samples come from the same z each time, so that only the model moves; neither changes what is trained, nor how
-    many steps go in one call. There is one picture a run, above Keras' own progress bar. Outside a notebook it does
-    nothing.
+    The curves are those of `kvae.plots.history`. Reconstructions are means of the same images, and samples come from
+    the same z each time. Neither affects the training or its speed in steps per call. The picture stands above Keras'
+    progress bar. Outside a notebook the callback does nothing.
 
     Args:
-        data: a stream or an array of images, best of the validation set; the first `count` are kept.
-        every: epochs from one picture to the next; the last epoch has one as well.
-        count: images that are reconstructed.
+        data: a stream or an array of images, preferably of the validation set. The first `count` are kept.
+        every: epochs between two pictures. The last epoch always has one.
+        count: number of reconstructed images.
 
     Raises:
-        ValueError: for numbers below 1 and an empty stream; in `fit`, before its first step, for examples that aren't
-            images.
+        ValueError: for numbers below 1 and an empty stream. `fit` raises it before its first step for examples that
+            aren't images.
+
+    Example:
+        >>> live = Live(np.random.default_rng(0).random((20, 8, 8)), every=5)  # for fit(..., callbacks=[live])
+        >>> live.images.shape
+        (8, 8, 8)
     """
 
-    def __init__(self, data, every=1, count=8):
+    def __init__(self, data: Any, every: int = 1, count: int = 8):
         super().__init__()
-        check_count("every", every)
-        check_count("count", count)
-        self.every = int(every)
-        self.images, _ = first_examples(data, count)
+        self.every = integer_at_least("every", every, 1)
+        self.images, _ = first_examples(data, integer_at_least("count", count, 1))
 
     def on_train_begin(self, logs=None):
         self._history = SimpleNamespace(history={}, epoch=[])
@@ -55,7 +60,7 @@ class Live(keras.callbacks.Callback):
             self._draw()
 
     def _draw(self):
-        from IPython.display import Image, display  # which only notebooks have
+        from IPython.display import Image, display  # a package of notebooks
 
         file = io.BytesIO()
         picture(self.model, self.images, self._history).savefig(file, format="png")
@@ -67,10 +72,10 @@ class Live(keras.callbacks.Callback):
         self._drawn = self._history.epoch[-1:]
 
 
-def picture(model, images, history):
-    """A new Figure, which pyplot doesn't know of: curves, reconstructions of `images`, samples where there are any.
+def picture(model: Any, images: np.ndarray, history: Any) -> Figure:
+    """A new Figure, unknown to pyplot: curves, reconstructions of `images`, and samples if the model has a prior.
 
-    history: an object with `epoch` and `history`, as `fit` returns; before the first epoch they are empty.
+    history: an object with `epoch` and `history`, as `fit` returns it. Before the first epoch they are empty.
     """
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     generative = hasattr(model, "sample")

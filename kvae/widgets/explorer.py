@@ -1,8 +1,9 @@
-"""The widget that `explore` gives. It imports what only notebooks have."""
+"""The widget of `explore`. It needs the packages of the extra `notebooks`."""
 
 import base64
 import io
 import pathlib
+from typing import Any
 
 import anywidget
 import ipywidgets
@@ -11,14 +12,15 @@ import numpy as np
 import traitlets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from kvae.plots.canvas import CATEGORIES
 
-_PIXELS = 260  # of the decoded image's longer side, at least
+_PIXELS = 260  # the least length of the decoded image's longer side
 
 
 class Plane(anywidget.AnyWidget):
-    """A picture that can be clicked. Points are (x, y) as shares of its width and height, from the upper left."""
+    """A clickable picture. Points are (x, y) as shares of its width and height, from the upper left."""
 
     _esm = pathlib.Path(__file__).with_name("plane.js")
     picture = traitlets.Unicode().tag(sync=True)  # a PNG file in base64
@@ -27,21 +29,37 @@ class Plane(anywidget.AnyWidget):
 
 
 class Explorer(ipywidgets.HBox):
-    """Sliders, the image of their code, and a plane of two latents where there are two.
+    """Sliders, the image of their code, and the plane of two latents if the model has at least two.
 
-    low, high: (latent_dim,), the sliders' ranges. shown: the latents with a slider, in their order. names: of all
-    latents. dims: those of the plane. codes: (n, latent_dim), its points, the first being shown at the start, or None.
+    Args:
+        model: decodes the codes.
+        low, high: (latent_dim,), the ranges of the sliders.
+        latents: the latents with a slider, in order.
+        names: of all latents.
+        dims: the latents of the plane.
+        codes: (n, latent_dim), the points of the plane, or None. The first one is displayed at the start.
     """
 
-    def __init__(self, model, low, high, shown, names, dims, codes):
+    def __init__(
+        self,
+        model: Any,
+        low: np.ndarray,
+        high: np.ndarray,
+        latents: list[int],
+        names: list[str],
+        dims: list[int],
+        codes: np.ndarray | None,
+    ):
         self.model, self.dims = model, dims
         self._z = np.array((low + high) / 2 if codes is None else codes[0], "float64")
-        self._pixels = None
-        self.sliders = {latent: _slider(low[latent], high[latent], self._z[latent], names[latent]) for latent in shown}
+        self._pixels: Any = None
+        self.sliders = {
+            latent: _slider(low[latent], high[latent], self._z[latent], names[latent]) for latent in latents
+        }
         self.image = ipywidgets.Image(format="png", layout={"margin": "24px 12px", "flex": "0 0 auto"})
         self.plane = None
         if len(dims) == 2:
-            self._figure, self._axes = _plane(low[dims], high[dims], [names[dim] for dim in dims], codes, dims)
+            self._canvas, self._axes = _plane(low[dims], high[dims], [names[dim] for dim in dims], codes, dims)
             self.plane = Plane(picture=base64.b64encode(_png(self._background())).decode())
             self.plane.observe(self._click, "clicked")
         self._moving = False
@@ -49,23 +67,23 @@ class Explorer(ipywidgets.HBox):
             slider.observe(self._slide, "value")
         self._show()
         column = ipywidgets.VBox(list(self.sliders.values()))
-        super().__init__([part for part in (column, self.image, self.plane) if part is not None])
+        super().__init__([child for child in (column, self.image, self.plane) if child is not None])
 
     @property
-    def z(self):
-        """The code that is shown, (latent_dim,)."""
+    def z(self) -> np.ndarray:
+        """The displayed code, (latent_dim,)."""
         return self._z.copy()
 
     @z.setter
-    def z(self, value):
-        value = np.asarray(value, "float64")
-        if value.shape != self._z.shape or not np.isfinite(value).all():
-            raise ValueError(f"z is {value}; expected {len(self._z)} finite numbers.")
-        self._z = value.copy()
-        self._moving = True  # so that many sliders make one image
+    def z(self, value: ArrayLike):
+        code = np.array(value, "float64")
+        if code.shape != self._z.shape or not np.isfinite(code).all():
+            raise ValueError(f"z is {code}; expected {len(self._z)} finite numbers.")
+        self._z = code
+        self._moving = True  # one image for all sliders
         try:
             for latent, slider in self.sliders.items():
-                slider.value = value[latent]
+                slider.value = code[latent]
         finally:
             self._moving = False
         self._show()
@@ -94,11 +112,12 @@ class Explorer(ipywidgets.HBox):
             self.plane.point = [float(across / width), float(1 - up / height)]
 
     def _background(self):
-        return np.asarray(self._figure.canvas.buffer_rgba())
+        return np.asarray(self._canvas.buffer_rgba())
 
     def _repr_mimebundle_(self, **kwargs):
-        """Beside the widget a picture of it, for readers without a kernel."""
-        return {**super()._repr_mimebundle_(**kwargs), "image/png": base64.b64encode(_png(self._still())).decode()}
+        """The widget, and a picture of it for readers without a kernel."""
+        bundle: Any = super()._repr_mimebundle_(**kwargs)
+        return {**bundle, "image/png": base64.b64encode(_png(self._still())).decode()}
 
     def _still(self):
         if self.plane is None:
@@ -116,7 +135,7 @@ class Explorer(ipywidgets.HBox):
 
 
 def _slider(low, high, value, name):
-    # The step is fine enough for any code, since a value is rounded to it.
+    # A slider rounds values to its step, so the step must be fine.
     return ipywidgets.FloatSlider(
         value=np.clip(value, low, high),
         min=low,
@@ -130,7 +149,7 @@ def _slider(low, high, value, name):
 
 
 def _plane(low, high, names, codes, dims):
-    """(Figure, Axes) of the plane of two latents, with codes (n, latent_dim) as points."""
+    """(canvas, Axes) of the plane of two latents, with codes (n, latent_dim) as points."""
     figure = Figure(figsize=(3.8, 3.5), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_subplot(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
@@ -138,11 +157,11 @@ def _plane(low, high, names, codes, dims):
         ax.scatter(*codes[:, dims].T, s=12, color=CATEGORIES[0], alpha=0.5, linewidths=0)
     ax.set_title("Click to decode a point" if codes is None else "Codes of images; click to decode a point", size=10)
     canvas.draw()
-    return figure, ax
+    return canvas, ax
 
 
 def _enlarged(image):
-    """An image (height, width), (height, width, 1) or (height, width, 3) as uint8 (., ., 3), each pixel a square."""
+    """An image (height, width), (height, width, 1 or 3) as uint8 (., ., 3), each pixel enlarged to a square."""
     image = image[..., None] if image.ndim == 2 else image
     if image.ndim != 3 or image.shape[-1] not in (1, 3):
         raise ValueError(
