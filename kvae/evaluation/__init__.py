@@ -6,8 +6,8 @@ from kvae.evaluation.calibration import Calibration, simulation_based_calibratio
 from kvae.evaluation.comparison import compare, squared_error
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
-from kvae.evaluation.nearest_sprites import nearest_sprites
 from kvae.evaluation.reporting import Report, report
+from kvae.evaluation.sprite_search import nearest_sprites
 
 __all__ = [
     "ActiveUnits",
