@@ -1,4 +1,4 @@
-"""The main job: stream images from disk, fit PCA, an autoencoder and a VAE, compare them, save and draw them."""
+"""The main job: stream images from disk, fit PCA, an autoencoder and a VAE, compare, save and draw them."""
 
 import argparse
 import contextlib
@@ -9,14 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+from typing import Any
 
 import keras
 import matplotlib
 
 import kvae
+from kvae import replicas
 
 
-def arguments(argv=None):
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The options on the command line, or in `argv`."""
     parser = argparse.ArgumentParser(
         prog="python -m kvae",
         description="Stream images from disk through tf.data, fit PCA, an autoencoder and a VAE of equal code size on "
@@ -42,56 +45,58 @@ def arguments(argv=None):
     return parser.parse_args(argv)
 
 
-def main(argv=None):
-    options = arguments(argv)
-    strategy = kvae.replicas.strategy()
-    workers = max(options.workers, kvae.replicas.workers(strategy))
+def main(argv: list[str] | None = None) -> None:
+    """Run the main job, as `python -m kvae` does, with the options `argv`, or those of the command line."""
+    options = parse(argv)
+    strategy = replicas.strategy()
+    workers = max(options.workers, replicas.workers(strategy))
     if options.batch_size % workers:
         sys.exit(f"--batch-size is {options.batch_size}, expected a multiple of the {workers} workers")
     if options.workers > 1 and "TF_CONFIG" not in os.environ:
-        _data(options)  # prepared once, rather than by all workers at a time
+        _load(options)  # prepares the data once, before the workers need them
         return _start_workers(options.workers, sys.argv[1:] if argv is None else argv)
     matplotlib.use("Agg")
-    options.output.mkdir(parents=True, exist_ok=True)  # now rather than after the training
-    train, validation, test = _data(options)
+    options.output.mkdir(parents=True, exist_ok=True)  # fails before the training, not after it
+    train, validation, test = _load(options)
     shape = kvae.data.image_shape(train)
     steps = int(train.cardinality())
     print(f"\n{options.data}: images of {shape}, {steps} training batches of {options.batch_size}, from disk")
 
     keras.utils.set_random_seed(options.seed)
-    models, seconds = {}, {}
+    seconds, history = {}, None
     with strategy.scope():
-        untrained = _models(shape, options)
-    for name, model in untrained.items():
+        models = _models(shape, options)
+    for name, model in models.items():
         print(f"\n{name}")
         started = time.perf_counter()
         if name == "PCA":
             model.fit(train)
         else:
-            schedule = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+            schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
             with strategy.scope():
                 model.compile(kvae.optimizers.Adam(schedule))
             history = model.fit(train, validation_data=validation, epochs=options.epochs)
-        models[name], seconds[name] = model, time.perf_counter() - started
+        seconds[name] = time.perf_counter() - started
 
     results = kvae.evaluation.compare(models, test)
-    if not kvae.replicas.is_first(strategy):
+    if not replicas.is_first(strategy):
         return  # the first worker writes the results
     print(_table(results, seconds))
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras", overwrite=True)
     (options.output / "results.json").write_text(json.dumps(results, indent=2))
-    _draw(models, results, history, test, options.output)
+    _save_plots(models, results, history, test, options.output)
     print(f"\nModels and pictures are in {options.output.resolve()}")
 
 
-def _data(options):
+def _load(options):
+    """Streams of the training, validation and test images."""
     sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
     return kvae.data.load(options.data, options.batch_size, seed=options.seed, data_dir=options.data_dir, **sprites)
 
 
 def _start_workers(count, argv):
-    """Run this job in `count` processes that train together; the first one's output is shown."""
+    """Run this job in `count` processes that train together. Only the first one prints."""
     command = [sys.executable, "-m", "kvae", *argv]
     processes = [
         subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL if number else None)
@@ -108,7 +113,7 @@ def _start_workers(count, argv):
 
 
 def _environments(count):
-    """The environments of `count` processes on this machine, each with a TF_CONFIG that names all, at free ports."""
+    """Environments of `count` processes on this machine, each with a TF_CONFIG of all of them, at free ports."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
         cluster = {"worker": [f"localhost:{each.getsockname()[1]}" for each in sockets]}
@@ -117,6 +122,8 @@ def _environments(count):
 
 
 def _models(shape, options):
+    """PCA, an autoencoder and a VAE of equal code size."""
+
     def networks():
         return (
             kvae.networks.conv_encoder(shape, options.latent_dim),
@@ -130,7 +137,7 @@ def _models(shape, options):
     }
 
 
-def _draw(models, results, history, test, folder):
+def _save_plots(models, results, history, test, folder):
     def save(ax, name):
         ax.figure.savefig(folder / name, dpi=150, bbox_inches="tight")
 
@@ -144,6 +151,7 @@ def _draw(models, results, history, test, folder):
 
 
 def _table(results, seconds):
+    """The results as lines of text."""
     lines = [
         "\nOn held-out images (squared error and nats are per image)",
         f"{'model':<12} {'squared error':>14} {'log p(x)':>14} {'KL':>8} {'training':>10}",

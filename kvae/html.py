@@ -146,7 +146,7 @@ def report(result) -> str:
 def model(model) -> str:
     """x -> encoder -> q(z|x) -> z -> decoder -> p(x|z) as a row of boxes, with the prior p(z) below z.
 
-    Parts that the model lacks are left out.
+    It leaves out the parts missing in the model.
     """
     given = ",y" if hasattr(model, "label_dim") else ""
     boxes: list[tuple] = [("x" + given, _size(model.event_shape)), *_encoder_boxes(model, given)]

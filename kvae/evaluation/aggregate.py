@@ -1,4 +1,4 @@
-"""The aggregate posterior q(z) = E_x[q(z|x)], and which latents depend on x."""
+"""The aggregate posterior q(z) = E_x[q(z|x)], and the latents in use."""
 
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class ActiveUnits(NamedTuple):
 
 @errors.clear_errors()
 def active_units(model: Any, data: Any, threshold: float = 0.01, batch_size: int = elements.BATCH_SIZE) -> ActiveUnits:
-    """Find the latents with a posterior mean that varies with x: Var_x(E_q[z]) > threshold.
+    """Find the latents with a varying posterior mean: Var_x(E_q[z]) > threshold.
 
     Args:
         model: a VAE or PCA.
@@ -43,7 +43,7 @@ def active_units(model: Any, data: Any, threshold: float = 0.01, batch_size: int
 
     Raises:
         TypeError: if the model has no posterior.
-        ValueError: for data that can't be used.
+        ValueError: for unusable data.
 
     Example:
         >>> import kvae
@@ -71,7 +71,7 @@ class AggregatePosterior(NamedTuple):
 
     Attributes:
         mutual_information: log q(z|x) - log q(z), (m,). Its mean is at most log(examples).
-        aggregate_kl: log q(z) - log p(z), (m,). The mixture q(z) is that of these x alone. If few posteriors overlap,
+        aggregate_kl: log q(z) - log p(z), (m,). The mixture q(z) is of these x alone. If few posteriors overlap,
             aggregate_kl is too large for a q(z) over all possible x.
         total_correlation: log q(z) - sum_j log q(z_j), (m,). None unless the posterior is a `Normal`.
         latents: {"kl", "mutual_information", "aggregate_kl", "least_aggregate_kl": (latent_dim,)}, for each latent
@@ -114,7 +114,7 @@ def aggregate_posterior(
 
     Raises:
         TypeError: if the model has no posterior.
-        ValueError: for a single example, and for a posterior such as a planar flow, which scores only its own z.
+        ValueError: for a single example, and for a posterior such as a planar flow (it scores only its own z).
 
     Example:
         >>> import kvae

@@ -54,7 +54,7 @@ def annealed_importance_sampling(
         chains: Markov chains per example.
         leapfrogs: leapfrog steps of a transition.
         seed: an int.
-        batch_size: examples, with all their chains, that are annealed at once.
+        batch_size: examples to anneal at once, with all their chains.
         verbose: whether to show a progress bar, as in `log_likelihood`.
 
     Returns:
@@ -62,13 +62,13 @@ def annealed_importance_sampling(
 
     Raises:
         TypeError: if the model has no p(z).
-        ValueError: for numbers below 1, and for data that can't be used.
+        ValueError: for numbers below 1, and for unusable data.
 
     Example:
         >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
-        >>> found = kvae.evaluation.annealed_importance_sampling(pca, x[:5], steps=100, verbose=0)
+        >>> found = kvae.evaluation.annealed_importance_sampling(pca, x[:5], steps=50, verbose=0)
         >>> bool(np.allclose(found, pca.log_prob(x[:5]), atol=0.5))
         True
 
@@ -90,7 +90,7 @@ def bidirectional(
 ) -> Bracket:
     """Bracket log p(x) of simulated data between two estimates by annealing.
 
-    The z that made an x is an exact draw of p(z|x), from which a path leads back to the prior: an upper bound. The
+    The true z of a simulated x is an exact draw of p(z|x). A path from it back to the prior gives the upper bound. The
     width of the bracket is the largest error of `annealed_importance_sampling` on such data, in expectation.
 
     Args:
@@ -108,7 +108,7 @@ def bidirectional(
     Example:
         >>> import kvae
         >>> pca = kvae.PCA(2).fit(np.random.default_rng(0).normal(size=(50, 4)), verbose=0)
-        >>> bracket = kvae.evaluation.bidirectional(pca, examples=50, steps=100)
+        >>> bracket = kvae.evaluation.bidirectional(pca, examples=50, steps=50)
         >>> bool(abs(bracket.upper.mean() - bracket.lower.mean()) < 0.5)
         True
 

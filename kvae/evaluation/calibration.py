@@ -1,4 +1,4 @@
-"""Whether q(z|x) is p(z|x), on data that the model simulates."""
+"""A test of q(z|x) = p(z|x) on simulated data."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ class Calibration(NamedTuple):
 
     Attributes:
         ranks: (runs, latent_dim), the ranks of the true z among the draws of q(z|x), from 0 to num_draws.
-        p_values: (latent_dim,), of a chi-squared test that a latent's ranks are uniform.
+        p_values: (latent_dim,), of chi-squared tests for uniform ranks.
     """
 
     ranks: np.ndarray
@@ -43,7 +43,7 @@ def simulation_based_calibration(
 ) -> Calibration:
     """Draw z ~ p(z) and x ~ p(x|z), and rank z among draws of q(z|x): uniformly distributed if q(z|x) is p(z|x).
 
-    Too many ranks at both ends mean that q(z|x) is too narrow, too many in the middle that it is too wide.
+    Too many ranks at both ends mean a too narrow q(z|x), too many in the middle a too wide one.
 
     Args:
         model: a VAE or PCA. The labels of a ConditionalVAE can't be simulated.
@@ -58,7 +58,7 @@ def simulation_based_calibration(
 
     Raises:
         TypeError: if the model has no p(z).
-        ValueError: for a model with labels, for numbers that are too small, and if bins doesn't divide num_draws + 1.
+        ValueError: for a model with labels, for numbers below their least, and if bins doesn't divide num_draws + 1.
 
     Example:
         >>> import kvae

@@ -119,8 +119,8 @@ def elbo_decomposition(
     """log p(x) = E_q[log p(x|z)] - KL(q(z|x) || p(z)) + KL(q(z|x) || p(z|x)), with the second term split.
 
     Args:
-        model, data, samples, seed, batch_size, verbose, resume: as in `log_likelihood`, which gives log p(x).
-        components: as in `aggregate_posterior`, which splits the KL to the prior.
+        model, data, samples, seed, batch_size, verbose, resume: as in `log_likelihood`.
+        components: as in `aggregate_posterior`, for the split of the KL to the prior.
 
     Returns:
         a `Decomposition`.
@@ -167,7 +167,7 @@ def rate_distortion(
     batch_size: int = elements.BATCH_SIZE,
     verbose: bool | str = "auto",
 ) -> RateDistortion:
-    """The model's point in the rate-distortion plane: the nats that z costs, and those of x given z.
+    """The model's point in the rate-distortion plane: the nats of z, and the nats of x given z.
 
     Args:
         samples: draws per example. Both numbers are means over them.

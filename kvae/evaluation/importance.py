@@ -61,7 +61,7 @@ class LogLikelihood:
     def sampling_error(self) -> float:
         """Standard error of the mean over these very x, from the draws alone, to first order. nan at k = 1.
 
-        It sees only the weights that were drawn, so it is far too small if few draws count. So is `bias`.
+        It sees only the drawn weights, so it is far too small if few draws count. So is `bias`.
         """
         return float(np.sqrt(np.sum(self._relative_variance)) / len(self.values))
 
@@ -129,7 +129,7 @@ def log_likelihood(
 
     In expectation it is a lower bound of log p(x) and rises with k, from the ELBO at k = 1. The noise is a function of
     the seed, the example's position and the draw's index. So the result depends neither on the batches nor, but for
-    rounding, on `rows`. With seed 0 the first draw is the one that `evaluate` takes.
+    rounding, on `rows`. With seed 0 the first draw is `evaluate`'s.
 
     Args:
         model: a VAE of any kind, or a PCA.
@@ -137,7 +137,7 @@ def log_likelihood(
         samples: k, the number of draws per example.
         seed: of the noise, an int.
         batch_size: of arrays.
-        rows: number of z that are decoded at once; memory depends on it. None takes a number that suits x.
+        rows: number of z to decode at once, a matter of memory. None derives it from the size of x.
         verbose: whether to show a progress bar. "auto" shows one on a terminal and in a notebook.
         resume: path of a file. The results of finished examples are written to it every few seconds. Called again
             with the same file, the function goes on behind them. The file stays after the end.
@@ -147,11 +147,12 @@ def log_likelihood(
 
     Raises:
         TypeError: if the model has no posterior.
-        ValueError: for numbers below 1, for data that can't be used, and if the file belongs to another model, other
+        ValueError: for numbers below 1, for unusable data, and if the file belongs to another model, other
             arguments or other data.
         OSError: if the file can't be written.
 
     Example:
+        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> result = kvae.evaluation.log_likelihood(pca, x, samples=20, verbose=0)

@@ -152,7 +152,7 @@ def _config(layer):
 
 
 def _anonymous(config):
-    """The configuration without names and seeds. A name that stands alone is that of a dtype policy."""
+    """The configuration without names and seeds. A name alone belongs to a dtype policy, and stays."""
     left_out = {"seed", "trainable"} if len(config) == 1 else {"seed", "trainable", "name"}
     return {name: value for name, value in config.items() if name not in left_out}
 

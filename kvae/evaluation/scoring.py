@@ -1,4 +1,4 @@
-"""Many z ~ q(z|x) for each x of a stream, scored in bounded memory; the checks of models that are measured."""
+"""Many z ~ q(z|x) for each x of a stream, scored in bounded memory; checks of the model."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,11 +18,11 @@ _NOISE = 2**15  # values of the noise that a thread makes at once
 
 
 def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
-    """Compile a function that draws z ~ q(z|x) and scores them.
+    """Compile a function to draw and score z ~ q(z|x).
 
     Args:
         model: a VAE or PCA.
-        rows: z that are decoded at once. None takes a number that suits the size of x.
+        rows: z to decode at once. None derives it from the size of x.
 
     Returns:
         function (x, positions, start, count, seed) to numpy (3, n, count): log p(x|z), log p(z), log q(z|x) of the
@@ -91,7 +91,7 @@ def check_has_prior(model: Any) -> None:
 
 
 def check_simulates(model: Any) -> None:
-    """Raise TypeError for a model without p(z), ValueError for a model with labels or one that isn't built."""
+    """Raise TypeError for a model without p(z), ValueError for a model with labels or an unbuilt one."""
     check_has_prior(model)
     model.check_built()
     if hasattr(model, "label_dim"):
@@ -102,7 +102,7 @@ def check_simulates(model: Any) -> None:
 
 
 def blocks(samples: int) -> list[tuple[int, int]]:
-    """(first draw, number of draws) of the blocks that `samples` draws of an example are made in."""
+    """Blocks (first draw, number of draws) of `samples` draws of an example."""
     return [(start, min(BLOCK, samples - start)) for start in range(0, samples, BLOCK)]
 
 
@@ -128,7 +128,7 @@ def chunks(
         most: examples at a time.
         batch_size: of arrays.
         verbose: whether to show a progress bar. "auto" shows one on a terminal and in a notebook.
-        skip: examples at the start that are given to `skipped` and not yielded.
+        skip: number of examples at the start to give to `skipped` instead.
         skipped: function of their x.
     """
     stream = arrays.batches(model._checked(data, "data"), batch_size)

@@ -26,7 +26,7 @@ def first_examples(
         two arrays. y is None if there are no labels.
 
     Raises:
-        ValueError: for empty data, and for labels that don't exist.
+        ValueError: for empty data, and for unknown labels.
 
     Example:
         >>> x, y = first_examples((np.zeros((9, 4)), np.arange(9)), 3)
@@ -100,7 +100,7 @@ def _kl(model, x) -> np.ndarray | None:
 def prior_of_codes(model: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """(mean, standard deviation) of a normal prior of the codes, each (latent_dim,). None without one.
 
-    PCA has none: `decode` takes its codes, which are scores, and `decoder_distribution` takes z.
+    PCA has none: its codes are scores, but `decoder_distribution` takes z.
     """
     if not hasattr(model, "decoder_distribution"):
         return None

@@ -1,4 +1,4 @@
-"""Densities over the plane of two latents. The colors show square roots, so that faint regions stay visible."""
+"""Densities over the plane of two latents. The colors show square roots, to keep faint regions visible."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def aggregate_posterior(model: Any, x: Any, *, count: int = 1000, size: int = 60
         the Axes.
 
     Raises:
-        ValueError: for another latent_dim, an empty x, and a count or size that is too small.
+        ValueError: for another latent_dim, an empty x, and a too small count or size.
     """
     _check(model, count, size)
     x, _ = first_examples(x, count)
@@ -67,7 +67,7 @@ def posterior(model: Any, x: Any, index: int = 0, *, size: int = 100, ax: Axes |
         the Axes.
 
     Raises:
-        ValueError: as `aggregate_posterior`; for an index beyond x, and a posterior that scores only its own z.
+        ValueError: as `aggregate_posterior`; for an index beyond x, and a posterior that can score only its own z.
     """
     integer_at_least("index", index, 0)
     _check(model, 1, size)

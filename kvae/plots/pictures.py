@@ -189,14 +189,14 @@ def code_map(model: Any, x: Any, *, size: int = 15, count: int = 2000, ax: Axes 
         model: a model of latent_dim 2, with `transform` and `inverse_transform`.
         x: a stream or an array of images. Its codes also set the range: a tenth beyond the outermost.
         size: images per side.
-        count: number of examples that are read.
+        count: number of examples to read.
         ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: for another latent_dim, and a count or size that is too small.
+        ValueError: for another latent_dim, and a too small count or size.
     """
     integer_at_least("size", size, 2)
     integer_at_least("count", count, 1)

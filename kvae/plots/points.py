@@ -32,7 +32,7 @@ def latents(
         x: a stream or an array of images, with or without labels.
         labels: None takes the labels in x; a string names a label in its dict; an array (n,) goes with an array x.
             Floats, and integers of more than ten values, are a continuous factor.
-        dims: the two latents. None takes the two that are used most (see `traversals`).
+        dims: the two latents. None takes the two most used (see `traversals`).
         count: number of examples.
         names: of the categories, indexed by their values.
         period: of a periodic factor, such as 2 pi for an angle. The colors repeat with it.
@@ -42,7 +42,7 @@ def latents(
         the Axes.
 
     Raises:
-        ValueError: for fewer than two latents, and for latents, labels or names that don't exist.
+        ValueError: for fewer than two latents, and for unknown latents, labels or names.
     """
     integer_at_least("count", count, 1)
     title = labels if isinstance(labels, str) else "label"

@@ -18,7 +18,7 @@ from kvae.plots.codes import first_examples
 class Live(keras.callbacks.Callback):
     """During `fit` in a notebook, redraw one picture: training curves, reconstructions and samples.
 
-    The curves are those of `kvae.plots.history`. Reconstructions are means of the same images, and samples come from
+    `kvae.plots.history` draws the curves. Reconstructions are means of the same images, and samples come from
     the same z each time. Neither affects the training or its speed in steps per call. The picture stands above Keras'
     progress bar. Outside a notebook the callback does nothing.
 

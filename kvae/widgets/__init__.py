@@ -26,15 +26,15 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
         data: a stream or an array of images. The codes of its first 512 are the points of the plane, and the most used
             latents have the first sliders. An autoencoder needs it.
         count: the most sliders. The other latents stay at their means.
-        dims: the two latents of the plane. None takes those of the first two sliders.
+        dims: the two latents of the plane. None takes the first two sliders'.
 
     Returns:
         an ipywidgets widget. Its attribute `z` (latent_dim,) is the displayed code, and can be set.
 
     Raises:
         ImportError: without ipywidgets and anywidget.
-        TypeError: for a model with labels, or with codes that can't be moved one by one.
-        ValueError: for dims that don't exist, for examples that aren't images, and for an autoencoder without data.
+        TypeError: for a model with labels, or with codes of another kind, as a VQVAE's.
+        ValueError: for unknown dims, for examples that aren't images, and for an autoencoder without data.
 
     Example:
         >>> import kvae
@@ -50,8 +50,7 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
             f"explore needs ipywidgets and anywidget ({error}): python -m pip install 'keras-vae[notebooks]'"
         ) from error
     integer_at_least("count", count, 1)
-    if not isinstance(model, PCA | VAE | Autoencoder) or isinstance(model, ConditionalVAE):
-        raise TypeError(f"model is {type(model).__name__}; explore takes a VAE, a PCA or an autoencoder.")
+    _check_kind(model)
     model.check_built()
     x: Any = None
     codes: Any = None
@@ -69,6 +68,11 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
     return Explorer(model, center - _SPAN * scale, center + _SPAN * scale, latents, names, plane, codes)
 
 
+def _check_kind(model):
+    if not isinstance(model, PCA | VAE | Autoencoder) or isinstance(model, ConditionalVAE):
+        raise TypeError(f"model is {type(model).__name__}; explore takes a VAE, a PCA or an autoencoder.")
+
+
 def _moments(model, x, codes):
     """The mean and standard deviation of each latent, over the data or the prior."""
     if isinstance(model, VAE):
@@ -77,7 +81,8 @@ def _moments(model, x, codes):
             return prior
         codes = _draws(model, x)
     elif codes is None and isinstance(model, PCA):
-        return np.zeros(model.latent_dim), np.sqrt(np.asarray(model.explained_variance))
+        variance = np.asarray(model.explained_variance)
+        return np.zeros(len(variance)), np.sqrt(variance)
     elif codes is None:
         raise ValueError("An autoencoder's codes have no prior: give data, whose codes set the range.")
     return codes.mean(axis=0), np.maximum(codes.std(axis=0), 1e-3)
