@@ -71,9 +71,10 @@ def indexed_normal(index: Any, size: int, *, draw: Any = 0, key: int = 0, dtype:
     index = _cast(index, "int64", xp)[:, None] + xp.zeros_like(blocks)
     words = philox(key, index, blocks + xp.zeros_like(index), xp)
     left, right = (_cast(word, "float64", xp) for word in words)
-    radius = xp.sqrt(-2.0 * xp.log((left + 0.5) / 2**32))
-    angle = 2.0 * math.pi * right / 2**32
-    return _cast(xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)], axis=1)[:, :size], dtype, xp)
+    radius = xp.sqrt(-2.0 * xp.log((left + 0.5) * 2.0**-32))
+    angle = right * (2.0 * math.pi / 2**32)
+    halves = [_cast(radius * function(angle), dtype, xp) for function in (xp.cos, xp.sin)]
+    return xp.concatenate(halves, axis=1)[:, :size]
 
 
 def _cast(x, dtype, xp) -> Any:

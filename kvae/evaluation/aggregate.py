@@ -46,7 +46,6 @@ def active_units(model: Any, data: Any, threshold: float = 0.01, batch_size: int
         ValueError: for unusable data.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> kvae.evaluation.active_units(kvae.PCA(2).fit(x, verbose=0), x).active
         array([ True,  True])
@@ -117,7 +116,6 @@ def aggregate_posterior(
         ValueError: for a single example, and for a posterior such as a planar flow (it scores only its own z).
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> split = kvae.evaluation.aggregate_posterior(kvae.PCA(2).fit(x, verbose=0), x)
         >>> split.z.shape, bool(split.mutual_information.mean() < np.log(50))

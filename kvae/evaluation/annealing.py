@@ -65,7 +65,6 @@ def annealed_importance_sampling(
         ValueError: for numbers below 1, and for unusable data.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> found = kvae.evaluation.annealed_importance_sampling(pca, x[:5], steps=50, verbose=0)
@@ -106,7 +105,6 @@ def bidirectional(
         ValueError: for numbers below 1, and for a model with labels.
 
     Example:
-        >>> import kvae
         >>> pca = kvae.PCA(2).fit(np.random.default_rng(0).normal(size=(50, 4)), verbose=0)
         >>> bracket = kvae.evaluation.bidirectional(pca, examples=50, steps=50)
         >>> bool(abs(bracket.upper.mean() - bracket.lower.mean()) < 0.5)

@@ -61,7 +61,6 @@ def simulation_based_calibration(
         ValueError: for a model with labels, for numbers below their least, and if bins doesn't divide num_draws + 1.
 
     Example:
-        >>> import kvae
         >>> pca = kvae.PCA(2).fit(np.random.default_rng(0).normal(size=(50, 4)), verbose=0)
         >>> result = kvae.evaluation.simulation_based_calibration(pca, runs=200, num_draws=19)
         >>> result.ranks.shape, result.calibrated

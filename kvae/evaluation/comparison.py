@@ -26,7 +26,6 @@ def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) 
         ValueError: for unusable data.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> error = kvae.evaluation.squared_error(pca, x)
@@ -56,7 +55,6 @@ def compare(models: Mapping[str, Any], data: Any, batch_size: int = elements.BAT
         {name: {metric: value}}: the metrics of each model's `evaluate`, and "squared_error".
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> sorted(kvae.evaluation.compare({"PCA": pca}, x)["PCA"])

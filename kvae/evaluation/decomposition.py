@@ -131,7 +131,6 @@ def elbo_decomposition(
         OSError: if the file `resume` can't be written.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> terms = kvae.evaluation.elbo_decomposition(pca, x, samples=20, verbose=0)
@@ -180,7 +179,6 @@ def rate_distortion(
         TypeError, ValueError: as `log_likelihood`.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> rate, distortion = kvae.evaluation.rate_distortion(pca, x, verbose=0)

@@ -152,7 +152,6 @@ def log_likelihood(
         OSError: if the file can't be written.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(50, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> result = kvae.evaluation.log_likelihood(pca, x, samples=20, verbose=0)

@@ -120,7 +120,6 @@ def report(
         TypeError, ValueError, OSError: as `elbo_decomposition`.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).normal(size=(500, 4))
         >>> pca = kvae.PCA(2).fit(x, verbose=0)
         >>> kvae.evaluation.report(pca, x, samples=20, verbose=0).findings

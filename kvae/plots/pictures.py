@@ -34,7 +34,6 @@ def reconstructions(model: Any, x: Any, count: int = 8, ax: Axes | None = None) 
         ValueError: for a count below 1, an empty x, and examples that aren't images.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).random((20, 8, 8))
         >>> ax = reconstructions({"PCA": kvae.PCA(2).fit(x, verbose=0)}, x)
         >>> [label.get_text() for label in ax.get_yticklabels()]

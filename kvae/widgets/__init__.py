@@ -37,7 +37,6 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
         ValueError: for unknown dims, for examples that aren't images, and for an autoencoder without data.
 
     Example:
-        >>> import kvae
         >>> x = np.random.default_rng(0).random((20, 8, 8))
         >>> widget = kvae.widgets.explore(kvae.PCA(2).fit(x, verbose=0), x)
         >>> len(widget.sliders), widget.z.shape
