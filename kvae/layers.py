@@ -119,9 +119,6 @@ class PrecisionWeighted(keras.layers.Layer):
 
     In a ladder VAE, q(z_l | x, ...) is the product of a normal computed from x and the prior p(z_l | ...).
 
-    Args:
-        **kwargs: of `keras.layers.Layer`.
-
     Example:
 
     >>> zeros = ops.zeros((1, 1))

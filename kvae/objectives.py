@@ -127,11 +127,7 @@ class Objective(abc.ABC):
         return None
 
     def check_model(self, model: Any) -> None:
-        """Raise ValueError if the objective doesn't suit the model. A VAE's `compile` and `build` call it.
-
-        Args:
-            model: `kvae.VAE` or a subclass of it.
-        """
+        """Raise ValueError if the objective doesn't suit a VAE. The model's `compile` and `build` call it."""
         return None
 
     @abc.abstractmethod

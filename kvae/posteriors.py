@@ -44,27 +44,15 @@ class Posterior(keras.layers.Layer, abc.ABC):
         super().build(input_shape)
 
     def outputs(self, latent_dim: int) -> dict[str, int]:
-        """Return the encoder's outputs in order, as a dict from a name to a number of units.
-
-        Args:
-            latent_dim: int, the size of z.
-        """
+        """Return {name: units} of the encoder's outputs in order, for z of size latent_dim."""
         return {"z_mean": latent_dim, "z_log_var": latent_dim}
 
     @abc.abstractmethod
     def distribution(self, outputs: Sequence[Tensor]) -> Reparameterized:
-        """Return q(z|x).
-
-        Args:
-            outputs: list of the encoder's outputs, tensors (n, units).
-        """
+        """Return q(z|x) from the list of the encoder's outputs, tensors (n, units)."""
 
     def check_outputs(self, shapes: Sequence[Shape]) -> None:
-        """Raise ValueError unless the encoder's outputs have the expected shapes.
-
-        Args:
-            shapes: list of the outputs' shapes, (None, units) each.
-        """
+        """Raise ValueError unless the encoder's outputs have the expected shapes, a list of (None, units)."""
         expected = self.outputs(shapes[0][-1])
         if [tuple(shape[1:]) for shape in shapes] != [(units,) for units in expected.values()]:
             listing = ", ".join(f"{name} (n, {units})" for name, units in expected.items())
@@ -77,9 +65,6 @@ class Posterior(keras.layers.Layer, abc.ABC):
 @keras.saving.register_keras_serializable("kvae")
 class DiagonalNormal(Posterior):
     """q(z|x) = N(z_mean, diag(exp(z_log_var))).
-
-    Args:
-        **kwargs: of `keras.layers.Layer`.
 
     Example:
 
@@ -106,9 +91,6 @@ class FullNormal(Posterior):
     correlation matrix of B B^T, the latents have the correlation matrix 0.99 C + 0.01 I. Its condition number stays
     below 100 latent_dim for all outputs: float32 suffices for the density of a given z. In the book z_below is in L
     itself. Then errors grow exponentially with latent_dim, even with bounded rows.
-
-    Args:
-        **kwargs: of `keras.layers.Layer`.
 
     Raises:
         ValueError: by `outputs`, for a single latent.

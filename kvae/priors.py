@@ -59,40 +59,21 @@ class Prior(keras.layers.Layer, abc.ABC):
         """
 
     def log_prob(self, z: Tensor, posterior: Callable[[Tensor], Reparameterized] | None = None) -> Tensor:
-        """Return log p(z) in nats.
-
-        Args:
-            z: tensor (n, latent_dim).
-            posterior: as for `distribution`.
-
-        Returns:
-            tensor (n,).
-        """
+        """Return log p(z) in nats: z (n, latent_dim) to (n,). `posterior` as for `distribution`."""
         return self.distribution(1, posterior).log_prob(z)
 
     def kl_divergence(self, posterior: Reparameterized) -> Tensor | None:
-        """Return KL(posterior || prior) in nats as terms (n, groups) to sum, or None without a closed form.
-
-        Args:
-            posterior: distribution q(z|x) with n rows.
-        """
+        """Return KL(posterior || prior) in nats as terms (n, groups) to sum, or None without a closed form."""
         return None
 
     def check_posterior(self, family: Posterior) -> None:
-        """Raise ValueError if this prior doesn't suit a family of posteriors.
-
-        Args:
-            family: `kvae.posteriors.Posterior`.
-        """
+        """Raise ValueError if this prior doesn't suit a `family` of posteriors."""
         return None
 
 
 @keras.saving.register_keras_serializable("kvae")
 class StandardNormal(Prior):
     """p(z) = N(0, I).
-
-    Args:
-        **kwargs: of `keras.layers.Layer`.
 
     Example:
 

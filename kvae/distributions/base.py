@@ -73,25 +73,11 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Return log p(x) in nats with all its constants.
-
-        Args:
-            x: tensor (n, ...).
-
-        Returns:
-            tensor (n,).
-        """
+        """Return log p(x) in nats with all its constants: x (n, ...) to (n,)."""
 
     @abc.abstractmethod
     def sample(self, seed: Seed) -> Tensor:
-        """Draw one x ~ p per row.
-
-        Args:
-            seed: int (the same draw each time), or `keras.random.SeedGenerator`.
-
-        Returns:
-            tensor (n, ...).
-        """
+        """Draw one x ~ p per row, (n, ...). seed: int for the same draw each time, or `keras.random.SeedGenerator`."""
 
 
 class Reparameterized(Distribution):
@@ -110,14 +96,7 @@ class Reparameterized(Distribution):
 
     @abc.abstractmethod
     def rsample_and_log_prob(self, eps: Tensor) -> tuple[Tensor, Tensor]:
-        """Map noise to a sample and its log-density in nats.
-
-        Args:
-            eps: tensor (n, ...) of noise from N(0, I).
-
-        Returns:
-            (z, log p(z)): tensors (n, ...) and (n,).
-        """
+        """Map noise eps ~ N(0, I) to (z, log p(z) in nats): (n, ...) to (n, ...) and (n,)."""
 
     def reparameterize(self, eps: Tensor) -> Tensor:
         """Map noise eps ~ N(0, I) to z, both (n, ...), differentiably (Kingma and Welling 2014, section 2.4)."""

@@ -37,7 +37,7 @@ class Chain(Reparameterized):
     ((4, 5), (4,))
 
     Reference:
-        Sønderby et al. (2016), "Ladder variational autoencoders", equations 1 to 3.
+        Sønderby et al. (2016), "Ladder variational autoencoders".
     """
 
     top: Distribution

@@ -55,11 +55,7 @@ class Likelihood(keras.layers.Layer, abc.ABC):
 
     @abc.abstractmethod
     def distribution(self, outputs: Sequence[Tensor]) -> Distribution:
-        """Return p(x|z).
-
-        Args:
-            outputs: list of the decoder's outputs, tensors (n, ...), one per name in `parameters`.
-        """
+        """Return p(x|z) from the list of the decoder's outputs, tensors (n, ...), one per name in `parameters`."""
 
     def decoder_shape(self, event_shape: Shape) -> Shape:
         """Return the expected shape of each decoder output, without the batch.
@@ -92,19 +88,11 @@ class Likelihood(keras.layers.Layer, abc.ABC):
             )
 
     def supports(self, x: Tensor) -> Tensor:
-        """Return a mask of the values with a density, bool in a shape that broadcasts to that of x.
-
-        Args:
-            x: tensor (n, ...), scaled like the model's input.
-        """
+        """Return a mask of the values of x with a density: bool, broadcasts to the shape of x, a scaled tensor."""
         return ops.ones_like(x, dtype="bool")
 
     def check_data(self, x: np.ndarray) -> None:
-        """Raise ValueError if values have no density, and warn if they fit badly.
-
-        Args:
-            x: array (n, ...), scaled like the model's input.
-        """
+        """Raise ValueError if values of x, a scaled array, have no density. Warn if they fit badly."""
         return None
 
     @property

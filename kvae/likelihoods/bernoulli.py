@@ -17,9 +17,6 @@ class BernoulliLikelihood(Likelihood):
 
     `kvae.VAE(..., likelihood="bernoulli")` uses it. Grey pixels have no probability here, and draw a warning.
 
-    Args:
-        **kwargs: of `keras.layers.Layer`.
-
     Example:
 
     >>> likelihood = kvae.BernoulliLikelihood()
@@ -58,9 +55,6 @@ class ContinuousBernoulliLikelihood(Likelihood):
     """p(x|z) of pixels in [0, 1] with densities proportional to exp(x logits). The decoder's output is the logits.
 
     This is the Bernoulli's formula for grey pixels with the missing normalizer.
-
-    Args:
-        **kwargs: of `keras.layers.Layer`.
 
     Example:
 

@@ -41,9 +41,6 @@ class PoissonLikelihood(_CountLikelihood):
     The encoder reads the counts themselves, and counts of hundreds overflow its variances. Give such an encoder the
     logarithms of the counts, as in the example.
 
-    Args:
-        **kwargs: of `keras.layers.Layer`.
-
     Example:
 
     >>> x = keras.Input((10,))
