@@ -1,4 +1,6 @@
+import collections
 import os
+import resource
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,6 +13,35 @@ import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
+
+
+CPU_SECONDS = collections.Counter()  # by file
+
+
+def pytest_addoption(parser):
+    parser.addoption("--cpu", action="store_true", help="print the CPU seconds of each file")
+
+
+def cpu_seconds():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    before = cpu_seconds()
+    try:
+        return (yield)
+    finally:
+        CPU_SECONDS[item.nodeid.split("::")[0]] += cpu_seconds() - before
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if config.getoption("--cpu"):
+        terminalreporter.section("CPU seconds")
+        for name, seconds in CPU_SECONDS.most_common():
+            terminalreporter.write_line(f"{seconds:7.1f} {name}")
+        terminalreporter.write_line(f"{CPU_SECONDS.total():7.1f} in all")
 
 
 @pytest.fixture(autouse=True)

@@ -26,11 +26,11 @@ MUTATIONS = {
         ("objectives.py", "self.log_prior - self.log_posterior", "self.log_prior + self.log_posterior"),
     ],
     "distributions/test_distributions.py::test_kl_divergence_is_the_integral_of_its_definition": [
-        ("distributions/normal.py", "0.5 * (ops.square(standardised)", "(ops.square(standardised)"),
+        ("distributions/normal.py", "0.5 * (ops.square(standardized)", "(ops.square(standardized)"),
         ("distributions/normal.py", "(difference) - difference", "(difference) + difference"),
     ],
     "distributions/test_distributions.py::test_normal_log_prob_is_scipys": [
-        ("distributions/normal.py", "-0.5 * sum_event(ops.square(standardised)", "-sum_event(ops.square(standardised)"),
+        ("distributions/normal.py", "-0.5 * sum_event(ops.square(standardized)", "-sum_event(ops.square(standardized)"),
     ],
     "distributions/test_distributions.py::test_samples_have_the_distributions_moments": [
         ("distributions/normal.py", "ops.exp(0.5 * self.log_var)", "ops.exp(self.log_var)"),
