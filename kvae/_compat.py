@@ -62,6 +62,24 @@ def chosen_features(features: Any, names: Iterable[str]) -> Any:
     return tfds.decode.PartialDecoding(dict.fromkeys(names, True)).extract_features(features)
 
 
+class ConfigsByName:
+    """Mixin of a tfds builder: CONFIG_CLASS.from_name makes a config of any name, or returns None for others."""
+
+    CONFIG_CLASS: type
+
+    def _create_builder_config(self, builder_config, version):
+        if isinstance(builder_config, str):
+            builder_config = self.CONFIG_CLASS.from_name(builder_config) or builder_config
+        if isinstance(builder_config, self.CONFIG_CLASS):
+            return builder_config
+        return super()._create_builder_config(builder_config, version)  # type: ignore[misc]
+
+
+def scratch_graph():
+    """Return a context manager: tensors made in it have their shapes, and take no memory."""
+    return tf.__internal__.FuncGraph("scratch").as_default()
+
+
 # Optimizers and replicas -----------------------------------------------------------------------------------------
 
 

@@ -63,3 +63,30 @@ def test_downloads_are_tried_again_so_many_times():
 def test_chosen_features_are_those_alone():
     features = tfds.features.FeaturesDict({"image": tfds.features.Image(shape=(2, 2, 1)), "label": np.int64})
     assert list(_compat.chosen_features(features, ["label"])) == ["label"]
+
+
+def test_a_scratch_graph_gives_shapes_and_computes_nothing():
+    with _compat.scratch_graph():
+        tensor = tf.zeros((10**9, 10**9))  # which no machine could hold
+    assert tensor.shape == (10**9, 10**9)
+    assert tf.executing_eagerly()
+
+
+def test_a_config_is_made_from_a_name_that_no_list_holds():
+    class Config(tfds.core.BuilderConfig):
+        @classmethod
+        def from_name(cls, name):
+            return cls(name=name) if name == "made" else None
+
+    class Base:
+        def _create_builder_config(self, builder_config, version):
+            return "listed", builder_config
+
+    class Builder(_compat.ConfigsByName, Base):
+        CONFIG_CLASS = Config
+
+    assert hasattr(tfds.core.DatasetBuilder, "_create_builder_config")
+    builder, config = Builder(), Config(name="given")
+    assert builder._create_builder_config("made", None).name == "made"
+    assert builder._create_builder_config(config, None) is config
+    assert builder._create_builder_config("other", None) == ("listed", "other")

@@ -361,7 +361,7 @@ class LatentModel(keras.Model):
     def save_own_variables(self, store: Any) -> None:
         """Keras' hook: the weights, plus the training record and all seed generators' states, which Keras omits."""
         super().save_own_variables(store)
-        store[_RECORD] = self.record.encoded()
+        store[_RECORD] = self.record.encode()
         for number, state in enumerate(self._seed_states()):
             store[f"{_SEED}{number}"] = state.numpy()
 
@@ -371,7 +371,7 @@ class LatentModel(keras.Model):
         weights = [name for name in names if name != _RECORD and not name.startswith(_SEED)]
         super().load_own_variables({name: store[name] for name in weights})
         if _RECORD in names:
-            self.record = model_card.Record.decoded(store[_RECORD])
+            self.record = model_card.Record.decode(store[_RECORD])
         for number, state in enumerate(self._seed_states()):
             if f"{_SEED}{number}" in names:
                 state.assign(store[f"{_SEED}{number}"])

@@ -1,5 +1,5 @@
-"""Saved models that come from elsewhere: damage and harm are refused before anything is made of a file."""
+"""Saves models with a card, and loads files from strangers: it refuses damaged and harmful ones first."""
 
-from kvae.saving.archive import load
+from kvae.saving.archive import load, save
 
-__all__ = ["load"]
+__all__ = ["load", "save"]

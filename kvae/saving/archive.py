@@ -1,7 +1,6 @@
-"""The archive that a saved model is: what it says of itself is checked before what it holds."""
+"""The .keras archive of a model: saved whole with its card, and validated before it is loaded."""
 
 import collections
-import contextlib
 import json
 import os
 import pathlib
@@ -9,72 +8,89 @@ import re
 import stat
 import struct
 import zipfile
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import keras
 
 from kvae import files
 from kvae.saving import model_card
-from kvae.saving.configs import check_config
+from kvae.saving.configs import validate_config
 from kvae.saving.refusal import CONFIG, WEIGHTS, Refusal, damage, harm
-from kvae.saving.weights import check_weights, variables_within
+from kvae.saving.weights import limit_variables, validate_weights
 
 _ASSET = re.compile(r"assets/([\w-]+/)*vocabulary\.txt")  # of Keras' lookup layers
-_MOST_NAMES = 2**20  # bytes of the archive's directory
-_MOST_CONFIG = 2**24  # bytes
+_MAX_NAMES = 2**20  # bytes of the archive's directory
+_MAX_CONFIG = 2**24  # bytes
 _SPARE = 2**26  # bytes of variables that needn't be in the file
 
 
-def save(model, path, overwrite, write):
-    """Write the model's file, which has the name `path` once it is whole and on the disk, and its card beside it.
+def save(model: Any, path: str | os.PathLike[str], overwrite: bool, write: Callable[[pathlib.Path], Any]) -> None:
+    """Writes a model's file and its cards (`path` with .card.json and .card.md), each whole or not at all.
 
-    model: has a `record`. write: function that writes the file to the path it is given. Raises ValueError unless path
-    ends in .keras, FileExistsError where there is a file already and overwrite is False, and OSError, which leaves
-    what there was and no other file.
+    Args:
+        model: has a `record`.
+        path: ends in .keras.
+        overwrite: whether existing files are replaced.
+        write: function that writes the model's file to a path.
+
+    Raises:
+        ValueError: if the path doesn't end in .keras.
+        FileExistsError: if there is a file already and overwrite is False.
+        OSError: if a file can't be written. The existing files stay as they were.
     """
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} can't be saved: there is no folder {path.parent}")
-    paths = path, *model_card.card_paths(path)
-    there = [each for each in paths if os.path.lexists(each)]
-    if there and not overwrite:
-        raise FileExistsError(f"{there[0]} exists: give another name, or overwrite=True to replace what is there")
-    temporary = path.with_name(f".{path.stem}.partial.keras")
-    try:
+    cards = model_card.card_paths(path)
+    existing = [each for each in (path, *cards) if os.path.lexists(each)]
+    if existing and not overwrite:
+        raise FileExistsError(f"{existing[0]} exists: give another name, or overwrite=True to replace what is there")
+    with (
+        files.atomic_write(cards[0]) as json_file,
+        files.atomic_write(cards[1]) as markdown_file,
+        files.atomic_path(path, path.with_name(f".{path.stem}.partial.keras")) as temporary,
+    ):
         write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-            card = {
-                "format": "kvae card",
-                "version": 1,
-                "file": model_card.file_entry(file, path),
-                **model_card.described(model),
-            }
-        with contextlib.ExitStack() as stack:
-            for each, text in zip(paths[1:], (json.dumps(card, indent=1), model_card.markdown(card)), strict=True):
-                file = stack.enter_context(files.atomic_write(each))
-                file.write(text.encode())
-                file.flush()
-            for old in paths[1:]:
-                old.unlink(missing_ok=True)  # a card of another file would have this one refused
-            os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        files.sync(temporary)
+        card = model_card.make_card(model, temporary, path.name)
+        json_file.write(json.dumps(card, indent=1).encode())
+        markdown_file.write(model_card.markdown(card).encode())
+        json_file.flush()
+        markdown_file.flush()
+        for old in cards:  # of the old file: with it the new one would be refused
+            old.unlink(missing_ok=True)
 
 
-def load(path):
-    """The model that `save` wrote to `path`, also where it comes from a stranger: only a model is made, no code is run.
+def load(path: str | os.PathLike[str]) -> Any:
+    """Loads a model that `model.save(path)` wrote. It is safe for files from strangers: it runs no code of theirs.
 
-    Before anything is made of the file: its checksum, where its card is beside it; the names and sizes in the archive;
-    of its configuration that it names only classes and functions of keras and kvae, none of which runs code or reads
-    files; of its weights that they are numbers within the file. The rest is `keras.saving.load_model`'s.
+    Before it makes anything from the file, it validates the checksum (if the card is beside the file), the names and
+    sizes in the archive, the configuration (which may name only classes and functions of Keras and kvae that neither
+    run code nor read files), and the weights (numbers within the file). Then it calls `keras.saving.load_model`.
+
+    Args:
+        path: a .keras file.
+
+    Returns:
+        The model, compiled as it was saved.
 
     Raises:
-        ValueError: for a file that isn't as it was saved, isn't a model, or holds what could do harm; with the reason.
-            A model with layers of your own is refused too: `keras.saving.load_model` loads it.
-        FileNotFoundError: where there is no file.
+        ValueError: if the file is damaged, isn't a model, or could do harm. Says why. A model with layers of your own
+            is refused too: `keras.saving.load_model` loads it.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+
+    >>> import tempfile, numpy as np, kvae
+    >>> model = kvae.PCA(2).fit(np.random.default_rng(0).normal(size=(20, 5)), verbose=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/pca.keras")
+    ...     loaded = kvae.load(f"{folder}/pca.keras")
+    >>> type(loaded).__name__, loaded.latent_dim
+    ('PCA', 2)
     """
     path = pathlib.Path(path)
     if path.suffix != ".keras":
@@ -83,11 +99,11 @@ def load(path):
         raise ValueError(f"{path} is damaged or not a .keras file: it isn't a file")
     model_card.verify_checksum(path)
     try:
-        config, weights = _members(path)
-        check_config(config)
-        size = check_weights(weights)
+        config, weights = _read_members(path)
+        validate_config(config)
+        size = validate_weights(weights)
         del weights
-        with variables_within(4 * size + _SPARE):
+        with limit_variables(4 * size + _SPARE):
             return keras.saving.load_model(path, safe_mode=True)
     except Refusal as refusal:
         raise ValueError(f"{path} is {refusal}") from None
@@ -96,15 +112,15 @@ def load(path):
         raise ValueError(f"{path} is {refusal}") from error
 
 
-def _members(path):
-    """The configuration, parsed, and the bytes of the weights, after all that the archive says of itself."""
+def _read_members(path: pathlib.Path) -> tuple[Any, bytes]:
+    """(configuration, bytes of the weights), after the validation of the archive's directory."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        _check_end(file, size)
+        _validate_end(file, size)
         try:
             with zipfile.ZipFile(file) as archive:
-                _check_names(archive.infolist(), size)
-                content = {info.filename: archive.read(info) for info in archive.infolist()}  # and its checksums
+                _validate_directory(archive.infolist(), size)
+                content = {info.filename: archive.read(info) for info in archive.infolist()}  # compares checksums too
         except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError) as error:
             raise damage(error) from None
     try:
@@ -115,8 +131,8 @@ def _members(path):
         raise damage(f"its {CONFIG} isn't JSON") from None
 
 
-def _check_end(file, size):
-    """What ends an archive says how large its list of names is, which zipfile reads as a whole."""
+def _validate_end(file: BinaryIO, size: int) -> None:
+    """The end of an archive gives the size of its directory. zipfile reads a directory of any size into memory."""
     file.seek(max(size - 98, 0))
     end = file.read()
     if end[-22:-18] != b"PK\5\6" or end[-2:] != b"\0\0":
@@ -124,27 +140,27 @@ def _check_end(file, size):
     names = struct.unpack("<I", end[-10:-6])[0]
     if end[-42:-38] == b"PK\6\7" and end[-98:-94] == b"PK\6\6":
         names = struct.unpack("<Q", end[-58:-50])[0]
-    if names > _MOST_NAMES:
+    if names > _MAX_NAMES:
         raise harm(f"its list of names has {names} bytes")
 
 
-def _check_names(members, size):
-    names = collections.Counter(member.filename for member in members)
+def _validate_directory(members: list[zipfile.ZipInfo], size: int) -> None:
+    counts = collections.Counter(member.filename for member in members)
     for name in (CONFIG, WEIGHTS):
-        if name not in names:
+        if name not in counts:
             raise damage(f"it has no {name}")
     for member in members:
         name, mode = member.filename, stat.S_IFMT(member.external_attr >> 16)
         if name not in (CONFIG, WEIGHTS, "metadata.json") and not _ASSET.fullmatch(name):
             raise harm(f"it holds {name!r}, which a saved model has no use for")
-        if names[name] > 1:
+        if counts[name] > 1:
             raise harm(f"it holds {name!r} more than once")
         if mode not in (0, stat.S_IFREG):
             raise harm(f"{name!r} in it is a link")
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise harm(f"{name!r} in it is compressed, to {member.file_size} bytes, and Keras doesn't compress")
-        if name != WEIGHTS and member.file_size > _MOST_CONFIG:
-            raise harm(f"{name!r} in it has {member.file_size} bytes, expected {_MOST_CONFIG} at most")
+        if name != WEIGHTS and member.file_size > _MAX_CONFIG:
+            raise harm(f"{name!r} in it has {member.file_size} bytes, expected {_MAX_CONFIG} at most")
     declared = sum(member.file_size for member in members)
     if declared > size:
         raise harm(f"it declares {declared} bytes and has {size}")

@@ -1,16 +1,17 @@
-"""The configuration in a saved model: what it may name."""
+"""The configuration in a saved model: it may name harmless parts of Keras and kvae only."""
 
 import re
 import sys
 import types
+from typing import Any
 
 import keras
 
-from kvae.saving.refusal import CONFIG, DEEPEST, damage, harm
+from kvae.saving.refusal import CONFIG, MAX_DEPTH, Refusal, damage, harm
 
 _PATH_KEY = re.compile(r"vocabulary|.*(path|file|filename|folder|directory|url|uri)")
 _VALUES = "__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"
-_CLASSES = (
+_PARTS = (
     keras.Operation,
     keras.Loss,
     keras.Metric,
@@ -29,87 +30,89 @@ _RUN_CODE = (
     keras.layers.JaxLayer,
     keras.layers.FlaxLayer,
 )
-_MAKE_PARTS = "get", "deserialize", "serialize"  # in these modules, and are no parts themselves
-_FUNCTIONS = "activations", "constraints", "initializers", "losses", "metrics", "regularizers"  # modules of keras
+_FUNCTION_MODULES = "activations", "constraints", "initializers", "losses", "metrics", "regularizers"  # of keras
+_NO_PARTS = "get", "deserialize", "serialize"  # in these modules
 
 
-def check_config(config):
+def validate_config(config: Any) -> None:
+    """Raises `Refusal` unless a model's configuration is safe to make a model from."""
     if not isinstance(config, dict) or "class_name" not in config:
         raise damage(f"its {CONFIG} isn't that of a model")
-    _check_part(config, 0)
+    _validate(config, 0)
 
 
-def _check_part(part, depth):
-    if depth > DEEPEST:
-        raise harm(f"its {CONFIG} is nested too deep, in more than {DEEPEST} levels")
-    if isinstance(part, str):
-        _check_registered(part)
-    elif isinstance(part, list):
-        for each in part:
-            _check_part(each, depth + 1)
-    elif isinstance(part, dict):
-        if "class_name" in part:
-            _check_class(part)
-        for key, value in part.items():
-            if isinstance(value, str) and _PATH_KEY.fullmatch(key):
-                raise harm(f"its {CONFIG} names a file, {key} {value[:100]!r}")
-            _check_part(value, depth + 1)
+def _validate(value: Any, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise harm(f"its {CONFIG} is nested too deep, in more than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        _validate_registered(value)
+    elif isinstance(value, list):
+        for entry in value:
+            _validate(entry, depth + 1)
+    elif isinstance(value, dict):
+        if "class_name" in value:
+            _validate_part(value)
+        for key, entry in value.items():
+            if isinstance(entry, str) and _PATH_KEY.fullmatch(key):
+                raise harm(f"its {CONFIG} names a file, {key} {entry[:100]!r}")
+            _validate(entry, depth + 1)
 
 
-def _check_registered(name):
-    """Keras takes a registered name, wherever it stands, for what is registered."""
-    found = keras.saving.get_registered_object(name)
-    if found is not None and not _is_ours(found):
-        raise _outside(name, found.__module__)
+def _validate_registered(name: str) -> None:
+    """Keras takes a registered name for the registered object, in any place."""
+    registered = keras.saving.get_registered_object(name)
+    if registered is not None and not _is_ours(registered):
+        raise _foreign(name, registered.__module__)
 
 
-def _check_class(part):
+def _validate_part(part: dict[str, Any]) -> None:
     name, module, config = (part.get(key) for key in ("class_name", "module", "config"))
     if name in _VALUES:
         if name == "__numpy__" and not _is_number(config):
             raise harm(f"its {CONFIG} has an array of {str(config)[:100]}")
         return
-    function = name == "function"
-    name = config if function else name
+    is_function = name == "function"
+    name = config if is_function else name
     if not isinstance(name, str):
         raise damage(f"its {CONFIG} has a class without a name")
-    found = keras.saving.get_registered_object(name if function else str(part.get("registered_name") or name))
-    if found is None and isinstance(module, str):
-        found = _function(module, name) if function else getattr(sys.modules.get(module), name, None)
-    if not (_begins(module) if found is None else _is_ours(found)):
-        raise _outside(name, module if found is None else found.__module__)
-    if isinstance(found, type) and issubclass(found, _RUN_CODE):
-        raise harm(f"its {CONFIG} has a {found.__name__}, which can run code of the file's")
-    known = isinstance(found, types.FunctionType if function else type)
-    if not (
-        known and _is_ours(found) and (function or issubclass(found, _CLASSES) or _begins(found.__module__, "kvae"))
-    ):
+    target = keras.saving.get_registered_object(name if is_function else str(part.get("registered_name") or name))
+    if target is None and isinstance(module, str):
+        target = _find_function(module, name) if is_function else getattr(sys.modules.get(module), name, None)
+    if not (_begins(module) if target is None else _is_ours(target)):
+        raise _foreign(name, module if target is None else target.__module__)
+    if isinstance(target, type) and issubclass(target, _RUN_CODE):
+        raise harm(f"its {CONFIG} has a {target.__name__}, which can run code of the file's")
+    if is_function:
+        is_part = isinstance(target, types.FunctionType)
+    else:
+        is_part = isinstance(target, type) and (issubclass(target, _PARTS) or _begins(target.__module__, "kvae"))
+    if not (is_part and _is_ours(target)):
         raise harm(f"its {CONFIG} names {module}.{name}, which isn't a part of a model")
 
 
-def _function(module, name):
-    """A function of those modules of keras that hold what models are made of."""
-    places = [f"keras.{place}" for place in _FUNCTIONS]
-    for place in places if module == "builtins" else {module}.intersection([*places, "keras.ops"]):
-        if name not in _MAKE_PARTS and hasattr(sys.modules[place], name):
-            return getattr(sys.modules[place], name)
+def _find_function(module: str, name: str) -> Any:
+    """A function from one of Keras' modules with parts of models, or None."""
+    modules = [f"keras.{each}" for each in _FUNCTION_MODULES]
+    for each in modules if module == "builtins" else {module}.intersection([*modules, "keras.ops"]):
+        if name not in _NO_PARTS and hasattr(sys.modules[each], name):
+            return getattr(sys.modules[each], name)
     return None
 
 
-def _is_ours(found):
-    return _begins(getattr(found, "__module__", None))
+def _is_ours(target: Any) -> bool:
+    return _begins(getattr(target, "__module__", None))
 
 
-def _begins(module, *packages):
+def _begins(module: Any, *packages: str) -> bool:
     return str(module).split(".")[0] in (packages or ("keras", "kvae"))
 
 
-def _outside(name, module):
+def _foreign(name: str, module: Any) -> Refusal:
     return harm(
         f"its {CONFIG} names {name!r} of {module}, and only keras' and kvae's own are loaded; if you trust the file, "
         "keras.saving.load_model may load it"
     )
 
 
-def _is_number(config):
+def _is_number(config: Any) -> Any:
     return isinstance(config, dict) and re.fullmatch(r"bool|(u?int|float|bfloat|complex)\d+", str(config.get("dtype")))

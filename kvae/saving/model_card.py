@@ -1,15 +1,17 @@
-"""The card beside a saved model: what the file is, and what the run was that made it."""
+"""The card beside a saved model: the checksum of the file, and the run behind it."""
 
-import dataclasses
 import datetime
 import hashlib
 import html
 import json
 import os
+import pathlib
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,86 +19,136 @@ from keras import ops
 
 from kvae.data import provenance
 
-MOST_BYTES = 2**24
+_MAX_CARD = 2**24  # bytes
+_MAX_PENDING = 8
 _PACKAGES = "kvae", "keras", "tensorflow", "numpy"
 _GIT = "git", "--no-optional-locks", "-c", "core.fsmonitor=false"
 
 
-@dataclasses.dataclass
 class Record:
-    """What a model remembers of its training.
+    """A model's memory of its training.
 
-    data: what each `fit` was given. start: the hash of the weights and seeds before the first one. epochs: all of
-    them. metrics: the last epoch's.
+    Args:
+        data: list of dicts, the data and settings of each `fit`.
+        start: hash of the weights and seeds before the first `fit`, or None.
+        epochs: int, the number of all epochs.
+        metrics: dict, the metrics of the last epoch.
     """
 
-    data: list = dataclasses.field(default_factory=list)
-    start: str | None = None
-    epochs: int = 0
-    metrics: dict = dataclasses.field(default_factory=dict)
+    def __init__(
+        self,
+        data: Iterable[dict[str, Any]] = (),
+        start: str | None = None,
+        epochs: int = 0,
+        metrics: dict[str, float] | None = None,
+    ):
+        self._data, self._pending = list(data), []
+        self.start, self.epochs, self.metrics = start, epochs, metrics or {}
 
-    def encoded(self):
+    def add_data(self, describe: Callable[[], dict[str, Any]]) -> None:
+        """Adds an entry to `data` unless it is there. `describe` makes the entry once someone reads `data`."""
+        if len(self._pending) == _MAX_PENDING:
+            self._resolve()
+        self._pending.append(describe)
+
+    @property
+    def data(self) -> list[dict[str, Any]]:
+        self._resolve()
+        return self._data
+
+    def _resolve(self):
+        pending, self._pending = self._pending, []
+        for describe in pending:
+            entry = describe()
+            if entry not in self._data:
+                self._data.append(entry)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"data": self.data, "start": self.start, "epochs": self.epochs, "metrics": self.metrics}
+
+    def encode(self) -> np.ndarray:
         """The record as an array of bytes, uint8."""
-        return np.frombuffer(json.dumps(dataclasses.asdict(self)).encode(), "uint8")
+        return np.frombuffer(json.dumps(self.as_dict()).encode(), "uint8")
 
     @classmethod
-    def decoded(cls, array):
+    def decode(cls, array: Any) -> "Record":
         return cls(**json.loads(np.asarray(array, "uint8").tobytes()))
+
+    def __eq__(self, other):
+        return isinstance(other, Record) and self.as_dict() == other.as_dict()
 
 
 class Recorder(keras.callbacks.Callback):
-    """Notes in a model's record what it is trained on, counts the epochs, and keeps the last one's metrics.
+    """Records in `model.record` the data of a `fit`, the number of epochs and the last metrics.
 
-    data, first: as those of `kvae.data.provenance.describe`. settings: a dict, of `fit`.
+    Args:
+        model: the model, built.
+        data: (x, y, sample_weight) as `fit` reads them.
+        first: a batch of x (see `kvae.data.provenance.Description`).
+        settings: dict of further arguments of `fit`.
     """
 
-    def __init__(self, model, data, first, settings):
+    def __init__(self, model: Any, data: tuple, first: np.ndarray | None, settings: dict[str, Any]):
         super().__init__()
-        self.data = {**provenance.describe(data, first), **settings}
-        self.start = weights_hash(_state(model))
-        self.before = None
+        description = provenance.Description(data, first)
+        self._describe = lambda: {**description.complete, **settings}
+        self._start = model.record.start or weights_hash(_state(model))
+        self._epochs_before = None
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The entry for the record. Reads and hashes examples of a stream, at the first call."""
+        return self._describe()
 
     def on_train_begin(self, logs=None):
-        record = self.model.record  # that of the run which this one goes on from, where there is one
-        record.start = record.start or self.start
-        if self.data not in record.data:
-            record.data.append(self.data)
+        record = self.model.record  # of the resumed run, if this run resumes one
+        record.start = record.start or self._start
+        record.add_data(self._describe)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self.before is None:
-            self.before = max(self.model.record.epochs - epoch, 0)
+        if self._epochs_before is None:
+            self._epochs_before = max(self.model.record.epochs - epoch, 0)
 
     def on_epoch_end(self, epoch, logs=None):
-        self.model.record.epochs = self.before + epoch + 1
+        self.model.record.epochs = self._epochs_before + epoch + 1
         self.model.record.metrics = {name: float(value) for name, value in (logs or {}).items()}
 
 
 def _state(model):
-    """The weights and the seeds, without what metrics have counted."""
+    """The weights and seeds, without the counts of the metrics."""
     counted = {id(variable) for metric in model.metrics for variable in metric.variables}
     return [variable for variable in model.variables if id(variable) not in counted]
 
 
-def card_paths(path):
-    """Where the cards of a model's file are: (JSON, Markdown)."""
+def card_paths(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
+    """The paths of the cards (JSON, Markdown) of a model's file."""
     return path.with_suffix(".card.json"), path.with_suffix(".card.md")
 
 
-def described(model):
-    """What there is to say of a model, a dict of which JSON can be made."""
-    optimizer = getattr(model, "optimizer", None)
+def make_card(model: Any, file: pathlib.Path, name: str) -> dict[str, Any]:
+    """The card of a model, a dict for JSON.
+
+    Args:
+        model: has a `record`.
+        file: the saved model.
+        name: the name that the file will have.
+    """
+    optimizer, record = getattr(model, "optimizer", None), model.record
     return {
+        "format": "kvae card",
+        "version": 1,
+        "file": {"name": name, "bytes": file.stat().st_size, "sha256": _file_hash(file)},
         "weights": {"sha256": weights_hash(model.weights), "parameters": model.count_params() if model.built else None},
-        "start": {"sha256": model.record.start},
-        "data": model.record.data,
+        "start": {"sha256": record.start},
+        "data": record.data,
         "seed": getattr(model, "seed", None),
         "steps": int(ops.convert_to_numpy(optimizer.iterations)) if optimizer else None,
-        "epochs": model.record.epochs,
-        "metrics": {name: x if np.isfinite(x) else str(x) for name, x in model.record.metrics.items()},
+        "epochs": record.epochs,
+        "metrics": {name: x if np.isfinite(x) else str(x) for name, x in record.metrics.items()},
         "settings": keras.saving.serialize_keras_object(model),
         "versions": {
             "python": platform.python_version(),
-            **{name: sys.modules[name].__version__ for name in _PACKAGES},
+            **{package: sys.modules[package].__version__ for package in _PACKAGES},
         },
         "machine": f"{platform.system()} {platform.machine()}",
         "git": _commit(),
@@ -104,75 +156,73 @@ def described(model):
     }
 
 
-def weights_hash(variables):
-    """SHA-256 of the variables' dtypes, shapes and values, in their order."""
-    found = hashlib.sha256()
+def weights_hash(variables: Iterable[keras.Variable]) -> str:
+    """SHA-256 of the dtypes, shapes and values of the variables, in their order."""
+    sha256 = hashlib.sha256()
     for variable in variables:
         array = np.ascontiguousarray(ops.convert_to_numpy(variable))
-        found.update(f"{array.dtype} {tuple(variable.shape)} ".encode())
-        found.update(array.reshape(-1).view("uint8"))
-    return found.hexdigest()
+        sha256.update(f"{array.dtype} {tuple(variable.shape)} ".encode())
+        sha256.update(array.reshape(-1).view("uint8").data)
+    return sha256.hexdigest()
 
 
-def verify_checksum(path):
-    """Raise ValueError where there is a card beside the file and the file isn't the one that it is of."""
+def verify_checksum(path: pathlib.Path) -> None:
+    """Raises ValueError if there is a card beside the file, and the file differs from the card's checksum."""
     card = card_paths(path)[0]
     if not card.exists():
         return
     try:
-        if card.stat().st_size > MOST_BYTES:
+        if card.stat().st_size > _MAX_CARD:
             raise ValueError
         expected = json.loads(card.read_bytes())["file"]["sha256"]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}'s card {card.name} is damaged: restore both, or delete the card") from None
-    with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+    if _file_hash(path) != expected:
         raise ValueError(
             f"{path} is damaged or altered: its SHA-256 isn't that of its card {card.name}; restore it, or delete the "
             "card if the file is the one that you mean"
         )
 
 
-def markdown(card):
-    """The card as Markdown, in which no text of the user's is markup."""
-    rows = "\n".join(f"| {_plain(name)} | {_plain(value)} |" for name, value in _flat(card, {"settings"}))
+def markdown(card: dict[str, Any]) -> str:
+    """The card as Markdown. Texts of the user are escaped."""
+    rows = "\n".join(f"| {_escape(name)} | {_escape(value)} |" for name, value in _leaves(card, {"settings"}))
     settings = html.escape(json.dumps(card["settings"], indent=1))
-    name = _plain(card["file"]["name"])
+    name = _escape(card["file"]["name"])
     return (
         f"# {name}\n\n| | |\n| --- | --- |\n{rows}\n\n<details><summary>settings</summary>\n<pre>{settings}</pre>\n"
         "</details>\n"
     )
 
 
-def _flat(value, without, name=""):
-    """(name, value) of all that is within dicts and lists."""
+def _leaves(value: Any, without: set[str], name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (name, value) of everything within dicts and lists, except None."""
     if isinstance(value, dict | list):
-        for key, part in value.items() if isinstance(value, dict) else enumerate(value):
+        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
             if key not in without:
-                yield from _flat(part, without, f"{name} {key}".strip())
+                yield from _leaves(entry, without, f"{name} {key}".strip())
     elif value is not None:
         yield name, value
 
 
-def _plain(value):
+def _escape(value: Any) -> str:
     return re.sub(r"[^\w .,/+-]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"&#{ord(found[0])};", str(value))
 
 
-def file_entry(file, path):
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"name": path.name, "bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+def _file_hash(path: str | os.PathLike[str]) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _commit():
-    """The commit of the working folder and whether its files differ from it; None where there is none."""
+def _commit() -> dict[str, Any] | None:
+    """The commit of the working folder and whether its files differ from it, or None outside a repository."""
     try:
-        found = [
+        results = [
             subprocess.run([*_GIT, *command], capture_output=True, text=True, timeout=10)
             for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         ]
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if any(each.returncode for each in found):
+    if any(result.returncode for result in results):
         return None
-    return {"commit": found[0].stdout.strip(), "changed": bool(found[1].stdout)}
+    return {"commit": results[0].stdout.strip(), "changed": bool(results[1].stdout)}

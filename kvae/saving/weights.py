@@ -1,20 +1,23 @@
-"""The weights in a saved model: where their values may stand, and how large they may be."""
+"""The weights in a saved model: numbers that lie in the file itself, and variables no larger than they are."""
 
 import contextlib
 import io
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import tensorflow as tf
 
-from kvae.saving.refusal import CONFIG, DEEPEST, WEIGHTS, damage, harm
+from kvae import _compat
+from kvae.saving.refusal import CONFIG, MAX_DEPTH, WEIGHTS, damage, harm
 
 
-def check_weights(content):
-    """How many bytes the weights have, all of which are in the file."""
+def validate_weights(content: bytes) -> int:
+    """The size of the weights in bytes. Raises `Refusal` unless the HDF5 file holds nothing but their numbers."""
     try:
         with h5py.File(io.BytesIO(content), "r") as file:
-            size = sum(map(_stored, _datasets(file)))
+            size = sum(map(_stored_bytes, _datasets(file)))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
         raise damage(f"its {WEIGHTS} can't be read: {error}") from None
     if size > len(content):
@@ -26,31 +29,31 @@ def _datasets(file):
     groups, seen = [(file["/"], 0)], set()
     while groups:
         group, depth = groups.pop()
-        if depth > DEEPEST:
-            raise harm(f"its {WEIGHTS} is nested too deep, in more than {DEEPEST} levels")
+        if depth > MAX_DEPTH:
+            raise harm(f"its {WEIGHTS} is nested too deep, in more than {MAX_DEPTH} levels")
         for name in group:
             link = group.get(name, getlink=True)
             if type(link) is not h5py.HardLink:
                 raise harm(f"{name!r} in its {WEIGHTS} is a {type(link).__name__}")
-            found = group[name]
-            address = h5py.h5o.get_info(found.id).addr
+            member = group[name]
+            address = h5py.h5o.get_info(member.id).addr
             if address in seen:
                 raise harm(f"{name!r} in its {WEIGHTS} is there twice")
             seen.add(address)
-            if isinstance(found, h5py.Group):
-                groups.append((found, depth + 1))
-            elif isinstance(found, h5py.Dataset):
-                yield found
+            if isinstance(member, h5py.Group):
+                groups.append((member, depth + 1))
+            elif isinstance(member, h5py.Dataset):
+                yield member
             else:
                 raise harm(f"{name!r} in its {WEIGHTS} isn't an array")
 
 
-def _stored(dataset):
-    """The bytes of a dataset, which is one of numbers that stand in the file as they are."""
-    made = dataset.id.get_create_plist()
-    if made.get_external_count() or made.get_layout() == h5py.h5d.VIRTUAL:
+def _stored_bytes(dataset):
+    """The size of a dataset. Raises `Refusal` unless its numbers lie in the file, unfiltered."""
+    properties = dataset.id.get_create_plist()
+    if properties.get_external_count() or properties.get_layout() == h5py.h5d.VIRTUAL:
         raise harm(f"{dataset.name} in its {WEIGHTS} has its values in another file")
-    if made.get_nfilters():
+    if properties.get_nfilters():
         raise harm(f"{dataset.name} in its {WEIGHTS} is filtered or compressed, and Keras doesn't do that")
     if dataset.dtype.kind not in "biufc" and dataset.dtype.str != "|V2":
         raise harm(f"{dataset.name} in its {WEIGHTS} is {dataset.dtype}, expected numbers")
@@ -61,15 +64,15 @@ def _stored(dataset):
 
 
 @contextlib.contextmanager
-def variables_within(limit):
-    """Within it a model whose variables want more than `limit` bytes is refused before they are there."""
+def limit_variables(limit: int) -> Iterator[None]:
+    """Context manager. Refuses a model with more than `limit` bytes of variables, before it allocates them."""
     size = 0
 
-    def create(next_creator, **arguments):
+    def create(next_creator: Any, **arguments: Any) -> Any:
         nonlocal size
         value = arguments["initial_value"]
-        with tf.__internal__.FuncGraph("shape").as_default():  # where it has its shape, and takes no memory
-            tensor = tf.convert_to_tensor(value()) if callable(value) else value
+        with _compat.scratch_graph():  # gives the value's shape and takes no memory
+            tensor: Any = tf.convert_to_tensor(value()) if callable(value) else value  # pyright: ignore
         size += math.prod(tensor.shape) * tf.as_dtype(tensor.dtype).size
         if size > limit:
             raise harm(f"its {CONFIG} wants {size} bytes of weights, more than its {WEIGHTS} may fill")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import pathlib
 import signal
@@ -185,7 +184,7 @@ class Checkpoint(keras.callbacks.Callback):
             "place": list(self._position),
             "history": self._history,
             "settings": self._settings,
-            "record": dataclasses.asdict(self._model.record),
+            "record": self._model.record.as_dict(),
             "learning_rate": float(ops.convert_to_numpy(self._model.optimizer.learning_rate)),
         }
         arrays = [*counts, *_values(self._variables())]

@@ -85,7 +85,7 @@ class CheckpointFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Locks the directory for one process, and deletes what a killed process left half written."""
+        """Locks the directory for one process, and deletes half-written files of a killed process."""
         message = (
             f"another process keeps its checkpoints in {self.directory}: wait for its end, or give another directory"
         )
@@ -139,7 +139,7 @@ def _number(path):
 
 
 def _explain(error, path, size=None):
-    """An OSError with the same number whose message says what to do."""
+    """An OSError with the same number and advice in its message."""
     directory = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
     if error.errno in _FULL and size is not None:
         free = shutil.disk_usage(directory).free

@@ -194,7 +194,7 @@ def test_a_pack_says_where_its_streams_come_from(tmp_path, builder):
     assert packed("a", (parts[0].map(lambda x, y: (x, y)), None, parts[1])) == (said, "CC0")
     again = kvae.data.load(tmp_path / "a")
     assert packed("b", again) == (said, "CC0")
-    assert packed("c", again, source="my camera", licence="mine") == ("my camera", "mine")
+    assert packed("c", again, source="my camera", license="mine") == ("my camera", "mine")
     assert packed("d", {"train": again[0], "test": np.zeros((4, 3, 2, 1), np.uint8)}) == (None, None)
 
 

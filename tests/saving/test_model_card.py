@@ -102,6 +102,31 @@ def test_two_builds_of_a_set_and_its_packed_copy_have_the_same_content(tmp_path)
     assert provenance.digest([image] for image in images) != expected
 
 
+def test_fit_reads_no_examples_for_a_card_until_it_is_saved(x, tmp_path, monkeypatch):
+    kvae.data.pack(x, tmp_path / "packed")
+    train = kvae.data.load(tmp_path / "packed", 25, validation=0)[0]
+    hashed, digest = [], provenance.digest
+    monkeypatch.setattr(provenance, "digest", lambda examples: hashed.append(1) or digest(examples))
+    model = dense_vae()
+    model.compile(keras.optimizers.Adam())
+    for _ in range(2):
+        model.fit(train, verbose=0)
+    assert not hashed
+    model.save(tmp_path / "a.keras")
+    assert len(hashed) == 1
+    (data,) = card_of(tmp_path / "a.keras")["data"]
+    assert data["content"]["sha256"] == digest([row] for row in x)[0] and data["name"] == "packed"
+
+
+def test_a_record_resolves_its_data_once_and_in_order():
+    record, calls = model_card.Record([{"a": 0}]), []
+    for number in (0, 1, 1, *range(2, 20)):
+        record.add_data(lambda number=number: calls.append(number) or {"a": number})
+    assert len(calls) < 21
+    assert record.data == [{"a": number} for number in range(20)] and len(calls) == 21
+    assert model_card.Record.decode(record.encode()) == record
+
+
 def test_what_was_read_is_bounded():
     def rows(size):
         for number in range(10_000):

@@ -1,7 +1,7 @@
-"""Packed data: any stream written once to a folder, in blocks that are read back in any order and checked."""
+"""Packed data: any stream written once to a folder, and read back in any order of its blocks, each of them checked."""
 
 from kvae.data.packed.format import is_packed, verify
-from kvae.data.packed.reader import label_names, load
+from kvae.data.packed.reader import load
 from kvae.data.packed.writer import pack, write_columns
 
-__all__ = ["is_packed", "label_names", "load", "pack", "verify", "write_columns"]
+__all__ = ["is_packed", "load", "pack", "verify", "write_columns"]

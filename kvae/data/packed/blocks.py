@@ -1,8 +1,10 @@
-"""A column of packed data read in a graph, any blocks of rows at a time, each checked against its fingerprint."""
+"""Reads any blocks of a column in a graph, and compares each with its fingerprint."""
 
 import contextlib
 import functools
 import os
+import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -11,33 +13,57 @@ from kvae.data.errors import LESS_MEMORY
 from kvae.data.packed import format
 
 ALIGNMENT = 64  # bytes: TensorFlow copies arrays that aren't aligned
-AHEAD = 64  # blocks asked of the disk at once
+AHEAD = 64  # blocks requested from the disk at once
 
 
 class BlockReader:
-    """The blocks of one column of a split.
+    """Reads the blocks of one column of a split, in Python.
 
-    Python reads them: TensorFlow's dataset of fixed-length records reads all that is ahead of a block, and its
-    mapped constants are copied whole into memory where a graph is made of them.
+    TensorFlow's own ways cost more: its dataset of fixed-length records reads everything ahead of a block, and a
+    graph copies its memory-mapped constants whole into memory.
 
-    column: what the manifest says of it, as of split. fingerprints: of all blocks, uint8 (blocks, 8).
+    Args:
+        directory: the folder.
+        split: name of the split.
+        column: name of the column.
+        layout: the manifest's entry for the split.
+        fingerprints: uint8 (blocks, 8), the fingerprints of all blocks of the column.
     """
 
-    def __init__(self, directory, split_name, name, split, fingerprints):
-        self.column, self.row_bytes = split["columns"][name], format.row_bytes(split["columns"][name])
-        self.rows, self.block_rows, self.shard_rows = split["rows"], split["block_rows"], split["shard_rows"]
+    def __init__(self, directory: str, split: str, column: str, layout: dict[str, Any], fingerprints: np.ndarray):
+        self.column, self.row_bytes = layout["columns"][column], format.row_bytes(layout["columns"][column])
+        self.rows, self.block_rows, self.shard_rows = layout["rows"], layout["block_rows"], layout["shard_rows"]
         self.fingerprints = fingerprints
-        self.path = functools.partial(format.shard_path, directory, split_name, name)
+        self.path = functools.partial(format.shard_path, directory, split, column)
 
-    def read(self, numbers):
-        """The rows of some blocks, a tensor (rows, *shape), in the order of their numbers.
+    def read(self, numbers: tf.Tensor) -> tf.Tensor:
+        """The rows of some blocks, (rows, *shape), in the order of `numbers`.
 
-        numbers: int64 (k,), counted through the split; its last block, which may be smaller, comes last. What isn't
-        as it was written fails an assertion that `clear_errors` makes an OSError.
+        An assertion, an OSError within `clear_errors`, fails if a block differs from its fingerprint.
+
+        Args:
+            numbers: int64 (k,), counted through the split. The last block of the split may have fewer rows and must
+                come last.
         """
-        content, error = tf.numpy_function(self._checked, [numbers], [tf.uint8, tf.string])
-        with tf.control_dependencies([tf.debugging.Assert(error == "", [error])]):
+        content, message = tf.numpy_function(self._read_and_compare, [numbers], [tf.uint8, tf.string])
+        with tf.control_dependencies([tf.debugging.Assert(message == "", [message])]):
             return self._typed(tf.ensure_shape(content, [None]))
+
+    def faults(self, numbers: np.ndarray) -> list[tuple[int, str]]:
+        """(number, message) of each of the blocks, int64 (k,), that is missing, cut or altered."""
+        try:
+            is_intact = self._match(self._read(numbers), numbers)
+        except OSError as error:
+            if len(numbers) == 1:
+                return [(numbers[0], str(error))]
+            return [fault for half in np.array_split(numbers, 2) for fault in self.faults(half)]
+        return [(number, self._altered(number)) for number in numbers[~is_intact]]
+
+    def location(self, number: int) -> tuple[pathlib.Path, int, int]:
+        """(path of the shard, first row within it, rows) of a block."""
+        row = number * self.block_rows
+        shard, first = divmod(row, self.shard_rows)
+        return self.path(shard), first, min(self.block_rows, self.rows - row)
 
     def _typed(self, content):
         dtype = tf.as_dtype(np.dtype(self.column["dtype"]))
@@ -47,53 +73,44 @@ class BlockReader:
             content = tf.bitcast(tf.reshape(content, [-1, dtype.size] if dtype.size > 1 else [-1]), dtype)
         return tf.reshape(content, [-1, *self.column["shape"]])
 
-    def _checked(self, numbers):
-        """The blocks' bytes in one array, and what is wrong with them or nothing."""
+    def _read_and_compare(self, numbers):
+        """(the bytes of the blocks, error message or "")."""
         try:
             content = self._read(numbers)
         except OSError as error:
             return np.empty(0, np.uint8), f"OSError: {error}"
         except MemoryError:
             size = len(numbers) * self.block_rows * self.row_bytes
-            words = f"no memory for a pool of {len(numbers)} blocks of {self.path(0).parent}, {size:,} bytes"
-            return np.empty(0, np.uint8), f"MemoryError: {words}: {LESS_MEMORY}"
-        same = self._same(content, numbers)
-        return content, "" if same.all() else f"OSError: {self._altered(numbers[np.argmin(same)])}"
+            message = f"no memory for a pool of {len(numbers)} blocks of {self.path(0).parent}, {size:,} bytes"
+            return np.empty(0, np.uint8), f"MemoryError: {message}: {LESS_MEMORY}"
+        is_intact = self._match(content, numbers)
+        return content, "" if is_intact.all() else f"OSError: {self._altered(numbers[np.argmin(is_intact)])}"
 
-    def _same(self, content, numbers):
+    def _match(self, content, numbers):
+        """Whether each block has its fingerprint, bool (k,)."""
         size = self.block_rows * self.row_bytes
         full = len(content) // size
-        found = tf.fingerprint(content[: full * size].reshape(full, size)).numpy()
+        actual = tf.fingerprint(content[: full * size].reshape(full, size)).numpy()
         if full < len(numbers):
-            found = np.concatenate([found, tf.fingerprint(content[None, full * size :]).numpy()])
-        return (found == self.fingerprints[numbers]).all(axis=1)
-
-    def faults(self, numbers):
-        """(number, what is wrong with it) of those of the blocks, int64 (k,), that can't be read as they were."""
-        try:
-            same = self._same(self._read(numbers), numbers)
-        except OSError as error:
-            if len(numbers) == 1:
-                return [(numbers[0], str(error))]
-            return [fault for part in np.array_split(numbers, 2) for fault in self.faults(part)]
-        return [(number, self._altered(number)) for number in numbers[~same]]
+            actual = np.concatenate([actual, tf.fingerprint(content[None, full * size :]).numpy()])
+        return (actual == self.fingerprints[numbers]).all(axis=1)
 
     def _read(self, numbers):
-        places = [self.location(number) for number in numbers.tolist()]
-        content = _aligned(sum(rows for *_, rows in places) * self.row_bytes)
+        locations = [self.location(number) for number in numbers.tolist()]
+        content = _aligned(sum(rows for *_, rows in locations) * self.row_bytes)
         filled = 0
-        for first in range(0, len(places), AHEAD):
+        for first in range(0, len(locations), AHEAD):
             with contextlib.ExitStack() as stack:
-                files = [self._open(stack, *place) for place in places[first : first + AHEAD]]
-                for file, start, size in files:
+                opened = [self._open(stack, *location) for location in locations[first : first + AHEAD]]
+                for file, start, size in opened:
                     file.seek(start)
-                    if file.readinto(content[filled : filled + size]) != size:
+                    if file.readinto(content[filled : filled + size].data) != size:
                         raise OSError(f"{file.name} is cut: found {file.tell()} bytes, expected {start + size}")
                     filled += size
         return content
 
     def _open(self, stack, path, first, rows):
-        """The shard's file, the block's place in it and its bytes, for which the disk is asked."""
+        """(file, start, size) of a block in bytes. Asks the disk to read it ahead."""
         file = stack.enter_context(open(path, "rb", buffering=0))  # noqa: SIM115
         start, size = self.column["header_bytes"] + first * self.row_bytes, rows * self.row_bytes
         if hasattr(os, "posix_fadvise"):
@@ -104,12 +121,6 @@ class BlockReader:
         path, first, rows = self.location(int(number))
         altered = f"rows {first} to {first + rows - 1}, counted from 0, haven't their fingerprint"
         return f"{path} is altered: {altered}; {format.ADVICE}"
-
-    def location(self, number):
-        """The path of a block's shard, the block's first row in it, its rows."""
-        row = number * self.block_rows
-        shard, first = divmod(row, self.shard_rows)
-        return self.path(shard), first, min(self.block_rows, self.rows - row)
 
 
 def _aligned(size):

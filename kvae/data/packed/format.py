@@ -1,8 +1,8 @@
-"""The folder of packed data: its files, its manifest, and whether they are as they were written.
+"""The format of packed data: the names of the files, the manifest, and the checksums.
 
-A folder holds `manifest.json` and, for each split and column, `.npy` shards of as many rows each, all but the last.
-Behind its rows a shard has a second array (as two calls of `numpy.save` to one file leave it): the FarmHash
-fingerprint of each block of rows, uint64. `numpy.load` of a shard gives the rows.
+A folder holds `manifest.json` and a sequence of `.npy` shards for each column of each split. All shards of a split
+have the same number of rows, except the last. A shard is two arrays in one file, as two calls of `numpy.save` leave
+them: first the rows, then the FarmHash fingerprint of each block of rows, uint64. `numpy.load` returns the rows.
 """
 
 import hashlib
@@ -11,6 +11,9 @@ import json
 import math
 import os
 import pathlib
+import time
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -20,81 +23,139 @@ MANIFEST = "manifest.json"
 FORMAT = "kvae packed data"
 VERSION = 1
 ADVICE = "restore it, or delete the folder and pack again"
+SAVE_PAUSE = 10  # times the duration of a save, from one save of the manifest to the next
+
+Path = str | os.PathLike[str]
 
 
-def is_packed(name):
-    """Whether `name` means a folder of packed data, damaged or not, rather than a set of tensorflow-datasets."""
+def is_packed(name: Path) -> bool:
+    """Whether `name` is a folder of packed data, intact or damaged, rather than a data set of tensorflow-datasets."""
     path = pathlib.Path(name)
-    found = (path / MANIFEST).exists() or any(path.glob("*-*-00000.npy"))
-    return found or isinstance(name, os.PathLike) or path.is_absolute()
+    exists = (path / MANIFEST).exists() or any(path.glob("*-*-00000.npy"))
+    return exists or isinstance(name, os.PathLike) or path.is_absolute()
 
 
-def shard_path(directory, split, column, number):
+def shard_path(directory: Path, split: str, column: str, number: int) -> pathlib.Path:
     return pathlib.Path(directory) / f"{split}-{column}-{number:05}.npy"
 
 
-def header(dtype, shape):
-    """What numpy writes ahead of an array, as long for any number of rows."""
+def npy_header(dtype, shape) -> bytes:
+    """The header of a `.npy` file. Its length is the same for any number of rows."""
     file = io.BytesIO()
     content = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": tuple(shape)}
     np.lib.format.write_array_header_1_0(file, content)
     return file.getvalue()
 
 
-def save_manifest(directory, content):
-    """Write the manifest, content and its checksum."""
+def row_bytes(column: dict[str, Any]) -> int:
+    return np.dtype(column["dtype"]).itemsize * math.prod(column["shape"])
+
+
+def all_shards(directory: Path, manifest: dict[str, Any]) -> Iterator[tuple[pathlib.Path, str, str, dict[str, Any]]]:
+    """Yields (path, split, column, entry in the manifest) of each shard."""
+    for split, layout in manifest["splits"].items():
+        for name, column in layout["columns"].items():
+            for number, shard in enumerate(column["shards"]):
+                yield shard_path(directory, split, name, number), split, name, shard
+
+
+def save_manifest(directory: Path, manifest: dict[str, Any]) -> None:
     with files.atomic_write(pathlib.Path(directory) / MANIFEST) as file:
-        file.write(json.dumps({**content, "checksum": _checksum(content)}, indent=1).encode())
+        file.write(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1).encode())
 
 
-def read_manifest(directory):
-    """The manifest's content, a dict. Raises OSError where it is missing, damaged or of another version."""
+def read_manifest(directory: Path) -> dict[str, Any]:
+    """The manifest of a folder. Raises OSError if it is missing, damaged or of another version."""
     path = pathlib.Path(directory) / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
-        checksum = content.pop("checksum")
+        manifest = json.loads(path.read_bytes())
+        checksum = manifest.pop("checksum")
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is missing: expected a folder that `kvae.data.pack` wrote") from None
     except (ValueError, KeyError, AttributeError, TypeError):
         raise OSError(f"{path} is damaged: found no manifest in its {path.stat().st_size} bytes; {ADVICE}") from None
-    if checksum != _checksum(content):
+    if checksum != _checksum(manifest):
         raise OSError(f"{path} is altered: found another content than its checksum is of; {ADVICE}")
-    if (content["format"], content["version"]) != (FORMAT, VERSION):
-        found = f"{content['format']!r} version {content['version']}"
-        raise OSError(f"{path} is {found}, expected {FORMAT!r} version {VERSION}: another kvae wrote it")
-    return content
+    if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
+        version = f"{manifest['format']!r} version {manifest['version']}"
+        raise OSError(f"{path} is {version}, expected {FORMAT!r} version {VERSION}: another kvae wrote it")
+    return manifest
 
 
-def read_fingerprints(directory, content, lost=None):
-    """The blocks' fingerprints, {split: {column: uint8 (blocks, 8)}}.
+def _checksum(manifest):
+    return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
 
-    lost: a dict, which gets {path: what is wrong} of each shard that isn't as long as it was, or has another header or
-    other fingerprints; None raises OSError for the first.
+
+class ManifestSaver:
+    """Saves a growing manifest, but so rarely that the saves take a tenth of the time at most.
+
+    A context manager. On an exception it saves the latest state, or deletes a new manifest without any shard. After a
+    kill, `pack` repeats the work since the last save.
     """
-    fingerprints = {split: {name: [] for name in part["columns"]} for split, part in content["splits"].items()}
-    for path, split, name, shard in all_shards(directory, content):
+
+    def __init__(self, directory: pathlib.Path, manifest: dict[str, Any]):
+        self.directory, self.manifest = directory, manifest
+        self._changed, self._next_save = False, -math.inf
+        self._existed = (directory / MANIFEST).exists()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *exception):
+        if kind and not self._existed and not any(all_shards(self.directory, self.manifest)):
+            (self.directory / MANIFEST).unlink(missing_ok=True)
+        elif self._changed:
+            self.save()
+
+    def change(self) -> None:
+        """Saves the manifest, unless the last save is too recent."""
+        self._changed = True
+        if time.monotonic() >= self._next_save:
+            self.save()
+
+    def save(self) -> None:
+        start = time.monotonic()
+        save_manifest(self.directory, self.manifest)
+        end = time.monotonic()
+        self._changed, self._next_save = False, end + SAVE_PAUSE * (end - start)
+
+
+def read_fingerprints(
+    directory: Path, manifest: dict[str, Any], damaged: dict[str, str] | None = None
+) -> dict[str, dict[str, np.ndarray]]:
+    """The fingerprints of all blocks, {split: {column: uint8 (blocks, 8)}}. Reads the ends of the shards only.
+
+    Args:
+        directory: the folder.
+        manifest: its manifest.
+        damaged: dict that receives {path: fault} of each shard with another length, header or fingerprints than the
+            manifest says. Default None: raises OSError for the first one.
+    """
+    fingerprints = {split: {name: [] for name in layout["columns"]} for split, layout in manifest["splits"].items()}
+    for path, split, name, shard in all_shards(directory, manifest):
+        layout = manifest["splits"][split]
         try:
-            found = _fingerprints(path, shard, content["splits"][split]["columns"][name])
+            blocks = _shard_fingerprints(path, shard, layout["columns"][name])
         except OSError as error:
-            if lost is None:
+            if damaged is None:
                 raise
-            lost[str(path)] = str(error)
-            found = np.zeros((-(-shard["rows"] // content["splits"][split]["block_rows"]), 8), np.uint8)
-        fingerprints[split][name].append(found)
+            damaged[str(path)] = str(error)
+            blocks = np.zeros((-(-shard["rows"] // layout["block_rows"]), 8), np.uint8)
+        fingerprints[split][name].append(blocks)
     return {
-        split: {name: np.concatenate(blocks) for name, blocks in part.items() if blocks}
-        for split, part in fingerprints.items()
+        split: {name: np.concatenate(blocks) for name, blocks in columns.items() if blocks}
+        for split, columns in fingerprints.items()
     }
 
 
-def _fingerprints(path, shard, column):
+def _shard_fingerprints(path, shard, column):
     try:
         size = path.stat().st_size
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: expected {shard['bytes']} bytes; {ADVICE}") from None
     if size != shard["bytes"]:
-        found = "is empty" if not size else "is cut" if size < shard["bytes"] else "is too long"
-        raise OSError(f"{path} {found}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
+        fault = "is empty" if not size else "is cut" if size < shard["bytes"] else "is too long"
+        raise OSError(f"{path} {fault}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
     with open(path, "rb") as file:
         start = file.read(column["header_bytes"])
         file.seek(column["header_bytes"] + shard["rows"] * row_bytes(column))
@@ -104,30 +165,28 @@ def _fingerprints(path, shard, column):
     return np.load(io.BytesIO(end)).view(np.uint8).reshape(-1, 8)
 
 
-def verify(directory):
-    """Read every shard of packed data as a whole and raise OSError for the first that isn't as it was written.
+def verify(directory: Path) -> None:
+    """Reads all of a folder of packed data and compares each shard with its SHA-256.
 
-    `load` checks the files' sizes, and each block as it is read; this finds what a run would meet later.
+    `load` compares only the sizes of the files, and later each block when it reads it. Call `verify` after a copy or
+    before a long run.
+
+    Args:
+        directory: a folder that `pack` wrote.
+
+    Raises:
+        OSError: for the first missing or altered file.
+
+    Example:
+
+    >>> import tempfile, numpy as np, kvae
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kvae.data.pack(np.zeros((100, 8, 8, 1), "uint8"), folder)
+    ...     kvae.data.verify(folder)
     """
-    content = read_manifest(directory)
-    read_fingerprints(directory, content)
-    for path, *_, shard in all_shards(directory, content):
+    manifest = read_manifest(directory)
+    read_fingerprints(directory, manifest)
+    for path, *_, shard in all_shards(directory, manifest):
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                 raise OSError(f"{path} is altered: its SHA-256 isn't that of {MANIFEST}; {ADVICE}")
-
-
-def all_shards(directory, content):
-    """(path, split, column, what the manifest says of it) of every shard."""
-    for split, part in content["splits"].items():
-        for name, column in part["columns"].items():
-            for number, shard in enumerate(column["shards"]):
-                yield shard_path(directory, split, name, number), split, name, shard
-
-
-def row_bytes(column):
-    return np.dtype(column["dtype"]).itemsize * math.prod(column["shape"])
-
-
-def _checksum(content):
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

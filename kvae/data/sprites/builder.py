@@ -1,10 +1,11 @@
-"""The data set `sprites`: coloured shapes with known, independent factors, made on the spot and stored by tfds."""
+"""The data set `sprites`: colored shapes with known, independent factors. kvae draws them, tfds stores them."""
 
 import re
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from kvae import _compat
 from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, encode_png, render
 
 CHUNK = 128
@@ -12,13 +13,24 @@ SPLITS = ("train", "validation", "test")
 
 
 class SpritesConfig(tfds.core.BuilderConfig):
-    """Which sprites: different arguments give different names, hence folders.
+    """Size and number of the sprites. Different arguments give different names, and so different folders.
 
-    size: height and width in pixels, at least 8. examples: images in "train"; "validation" and "test" have a tenth
-    of it each. seed: of the factors; a smaller set is the start of a larger one of the same seed.
+    Args:
+        size: int, height and width in pixels, at least 8. Default 64.
+        examples: int, images in "train". "validation" and "test" have a tenth of it each. Default 20,000.
+        seed: int, seed of the factors. A smaller set is the start of a larger one with the same seed. Default 0.
+
+    Raises:
+        ValueError: if an argument isn't an integer in its range.
+
+    Example:
+
+    >>> import kvae
+    >>> kvae.data.SpritesConfig(size=32, examples=5_000, seed=7).name
+    '32x32_5000_seed7'
     """
 
-    def __init__(self, size=64, examples=20_000, seed=0):
+    def __init__(self, size: int = 64, examples: int = 20_000, seed: int = 0):
         for name, value, low in ("size", size, 8), ("examples", examples, 1), ("seed", seed, 0):
             if not isinstance(value, int | np.integer) or not low <= value < 2**60:
                 raise ValueError(f"{name} of sprites is {value!r}, expected an integer from {low} up")
@@ -30,33 +42,27 @@ class SpritesConfig(tfds.core.BuilderConfig):
         self.size, self.examples, self.seed = int(size), int(examples), int(seed)
 
     @classmethod
-    def from_name(cls, name):
-        """The config of a name such as 32x32_5000 or 64x64_20000_seed7, None for other names."""
-        found = re.fullmatch(r"(\d+)x\1_(\d+)(?:_seed(\d+))?", name)
-        return cls(*(int(number or 0) for number in found.groups())) if found else None
+    def from_name(cls, name: str) -> "SpritesConfig | None":
+        """The config with a name such as 32x32_5000 or 64x64_20000_seed7, or None for other names."""
+        match = re.fullmatch(r"(\d+)x\1_(\d+)(?:_seed(\d+))?", name)
+        return cls(*(int(number or 0) for number in match.groups())) if match else None
 
 
-class Sprites(tfds.core.GeneratorBasedBuilder):
-    """Anti-aliased colour images of one shape each, whose factors are uniform, independent and stored beside them.
+class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
+    """Anti-aliased color images of one shape each, whose factors are uniform, independent and stored beside them.
 
-    Features: "image" (size, size, 3) uint8, "shape" (class of `render.SHAPES`) and, float32, "hue", "scale",
-    "orientation", "x", "y" (meanings and units: `render.draw_factors`). Every factor can be read off an image
-    without ambiguity: hue stops before it is red again, and orientation spans a quarter turn, while the shapes look
-    the same after half a turn at the earliest (the triangle nearly so after a third).
+    Features: "image" (size, size, 3) uint8; "shape", a class of `render.SHAPES`; and, float32, "hue", "scale",
+    "orientation", "x" and "y" (meanings and units: `render.draw_factors`). Every image shows its factors without
+    ambiguity: hue stops before it is red again. Orientation spans a quarter turn, and no shape looks the same before
+    half a turn (the triangle nearly so after a third).
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012
+    CONFIG_CLASS = SpritesConfig
     BUILDER_CONFIGS = [  # noqa: RUF012
         SpritesConfig(size, examples) for size in (64, 32) for examples in (20_000, 200_000, 1_000_000)
     ]
-
-    def _create_builder_config(self, builder_config, version):
-        if isinstance(builder_config, str):
-            builder_config = SpritesConfig.from_name(builder_config) or builder_config
-        if isinstance(builder_config, SpritesConfig):
-            return builder_config
-        return super()._create_builder_config(builder_config, version)
 
     def _info(self):
         size = self.builder_config.size

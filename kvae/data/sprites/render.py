@@ -1,14 +1,16 @@
-"""Images of one shape with known factors, drawn as vectorised arithmetic that gives equal bits everywhere.
+"""Draws images of one shape with known factors. Every machine draws the same bits.
 
-Only +, -, *, /, square roots, comparisons and rounding are used on the way from the seed to the pixels: IEEE 754
-defines each to the last bit, so that no machine's mathematical library can change an image.
+From the seed to the pixels there are only +, -, *, /, square roots, comparisons and rounding. IEEE 754 defines each of
+them to the last bit, so no mathematical library can change an image.
 """
 
 import math
 import struct
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 SHAPES = ("rectangle", "ellipse", "triangle", "heart")
 RANGES = {
@@ -20,32 +22,51 @@ RANGES = {
 }
 BACKGROUND = (24, 27, 36)
 SATURATION, VALUE = 0.75, 0.95
-EXTENT = 1.02  # the farthest that a shape of area 1 reaches from its centroid
-WORDS = 8  # random 64-bit words an example: two of Philox' blocks
+EXTENT = 1.02  # the largest distance from the centroid to the outline of a shape of area 1
+WORDS = 8  # random 64-bit words an example, two blocks of Philox
 
 
-def draw_factors(seed, split, start, stop):
-    """The factors of the examples start..stop-1, each a function of (seed, split, index) alone.
+def draw_factors(seed: int, split: int, start: int, stop: int) -> dict[str, np.ndarray]:
+    """The factors of the examples start..stop-1. Each is a function of (seed, split, index) alone.
 
-    seed, split: integers from 0 to 2^64 - 1. Returns a dict of arrays of length stop - start: "shape" (int64, index
-    into SHAPES, uniform) and, float32 and uniform over their RANGES, "hue" (of the HSV colour; 0 is red and 0.75
-    violet), "scale" (square root of the area, over the image's side), "orientation" (radians, clockwise; 0 is
-    upright), "x" and "y" (the centroid, over the image's side, from the left and from the top).
+    Args:
+        seed, split: ints from 0 to 2^64 - 1.
+        start, stop: ints, the range of indices.
+
+    Returns:
+        A dict of arrays (stop - start,). "shape": int64, an index into SHAPES, uniform. The others are float32 and
+        uniform over their RANGES. "hue" of the HSV color: 0 is red, 0.75 violet. "scale": the square root of the
+        area, as a share of the image's side. "orientation": radians, clockwise, 0 is upright. "x", "y": the centroid,
+        as a share of the image's side, from the left and from the top.
+
+    Example:
+
+    >>> from kvae.data.sprites.render import draw_factors, render
+    >>> factors = draw_factors(seed=0, split=0, start=0, stop=3)
+    >>> render(factors, size=16).shape
+    (3, 16, 16, 3)
     """
     counter = np.array([start * WORDS // 4, 0, split, 0], np.uint64)
     bits = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw((stop - start) * WORDS)
     uniform = (bits.reshape(-1, WORDS) >> np.uint64(11)) * 2.0**-53
-    factors = {"shape": (uniform[:, 0] * len(SHAPES)).astype(np.int64)}
+    factors: dict[str, np.ndarray] = {"shape": (uniform[:, 0] * len(SHAPES)).astype(np.int64)}
     for column, (name, (low, high)) in enumerate(RANGES.items(), start=1):
         factors[name] = (low + (high - low) * uniform[:, column]).astype(np.float32)
     return factors
 
 
-def render(factors, size=64):
-    """Images (n, size, size, 3), uint8, of factors as `draw_factors` gives them, any of them changed at will.
+def render(factors: Mapping[str, ArrayLike], size: int = 64) -> np.ndarray:
+    """Draws images of factors.
 
-    A pixel's share of the shape is 1/2 minus its centre's signed distance to the outline in pixels, within [0, 1].
-    Shapes that reach over the image's edge are cut off there.
+    The shape covers 1/2 - d of a pixel, within [0, 1], for the signed distance d in pixels from the pixel's center to
+    the outline. The image's edge cuts shapes off.
+
+    Args:
+        factors: dict of arrays (n,), as `draw_factors` returns, with any values.
+        size: int, height and width in pixels. Default 64.
+
+    Returns:
+        Array (n, size, size, 3), uint8.
     """
     shape = np.asarray(factors["shape"])
     hue, scale, orientation, x, y = (np.asarray(factors[name], np.float32) for name in RANGES)
@@ -59,7 +80,7 @@ def render(factors, size=64):
     columns = (grid + left[:, None] - x[:, None] * size).astype(np.float32)[:, None, :]
     cosine, sine = (a[:, None, None] for a in _cosine_sine(orientation))
     side = (scale * size)[:, None, None]
-    colours = _colour(hue) - np.asarray(BACKGROUND, np.float32)
+    colors = _color(hue) - np.asarray(BACKGROUND, np.float32)
 
     for kind, distance in enumerate(_DISTANCES):
         chosen = np.flatnonzero(shape == kind)
@@ -68,15 +89,15 @@ def render(factors, size=64):
         across = columns[chosen] * cosine[chosen] + rows[chosen] * sine[chosen]
         along = rows[chosen] * cosine[chosen] - columns[chosen] * sine[chosen]
         cover = np.clip(0.5 - distance(across, along, side[chosen]), 0, 1)
-        pixels = cover[..., None] * colours[chosen, None, None] + np.asarray(BACKGROUND, np.float32)
+        pixels = cover[..., None] * colors[chosen, None, None] + np.asarray(BACKGROUND, np.float32)
         pixels = np.rint(pixels).astype(np.uint8)
         for i, patch in zip(chosen, pixels, strict=True):
             images[i, top[i] : top[i] + window, left[i] : left[i] + window] = patch
     return images
 
 
-def encode_png(images):
-    """The PNG files (bytes), in a list, of images (n, height, width, 3), uint8: rows as differences, then zlib."""
+def encode_png(images: np.ndarray) -> list[bytes]:
+    """The PNG files of images (n, height, width, 3), uint8: the differences between rows, then zlib."""
     n, height, width, channels = images.shape
     rows = images.reshape(n, height, width * channels)
     filtered = np.empty((n, height, 1 + width * channels), np.uint8)
@@ -98,9 +119,9 @@ def _png_chunk(name, data):
 
 
 def _cosine_sine(angle):
-    """Taylor's series in float64: exact to the last bits up to 2 pi."""
+    """Taylor series in float64, exact to the last bits up to 2 pi."""
     angle = angle.astype(np.float64)
-    term, cosine, sine = np.ones_like(angle), 0.0, 0.0
+    term, cosine, sine = np.ones_like(angle), np.zeros_like(angle), np.zeros_like(angle)
     for k in range(40):
         sign = 1 - k // 2 % 2 * 2
         cosine, sine = (cosine, sine + sign * term) if k % 2 else (cosine + sign * term, sine)
@@ -108,8 +129,8 @@ def _cosine_sine(angle):
     return cosine.astype(np.float32), sine.astype(np.float32)
 
 
-def _colour(hue):
-    """RGB (n, 3) in 0..255 of a hue at SATURATION and VALUE."""
+def _color(hue):
+    """RGB (n, 3), 0 to 255, of a hue at SATURATION and VALUE."""
     sector = hue[:, None] * 6 + np.array([0, 4, 2], np.float32)
     wave = np.clip(np.abs(sector - 6 * np.floor(sector / 6) - 3) - 1, 0, 1)
     return 255 * VALUE * (1 - SATURATION + SATURATION * wave)
@@ -122,7 +143,7 @@ def _rectangle(u, v, side):
 
 
 def _ellipse(u, v, side):
-    """Twice as high as wide; the distance is exact to first order, f (f - 1) / |grad f^2 / 2|."""
+    """Twice as high as wide. The distance f (f - 1) / |grad f^2 / 2| is exact to first order."""
     a = side * math.sqrt(1 / (2 * math.pi))
     u, v = u / a, v / (2 * a)
     squared = u * u + v * v
@@ -131,7 +152,7 @@ def _ellipse(u, v, side):
 
 
 def _triangle(u, v, side):
-    """Isosceles, the apex up, 1.15 times as high as wide."""
+    """Isosceles with the apex up, 1.15 times as high as wide."""
     width = math.sqrt(2 / 1.15)
     height = 1.15 * width
     slant = math.sqrt(height * height + width * width / 4)
@@ -140,7 +161,7 @@ def _triangle(u, v, side):
 
 
 def _heart(u, v, side):
-    """A square on its corner and two half-discs on its upper sides."""
+    """A square on its corner, with half-disks on its upper sides."""
     edge = math.sqrt(1 / (1 + math.pi / 4))
     centroid = edge**3 * math.pi / 4 * math.sqrt(1 / 2) * (1 / 2 + 2 / (3 * math.pi))
     quarter = side * (edge * math.sqrt(1 / 8))

@@ -177,9 +177,17 @@ def test_the_manifest_says_where_the_data_come_from(x, tmp_path):
     content = json.loads((tmp_path / "a" / "manifest.json").read_text())
     assert content["source"] == {"name": "shapes", **said}
     assert content["licence"] == "CC0" and content["splits"]["train"]["rows"] == ROWS and content["complete"]
-    kvae.data.pack(x, tmp_path / "b", source="my camera", licence="mine")
+    kvae.data.pack(x, tmp_path / "b", source="my camera", license="mine")
     content = format.read_manifest(tmp_path / "b")
     assert (content["source"], content["licence"]) == ("my camera", "mine")
+
+
+def test_the_old_name_of_license_warns(x, tmp_path):
+    with pytest.warns(DeprecationWarning, match="licence= is now license="):
+        kvae.data.pack(x, tmp_path / "a", licence="mine")
+    assert format.read_manifest(tmp_path / "a")["licence"] == "mine"
+    with pytest.raises(TypeError, match="licence and license are both given"):
+        kvae.data.pack(x, tmp_path / "b", license="mine", licence="mine")
 
 
 def test_a_bar_shows_where_asked(x, tmp_path, capsys):

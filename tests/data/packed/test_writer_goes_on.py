@@ -116,7 +116,7 @@ def test_the_manifest_is_saved_seldom_and_a_kill_loses_what_came_since(x, tmp_pa
         written.append(new.name)
         replace(old, new)
 
-    monkeypatch.setattr(writer, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(format, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(os, "replace", timed)
     dead_at = 0
     writer.write_columns({"train": batches(x)}, tmp_path / "whole", **sizes)
@@ -135,9 +135,9 @@ def test_the_manifest_is_saved_seldom_and_a_kill_loses_what_came_since(x, tmp_pa
 
 
 def test_shards_that_no_manifest_speaks_of_are_taken_away(x, tmp_path, monkeypatch):
-    monkeypatch.setattr(writer, "PAUSE", 1e9)
+    monkeypatch.setattr(format, "SAVE_PAUSE", 1e9)
     with pytest.raises(KeyboardInterrupt), monkeypatch.context() as dying:
-        dying.setattr(writer._ManifestSaver, "__exit__", lambda *args: None)
+        dying.setattr(format.ManifestSaver, "__exit__", lambda *args: None)
         writer.write_columns({"train": batches(x, stop=850)}, tmp_path, **SIZES)
     assert len(list(tmp_path.glob("train-image-*.npy"))) == 4
     writer.write_columns({"train": batches(x[:300])}, tmp_path, **SIZES)
