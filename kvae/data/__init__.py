@@ -1,8 +1,8 @@
-"""Streams of images: any tensorflow-datasets set, and `sprites`, which needs no download."""
+"""Data as Streams: packed data, sets of tensorflow-datasets, `sprites`, folders of images, and files of arrays."""
 
 import importlib
-import warnings
 
+from kvae import arguments
 from kvae.data.files import from_folder, from_hdf5, from_npy
 from kvae.data.loading import load
 from kvae.data.packed import pack, verify
@@ -27,9 +27,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name):
-    if name == "nearest_sprites":
-        message = "kvae.data.nearest_sprites is now kvae.evaluation.nearest_sprites; the old name goes with 0.3."
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return importlib.import_module("kvae.evaluation").nearest_sprites
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = arguments.renamed_in_module(
+    __name__,
+    {
+        "nearest_sprites": (
+            "kvae.evaluation.nearest_sprites",
+            lambda: importlib.import_module("kvae.evaluation").nearest_sprites,
+        )
+    },
+)

@@ -175,22 +175,9 @@ class Stream(_compat.WrappedDataset):
 
         return self._like(batches)
 
-    def through(self, function: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
-        """Old name of `apply`, with the same argument `function`."""
-        arguments.warn_renamed("Stream.through", "Stream.apply")
-        return self.apply(function)
-
-    @property
-    def steps(self) -> int:
-        """Old name of `num_batches`."""
-        arguments.warn_renamed("Stream.steps", "Stream.num_batches")
-        return self.num_batches
-
-    @property
-    def source(self):
-        """Old name of `provenance`."""
-        arguments.warn_renamed("Stream.source", "Stream.provenance")
-        return self.provenance
+    through = arguments.renamed_attribute("through", "apply")
+    steps = arguments.renamed_attribute("steps", "num_batches")
+    source = arguments.renamed_attribute("source", "provenance")
 
     def map(self, *args, **kwargs) -> "Stream":
         """`tf.data.Dataset.map` over the batches of every epoch, with the same arguments."""

@@ -63,8 +63,8 @@ def read(
             block_length=BLOCK,
         )
         if shuffle:
-            whole: Any = None, None  # all integers
-            epoch_seed: Any = tf.random.stateless_uniform((), tf.stack([seed, epoch]), *whole, tf.int64)
+            every: Any = None  # no bound: all integers
+            epoch_seed: Any = tf.random.stateless_uniform((), tf.stack([seed, epoch]), every, every, tf.int64)
             examples = examples.shuffle(min(shuffle, count), epoch_seed, reshuffle_each_iteration=False)
         return examples
 
