@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat, replicas
-from kvae.data import array_checks, elements
+from kvae.data import elements
 from kvae.data.stream import Stream, next_epoch
 
 BATCH_SIZE = 32  # of arrays in `fit`, `evaluate` and `predict`, as in Keras
@@ -37,10 +37,10 @@ def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset
     """
     if isinstance(data, tf.data.Dataset):
         return next_epoch(data)
-    array_checks.validate_batch_size(batch_size)
+    elements.validate_batch_size(batch_size)
     data = tuple(data) if isinstance(data, list) else data
-    length = array_checks.validate_arrays(data)
-    block = array_checks.BLOCK_BYTES
+    length = elements.validate_arrays(data)
+    block = elements.BLOCK_BYTES
     if sum(getattr(array, "nbytes", block + 1) for array in tf.nest.flatten(data)) <= block:
         return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
 
@@ -75,8 +75,8 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     >>> [y.tolist() for _, y in stream.epoch(0).as_numpy_iterator()]
     [[0, 1], [4, 9], [16]]
     """
-    array_checks.validate_batch_size(batch_size)
-    length = array_checks.validate_arrays(arrays)
+    elements.validate_batch_size(batch_size)
+    length = elements.validate_arrays(arrays)
     flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
     num_batches = -(-length // batch_size)
     together = max(1, _AT_ONCE // max(1, batch_size * sum(array[:1].nbytes for array in flat)))

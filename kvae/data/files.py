@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat
-from kvae.data.array_checks import validate_batch_size, validate_shuffle
 from kvae.data.decoding import Decoder
+from kvae.data.elements import validate_batch_size, validate_shuffle
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BLOCK_BYTES = 2**20

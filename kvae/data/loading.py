@@ -3,7 +3,7 @@
 import os
 
 from kvae.data import packed, tfds_sets
-from kvae.data.array_checks import validate_batch_size, validate_shuffle
+from kvae.data.elements import validate_batch_size, validate_shuffle
 from kvae.data.packed import salvage
 from kvae.data.stream import Stream
 

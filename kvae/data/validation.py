@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import elements
-from kvae.data.array_checks import advice_on_shape, array_blocks, validate_arrays
 from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE, clear_errors
 from kvae.data.stream import Stream, next_epoch
 
@@ -72,7 +71,7 @@ def validate_first_batch(
         validate_values(x, limit, name)
         num_batches = int(data.cardinality()) if int(data.cardinality()) >= 0 else None
     else:
-        length = validate_arrays(data)
+        length = elements.validate_arrays(data)
         array = elements.unpack(data)[0]
         validate_dtype(array.dtype, name)
         validate_shape(array.shape, event_shape, name)
@@ -131,7 +130,7 @@ def image_shape(data: Any) -> tuple[int, ...]:
     (28, 28, 1)
     """
     if not isinstance(data, tf.data.Dataset):
-        validate_arrays(data)
+        elements.validate_arrays(data)
         return tuple(elements.unpack(data)[0].shape[1:])
     shape = elements.x_spec(data).shape
     if shape.rank is None or None in shape[1:]:
@@ -170,7 +169,7 @@ def validate_shape(shape: Any, event_shape: tuple | None, name: str) -> None:
         return
     if shape.rank < 1 or not shape[1:].is_compatible_with(event_shape):
         expected = str(("n", *event_shape)).replace("'", "")
-        advice = advice_on_shape(tuple(shape), tuple(event_shape))
+        advice = elements.advice_on_shape(tuple(shape), tuple(event_shape))
         raise ValueError(f"{name} has the shape {shape}, but the model takes {expected}: {advice}")
 
 
@@ -185,7 +184,7 @@ def largest_magnitude(dtype: str) -> float:
 def validate_array_values(array: Any, limit: float | None, name: str) -> None:
     """`validate_values` for an array, block by block."""
     if _may_be_wrong(array.dtype):
-        for start, block in array_blocks(array):
+        for start, block in elements.array_blocks(array):
             validate_values(block, limit, name, start)
 
 
@@ -267,7 +266,7 @@ def stop_at_unsupported(data: Any, supported: Callable, complaint: str, name: st
         return tf.strings.join([f"{name} holds the value ", value, " in ", position, f", {complaint}"])
 
     if not isinstance(data, tf.data.Dataset):
-        for start, block in array_blocks(elements.unpack(data)[part]):
+        for start, block in elements.array_blocks(elements.unpack(data)[part]):
             x, wrong = unsupported(block)
             if tf.reduce_any(wrong):
                 example = start + int(tf.where(wrong)[0][0])

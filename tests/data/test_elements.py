@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import kvae.data
-from kvae.data import array_checks, arrays, elements, errors, validation
+from kvae.data import arrays, elements, errors, validation
 
 SHAPE = (6, 5, 3)
 
@@ -122,7 +122,7 @@ def bad_at(x, i, value=np.nan):
     ],
 )
 def test_check_refuses(x, make, error, message, monkeypatch):
-    monkeypatch.setattr(array_checks, "BLOCK_BYTES", 10 * x[0].nbytes)
+    monkeypatch.setattr(elements, "BLOCK_BYTES", 10 * x[0].nbytes)
     with pytest.raises(error, match=message) as found:
         validation.validate_first_batch(make(x), SHAPE)
     assert "\n" not in str(found.value)
