@@ -11,7 +11,7 @@ for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LI
     shutil.copy2(here.parent / name, here)  # Sphinx reads one folder only
 for name in ("kvae", "notebooks"):
     shutil.rmtree(here / name, ignore_errors=True)
-    shutil.copytree(here.parent / name, here / name)
+    shutil.copytree(here.parent / name, here / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.card.md"))
 
 project = html_title = "kvae"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
