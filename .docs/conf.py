@@ -42,6 +42,8 @@ def markdown(app, what, name, member, options, lines):
     for i, part in enumerate(parts):
         if i % 2 == 0:
             parts[i] = re.sub(r"[*|]|_(?!\w)", r"\\\g<0>", part)
+            if i and re.match(r"\w", part):
+                parts[i] = "\\ " + parts[i]  # the plural of `code`
         elif re.match("`[^`]", part):
             parts[i] = f"`{part}`"
     text = re.sub(r"^Example:\n\n(?=>>>)", ".. rubric:: Example\n\n", "".join(parts), flags=re.M)
