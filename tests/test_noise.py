@@ -29,20 +29,3 @@ def test_noise_is_a_function_of_the_index_alone():
     whole = np.asarray(indexed_normal(np.arange(100), 7))
     np.testing.assert_array_equal(indexed_normal(np.array([41, 3, 99]), 7), whole[[41, 3, 99]])
     assert not np.any(np.asarray(indexed_normal(np.arange(100), 7, key=1)) == whole)
-
-
-def test_draws_of_a_position_have_noise_of_their_own_and_the_first_is_that_without_a_number():
-    index, draws = np.repeat(np.arange(300), 40), np.tile(np.arange(40), 300)
-    eps = np.asarray(indexed_normal(index, 3, draw=draws))
-    np.testing.assert_array_equal(eps[::40], indexed_normal(np.arange(300), 3))
-    assert scipy.stats.kstest(eps.ravel(), "norm").pvalue > 0.01
-    assert np.abs(np.corrcoef(eps.reshape(300, -1).T) - np.eye(120)).max() < 0.3
-
-
-@pytest.mark.parametrize("dtype, units", [("float32", 1), ("float64", 4)])
-def test_numpy_makes_the_same_noise_as_tensors(dtype, units):
-    index, draw = np.arange(2**32 - 3, 2**32 + 997), np.arange(1000) % 7
-    arguments = {"draw": draw, "key": 2**32 - 1, "dtype": dtype}
-    noise = indexed_normal(index, 5, **arguments, xp=np)
-    assert noise.dtype == dtype
-    np.testing.assert_array_max_ulp(noise, np.asarray(indexed_normal(index, 5, **arguments)), units)

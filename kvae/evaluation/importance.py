@@ -166,13 +166,13 @@ def log_likelihood(
     rows = None if rows is None else arguments.integer_at_least("rows", rows, 1)
     counts = _counts(samples)
     numbers = " ".join(field.name for field in dataclasses.fields(LogLikelihood))
-    results = PartialResults(resume, model, samples=samples, seed=seed, numbers=numbers, noise="philox2x32")
+    results = PartialResults(resume, model, samples=samples, seed=seed, numbers=numbers, noise="first draw of evaluate")
     score = None
     with results:
         most = scoring.examples_at_once(samples)
         for x, positions in scoring.chunks(model, data, most, batch_size, verbose, results.examples, results.skip):
             score = score or scoring.scorer(model, rows)
-            blocks = [score(x, positions, start, count, seed) for start, count in scoring.blocks(samples)]
+            blocks = [score(x, positions, block, size, seed) for block, size in scoring.blocks(samples)]
             results.add(x, *_summary(np.concatenate(blocks, axis=2, dtype="float64"), counts))
     likelihood = getattr(model, "likelihood", None)
     dimensions = likelihood.dimensions if likelihood is not None and likelihood.discrete else None

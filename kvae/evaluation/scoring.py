@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from kvae.noise import indexed_normal
 BLOCK = 1_000  # draws of an example in one call
 _VALUES, _ROWS = 2**18, 4_096  # values of x that are scored at once: about a core's caches; and z at most
 _DRAWN = 2**18  # z that are drawn, in blocks, before a summary
-_NOISE = 2**15  # values of the noise that a thread makes at once
 
 
 def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
@@ -25,15 +23,27 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
         rows: z to decode at once. None derives it from the size of x.
 
     Returns:
-        function (x, positions, start, count, seed) to numpy (3, n, count): log p(x|z), log p(z), log q(z|x) of the
-        draws start..start+count-1. x: (n, ...), as the model takes it. positions: (n,) numpy int64. The noise of a
-        draw is a function of the seed, the position and the draw's index. With seed 0, draw 0 is `evaluate`'s.
+        function (x, positions, block, count, seed) to numpy (3, n, count): log p(x|z), log p(z), log q(z|x) of the
+        draws in the block. x: (n, ...), as the model takes it. positions: (n,). The noise is a function of the seed,
+        the position and the block. With seed 0, the first draw of block 0 is `evaluate`'s.
     """
     rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
     dtype, latent_dim = model.variable_dtype, model.latent_dim
 
-    def scores(x, eps, count):
+    def noise(positions, block, count, seed):
+        """eps (n, count, latent_dim). TensorFlow's kernel makes all but the first draw, in half the time."""
+
+        def others(position):
+            key = tf.stack([seed, position * 2**24 + block])
+            return tf.random.stateless_normal((count, latent_dim), key, dtype=dtype, alg="philox")
+
+        eps = tf.map_fn(others, positions, fn_output_signature=dtype)
+        first = indexed_normal(positions, latent_dim, key=seed, dtype=dtype)
+        return tf.concat([tf.where(block == 0, first, eps[:, 0])[:, None], eps[:, 1:]], axis=1)
+
+    def scores(x, positions, block, count, seed):
         posterior, prior = model.posterior(x), model.prior_distribution()
+        eps = tf.reshape(noise(positions, block, count, seed), (-1, latent_dim))
         total = tf.shape(eps, "int64")[0]
 
         def score(start, chunks):
@@ -48,28 +58,12 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
         _, chunks = tf.while_loop(lambda start, _: start < total, score, (start, chunks), parallel_iterations=1)
         return tf.reshape(tf.transpose(chunks.concat()), (3, -1, count))
 
-    specs = [signature(model), tf.TensorSpec((None, latent_dim), dtype), tf.TensorSpec((), "int64")]
+    specs = [signature(model), tf.TensorSpec((None,), "int64"), *3 * [tf.TensorSpec((), "int64")]]
     compiled = tf.function(scores, input_signature=specs, autograph=False)
     compiled = compiled.get_concrete_function()  # a direct call doesn't count as one more tracing of many
-
-    def draw_and_score(x, positions, start, count, seed):
-        eps = _noise(positions, start, count, latent_dim, seed, dtype)
-        return compiled(model._scaled(x), tf.constant(eps), tf.constant(count, "int64")).numpy()
-
-    return draw_and_score
-
-
-def _noise(positions, start, count, latent_dim, seed, dtype):
-    """eps (n count, latent_dim) of the draws start..start+count-1 of each position, made in threads."""
-    index, draws = np.repeat(positions, count), np.tile(np.arange(start, start + count), len(positions))
-    step = max(1, _NOISE // latent_dim)
-
-    def rows(first):
-        part = slice(first, first + step)
-        return indexed_normal(index[part], latent_dim, draw=draws[part], key=seed, dtype=dtype, xp=np)
-
-    with ThreadPoolExecutor() as pool:  # numpy releases the interpreter's lock
-        return np.concatenate(list(pool.map(rows, range(0, len(index), step))))
+    return lambda x, positions, *numbers: compiled(
+        model._scaled(x), tf.constant(positions, "int64"), *(tf.constant(number, "int64") for number in numbers)
+    ).numpy()
 
 
 def signature(model: Any) -> Any:
@@ -102,8 +96,8 @@ def check_simulates(model: Any) -> None:
 
 
 def blocks(samples: int) -> list[tuple[int, int]]:
-    """Blocks (first draw, number of draws) of `samples` draws of an example."""
-    return [(start, min(BLOCK, samples - start)) for start in range(0, samples, BLOCK)]
+    """(number, size) of the blocks of `samples` draws of an example."""
+    return [(number, min(BLOCK, samples - start)) for number, start in enumerate(range(0, samples, BLOCK))]
 
 
 def examples_at_once(samples: int) -> int:
