@@ -7,6 +7,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -63,8 +64,8 @@ def _number(value):
 # Measurements ---------------------------------------------------------------------------------------------------------
 
 
-def log_likelihood(result) -> str:
-    """`kvae.evaluation.LogLikelihood`."""
+def log_likelihood(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.LogLikelihood`."""
     bits = [] if result.dimensions is None else [("bits per dimension", f"{result.bits_per_dimension:.4f}")]
     effective = result.effective_samples
     few = f"in one example; {np.sum(result.degenerate):,} have fewer than {result.few:g}"
@@ -84,8 +85,8 @@ def log_likelihood(result) -> str:
     )
 
 
-def decomposition(result) -> str:
-    """`kvae.evaluation.Decomposition`."""
+def decomposition(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.Decomposition`."""
     split = [
         ("- mutual information", result.mutual_information, "of x and z"),
         ("- KL of the aggregate", result.aggregate_kl, "KL(q(z) || p(z))"),
@@ -100,20 +101,20 @@ def decomposition(result) -> str:
     )
 
 
-def rate_distortion(result) -> str:
-    """`kvae.evaluation.RateDistortion`."""
+def rate_distortion(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.RateDistortion`."""
     return table(
         [("rate, nats", result.rate, "KL(q(z|x) || p(z))"), ("distortion", result.distortion, "-E[log p(x|z)]")]
     )
 
 
-def active_units(result) -> str:
-    """`kvae.evaluation.ActiveUnits`."""
+def active_units(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.ActiveUnits`."""
     return table(latent_rows({"variance of its posterior mean": result.variances, "active": result.active}))
 
 
-def aggregate_posterior(result) -> str:
-    """`kvae.evaluation.AggregatePosterior`."""
+def aggregate_posterior(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.AggregatePosterior`."""
     total, least = result.total_correlation, f"at least {max(0.0, result.least_aggregate_kl):.2f}"
     rows = [
         ("mutual information, nats", f"{np.mean(result.mutual_information):.2f}", "of x and z"),
@@ -123,27 +124,27 @@ def aggregate_posterior(result) -> str:
     return table(rows) + (table(latent_rows(result.latents)) if result.latents else "")
 
 
-def bracket(result) -> str:
-    """`kvae.evaluation.Bracket`."""
+def bracket(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.Bracket`."""
     bounds = {"lower": result.lower, "upper": result.upper}
     return table([(f"{name} bound of log p(x), nats", f"{np.mean(values):.2f}") for name, values in bounds.items()])
 
 
-def calibration(result) -> str:
-    """`kvae.evaluation.Calibration`."""
+def calibration(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.Calibration`."""
     p_values = latent_rows({"p-value of uniform ranks": result.p_values})
     return table([("calibrated", result.calibrated)]) + table(p_values)
 
 
-def report(result) -> str:
-    """`kvae.evaluation.Report`."""
+def report(result: Any) -> str:
+    """The table of result, a `kvae.evaluation.Report`."""
     return table(result.rows) + table(result.latents) + bullets(result.findings or (NOTHING_FOUND,))
 
 
 # Models ---------------------------------------------------------------------------------------------------------------
 
 
-def model(model) -> str:
+def model(model: Any) -> str:
     """x -> encoder -> q(z|x) -> z -> decoder -> p(x|z) as a row of boxes, with the prior p(z) below z.
 
     It leaves out the parts missing in the model.
@@ -206,7 +207,9 @@ def _box(title, *lines):
 # Streams --------------------------------------------------------------------------------------------------------------
 
 
-def stream(stream, first_x: Callable[[], np.ndarray | None], encode_png: Callable[[np.ndarray], list[bytes]]) -> str:
+def stream(
+    stream: Any, first_x: Callable[[], np.ndarray | None], encode_png: Callable[[np.ndarray], list[bytes]]
+) -> str:
     """The shape and number of a `Stream`'s batches, and its first images side by side.
 
     Args:

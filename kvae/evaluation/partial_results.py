@@ -7,7 +7,6 @@ import tempfile
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,6 +15,7 @@ from keras import ops
 
 from kvae import files
 from kvae.saving import model_card
+from kvae.training.position import flatten_config
 
 _SECONDS = 10  # between two writes
 
@@ -130,32 +130,10 @@ def _check_writable(path):
 
 
 def _configuration(model):
-    """SHA-256 of the classes and configurations of the model's layers, its likelihood and prior among them."""
-    parts = [type(model).__name__]
-    for layer in _layers(model):
-        parts += [type(layer).__name__, {} if isinstance(layer, keras.Model) else _config(layer)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _layers(layer) -> Iterator[keras.Layer]:
-    for inner in getattr(layer, "layers", ()):
-        yield inner
-        yield from _layers(inner)
-
-
-def _config(layer):
+    """SHA-256 of the model's configuration, without the names and seeds of its layers."""
     try:
-        text = json.dumps(layer.get_config(), default=_plain)
-    except NotImplementedError:  # a user's own layer
-        return {}
-    return json.loads(text, object_hook=_anonymous)
-
-
-def _anonymous(config):
-    """The configuration without names and seeds. A name alone belongs to a dtype policy, and stays."""
-    left_out = {"seed", "trainable"} if len(config) == 1 else {"seed", "trainable", "name"}
-    return {name: value for name, value in config.items() if name not in left_out}
-
-
-def _plain(value):
-    return value.tolist() if hasattr(value, "tolist") else type(value).__name__
+        flat = flatten_config(model.get_config(), type(model).__name__)
+    except (NotImplementedError, TypeError, ValueError):  # of a user's own part without a configuration
+        flat = {}
+    kept = {path: value for path, value in flat.items() if path.split(".")[-1] not in ("seed", "trainable")}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

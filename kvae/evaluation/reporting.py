@@ -185,7 +185,7 @@ def _fault_of_samples(model, z, kl):
     """
     prior = model.prior_distribution(len(z))
     samples = prior.sample(0)
-    log_probs = [np.mean(np.asarray(prior.log_prob(each))) for each in (samples, ops.cast(z, samples.dtype))]
+    log_probs = [np.mean(np.asarray(prior.log_prob(draws))) for draws in (samples, ops.cast(z, samples.dtype))]
     if log_probs[0] - log_probs[1] > kl / 2:
         return "Images are encoded where hardly a sample lies, so that samples show too little of them"
     return "Samples will lie where no image was encoded"

@@ -1,4 +1,4 @@
-"""Axes, tiled images and colours, shared by the plots."""
+"""Axes, tiled images and colors, shared by the plots."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-CATEGORIES = matplotlib.color_sequences["petroff10"]  # for colour-blind readers, visible on white and on black
+CATEGORIES = matplotlib.color_sequences["petroff10"]  # for color-blind readers, visible on white and on black
 CONTINUOUS, CYCLIC = "viridis", "twilight_shifted"
 
 

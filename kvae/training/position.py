@@ -64,16 +64,16 @@ def settings(model: Any, steps: int | None, data: dict[str, Any]) -> dict[str, A
     """
     names = _DATA_SETTINGS if data["name"] else ("seed",)
     flat = {"batches an epoch": steps, "weights": [list(weight.shape) for weight in model.weights]}
-    flat.update(_flat({name: data[name] for name in names if name in data}, "data"))
+    flat.update(flatten_config({name: data[name] for name in names if name in data}, "data"))
     for prefix, config in (("model", model.get_config), ("compile", model.get_compile_config)):
         try:
-            flat.update(_flat(config(), prefix))
+            flat.update(flatten_config(config(), prefix))
         except (NotImplementedError, TypeError, ValueError):  # of a user's own part without a configuration
             continue
     return flat
 
 
-def _flat(config: Any, prefix: str) -> dict[str, Any]:
+def flatten_config(config: Any, prefix: str) -> dict[str, Any]:
     """{path: leaf} of a configuration, with the names that Keras numbers counted from 0."""
     names = {}
 
