@@ -19,9 +19,6 @@ NOTHING_FOUND = "nothing stands out"
 _IMAGES, _PIXELS = 8, 64  # images of a strip, and the least size in pixels of each
 
 
-# Tables ---------------------------------------------------------------------------------------------------------------
-
-
 def table(rows: Sequence[Sequence]) -> str:
     """Rows of cells as an HTML table; rows may differ in length, and the cells' text is escaped."""
     lines = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
@@ -59,9 +56,6 @@ def _number(value):
     if isinstance(value, np.bool_):
         return "yes" if value else "no"
     return f"{value:.3f}" if isinstance(value, np.floating) else str(value)
-
-
-# Measurements ---------------------------------------------------------------------------------------------------------
 
 
 def log_likelihood(result: Any) -> str:
@@ -141,9 +135,6 @@ def report(result: Any) -> str:
     return table(result.rows) + table(result.latents) + bullets(result.findings or (NOTHING_FOUND,))
 
 
-# Models ---------------------------------------------------------------------------------------------------------------
-
-
 def model(model: Any) -> str:
     """x -> encoder -> q(z|x) -> z -> decoder -> p(x|z) as a row of boxes, with the prior p(z) below z.
 
@@ -202,9 +193,6 @@ def _weights(layer):
 def _box(title, *lines):
     text = "".join(f"<br>{escape(line)}" for line in lines)
     return f'<td style="{_BOX}"><b>{escape(title)}</b>{text}</td>'
-
-
-# Streams --------------------------------------------------------------------------------------------------------------
 
 
 def stream(
