@@ -10,6 +10,7 @@ from keras import ops
 
 from kvae import arguments
 from kvae.arguments import Tensor
+from kvae.layers import WeightedPath
 from kvae.schedules import WarmUp
 
 
@@ -81,6 +82,56 @@ class Draw(NamedTuple):
         log_weights = self.log_weights
         count = ops.cast(ops.shape(log_weights)[1], log_weights.dtype)
         return ops.logsumexp(log_weights, axis=1) - ops.log(count)
+
+
+def score(
+    model: Any,
+    x: Any,
+    posterior: Any,
+    eps: Any,
+    training: bool = False,
+    prior: Any = None,
+    doubly_reparameterized: bool = False,
+) -> Draw:
+    """z = z_mean + sigma * eps and its log-densities: a `Draw`, in nats.
+
+    Args:
+        model: gives p(x|z) as `log_likelihood` and p(z) as `prior_distribution`.
+        x: tensor (n, ...), scaled.
+        posterior: q(z|x), a distribution of n rows.
+        eps: noise (n, samples, latent_dim).
+        training: bool, passed to the networks.
+        prior: `model.prior_distribution()` if it is at hand; a VampPrior's costs a pass of the encoder.
+        doubly_reparameterized: bool. If True, the posterior's parameters get the gradient of Tucker et al. (2019) for
+            the importance-weighted bound: through z alone, weighted once more. The numbers stay the same.
+    """
+    samples, latent_dim = eps.shape[1:]
+    prior = model.prior_distribution(training=training) if prior is None else prior
+    repeated = posterior
+    if samples > 1:
+        x = keras.tree.map_structure(lambda values: ops.repeat(values, samples, axis=0), x)
+        repeated = posterior.repeat(samples)
+    constant = repeated.stop_gradient() if doubly_reparameterized else None
+    z, log_posterior = repeated.rsample_and_log_prob(ops.reshape(eps, (-1, latent_dim)))
+    path = WeightedPath()
+    if constant is not None:
+        z = path(z)
+        rescored = constant.log_prob(z)  # for its gradient alone: the draw's own value is free of z's rounding
+        log_posterior = ops.stop_gradient(log_posterior) + (rescored - ops.stop_gradient(rescored))
+
+    def by_sample(values):
+        return ops.reshape(values, (-1, samples))
+
+    drawn = Draw(
+        z=ops.reshape(z, (-1, samples, latent_dim)),
+        log_likelihood=by_sample(model.log_likelihood(x, z, training)),
+        log_prior=by_sample(prior.log_prob(z)),
+        log_posterior=by_sample(log_posterior),
+        kl=model.prior.kl_divergence(posterior),
+    )
+    if doubly_reparameterized:
+        path.weights = ops.stop_gradient(drawn.normalized_weights)
+    return drawn
 
 
 class Objective(abc.ABC):
@@ -276,25 +327,3 @@ def kl_groups(model: Any) -> int:
     x = keras.tree.map_structure(lambda tensor: ops.zeros((1, *tensor.shape[1:]), tensor.dtype), symbol)
     kl = model.prior.kl_divergence(model.posterior(x))
     return 0 if kl is None else kl.shape[1]
-
-
-class AnnounceWarmUp(keras.callbacks.Callback):
-    """Passes the number of the run's last step to the model's objective before training, and prints its answer.
-
-    Args:
-        first_epoch: int, the run's first epoch.
-        first_update: int, the number of the optimizer's updates before the run.
-    """
-
-    def __init__(self, first_epoch: int, first_update: int):
-        super().__init__()
-        self.first_epoch, self.first_update = first_epoch, first_update
-
-    def on_train_begin(self, logs=None):
-        steps = self.params["steps"]
-        if steps is not None:
-            steps *= self.params["epochs"] - self.first_epoch
-            steps = self.first_update + steps // (self.model.optimizer.gradient_accumulation_steps or 1)
-        message = self.model.loss.begin(steps)
-        if message and self.params["verbose"]:
-            print(message)

@@ -11,6 +11,7 @@ from keras import ops
 from kvae.distributions import sum_event
 from kvae.models import wiring
 from kvae.models.encoder_decoder import EncoderDecoder
+from kvae.models.step import Step
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -47,7 +48,7 @@ class Autoencoder(EncoderDecoder):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step down the squared error. `kvae.models.step` keeps NaN out and averages over replicas."""
-        with self.step(data) as step:
+        with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
                 loss = step.mean(losses)

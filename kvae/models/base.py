@@ -10,6 +10,7 @@ from typing import Any, overload
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 from numpy.typing import ArrayLike
 
 from kvae import arguments, html, optimizers, replicas
@@ -166,13 +167,9 @@ class LatentModel(keras.Model):
         with plan as fit_arguments:
             return super().fit(**fit_arguments)
 
-    def step(self, data: Any) -> Step:
-        """What surrounds one step of `train_step`; see `kvae.models.step.Step`."""
-        return Step(self, data)
-
     def test_step(self, data: Any) -> dict[str, Any]:
         """One batch of `evaluate`. Its noise is a function of the examples' positions."""
-        step = self.step(data)
+        step = Step(self, data)
         losses, numbers = self.losses_per_example(step.x, index=step.positions)
         step.report(losses, numbers)
         return step.logs()
@@ -183,7 +180,7 @@ class LatentModel(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
         """What `train_step` minimizes, a scalar, for x (and y) as a stream gives them; `y_pred` isn't read."""
-        step = self.step(x if y is None else (x, y))
+        step = Step(self, x if y is None else (x, y))
         step.sample_weight = sample_weight
         return step.minimized(self.losses_per_example(step.x, training=training)[0])
 
@@ -308,6 +305,12 @@ class LatentModel(keras.Model):
         generator = self.sample_seed if seed is None else keras.random.SeedGenerator(seed)
         return arguments.integer_at_least("count", count, 1), generator
 
+    def _sample(self, count, noise, seed):
+        """z ~ p(z), then E[x|z], or with `noise` a draw of p(x|z): an array (count, ...)."""
+        count, generator = self._count_and_generator(count, seed)
+        distribution = self.decoder_distribution(self.prior_distribution(count).sample(generator))
+        return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
+
     # What is read of the data
 
     def _read(self, element):
@@ -315,8 +318,14 @@ class LatentModel(keras.Model):
         return elements.unpack(element)[0]
 
     def _scaled(self, x):
-        """x as the networks take it; scaled twice, it is the same."""
-        return elements.scale(x, self.variable_dtype)
+        """x as the networks take it: uint8 scaled to [0, 1], all else cast. Scaled twice, it stays the same."""
+        dtype = getattr(x, "dtype", None)
+        return x if tf.is_tensor(x) and dtype == self.variable_dtype else elements.scale(x, self.variable_dtype)
+
+    def _outputs(self, network, inputs, training=False):
+        """A network's outputs as a list, cast to the variables' dtype: here the probabilities begin."""
+        outputs = network(inputs, training=training)
+        return [ops.cast(output, self.variable_dtype) for output in keras.tree.flatten(outputs)]
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""

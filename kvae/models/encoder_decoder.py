@@ -6,7 +6,6 @@ import random
 from typing import Any
 
 import keras
-from keras import ops
 
 from kvae.models.base import LatentModel
 
@@ -72,11 +71,6 @@ class EncoderDecoder(LatentModel):
     def _with_labels(self, z, x):
         """What the decoder reads for z: with labels, (z, y) with the y of x."""
         return z
-
-    def _outputs(self, network, inputs, training=False):
-        """A network's outputs as a list, cast to the variables' dtype: here the probabilities begin."""
-        outputs = network(inputs, training=training)
-        return [ops.cast(output, self.variable_dtype) for output in keras.tree.flatten(outputs)]
 
     def get_config(self) -> dict[str, Any]:
         """Keras' hook: the constructor's arguments, serialized."""

@@ -15,8 +15,7 @@ from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
 from kvae.models.base import LatentModel
-from kvae.models.scoring import sample, score
-from kvae.objectives import Draw
+from kvae.objectives import Draw, score
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
 
@@ -192,7 +191,7 @@ class PCA(LatentModel):
             samples: int, the draws per example.
             index: None for fresh noise, or positions (n,): eps is then a fixed function of them.
             training: bool, without effect here.
-            **options: those of `kvae.models.scoring.score`.
+            **options: those of `kvae.objectives.score`.
         """
         x = self._scaled(x)
         shape = ops.shape(x)[0], arguments.integer_at_least("samples", samples, 1), self.latent_dim
@@ -203,7 +202,7 @@ class PCA(LatentModel):
 
         An int `seed` repeats them; with None the model's own generator goes on.
         """
-        return sample(self, count, noise, seed)
+        return self._sample(count, noise, seed)
 
     def log_prob(self, x: Any) -> Any:
         """log p(x) = log N(x; mean, W W^T + noise_variance I) in nats: (n, ...) to (n,)."""

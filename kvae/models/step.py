@@ -30,13 +30,17 @@ class Step:
         self.model = model
         self.raw = model._read(data)  # uint8 pixels are still 0..255 here
         self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
-        self.x, self.examples = replicas.at_least_one(model._scaled(self.raw))
+        self.x, self.examples = model._scaled(self.raw), None
+        self.is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
+        if not self.is_alone:
+            self.x, self.examples = replicas.at_least_one(self.x)
         self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> Step:
         grouped = self.model.steps_per_execution > 1  # Keras then looks for the end before it runs a step
         self._contexts.enter_context(tf.control_dependencies([] if grouped else tf.nest.flatten(self.x)))
-        self._before = [tf.identity(variable.value) for variable in self._moved_by_forward_pass()]
+        self._moved = self._moved_by_forward_pass()
+        self._before = [tf.identity(variable.value) for variable in self._moved]
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -54,8 +58,10 @@ class Step:
 
     def minimized(self, losses: Any) -> Any:
         """The same without the optimizer's scale: a scalar, in nats."""
-        losses = weighted(present(losses, self.examples), self.sample_weight)
-        return replicas.mean(losses) + replicas.divided(sum(self.model.losses))
+        losses, own_losses = weighted(present(losses, self.examples), self.sample_weight), sum(self.model.losses)
+        if self.is_alone:
+            return ops.mean(losses) + own_losses
+        return replicas.mean(losses) + replicas.divided(own_losses)
 
     def take(self, gradients: list, losses: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Update the weights and the means, unless x, a loss or a gradient isn't finite. Returns the logs.
@@ -85,16 +91,18 @@ class Step:
 
     def logs(self) -> dict[str, Any]:
         """The means so far, {name: scalar}, as Keras' `train_step` and `test_step` return them."""
-        return replicas.logs(self.model.get_metrics_result())
+        logs = self.model.get_metrics_result()
+        return logs if self.is_alone else replicas.logs(logs)
 
     def _update(self, gradients, before, reported):
         model = self.model
-        gradients = replicas.clipped(model.optimizer, gradients)
+        if not self.is_alone:
+            gradients = replicas.clipped(model.optimizer, gradients)
         model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
         self._report(*reported)
 
     def _restore(self, gradients, before, reported):
-        for variable, value in zip(self._moved_by_forward_pass(), before, strict=True):
+        for variable, value in zip(self._moved, before, strict=True):
             variable.assign(value)
 
     def _report(self, x, losses, numbers, sample_weight, examples):

@@ -13,8 +13,8 @@ from kvae import arguments, likelihoods
 from kvae.layers import Sampling
 from kvae.models import wiring
 from kvae.models.encoder_decoder import EncoderDecoder
-from kvae.models.scoring import sample, score
-from kvae.objectives import Draw, Objective
+from kvae.models.step import Step
+from kvae.objectives import Draw, Objective, score
 from kvae.posteriors import Posterior
 from kvae.priors import Prior
 
@@ -74,7 +74,7 @@ class VAE(EncoderDecoder):
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """One step up the bound for both networks. `kvae.models.step` keeps NaN out and averages over replicas."""
-        with self.step(data) as step:
+        with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
                 loss = step.mean(losses)
@@ -104,11 +104,12 @@ class VAE(EncoderDecoder):
             samples: int, the draws per example.
             index: None for fresh noise, or positions (n,): eps is then a fixed function of them.
             training: bool, passed to the networks.
-            **options: those of `kvae.models.scoring.score`.
+            **options: those of `kvae.objectives.score`.
         """
         x = self._scaled(x)
         posterior = self.posterior(x, training)  # q(z|x)
-        samples = arguments.integer_at_least("samples", samples, 1)
+        if samples != 1:
+            arguments.integer_at_least("samples", samples, 1)
         shape = ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
         eps = self.sampling.noise(shape, index)  # ~ N(0, I)
         return score(self, x, posterior, eps, training, **options)
@@ -142,7 +143,7 @@ class VAE(EncoderDecoder):
 
         An int `seed` repeats them; with None the model's own generator goes on.
         """
-        return sample(self, count, noise, seed)
+        return self._sample(count, noise, seed)
 
     def compile(self, optimizer: Any = "adam", loss: Objective | None = None, **kwargs: Any) -> None:
         """`keras.Model.compile` with an objective as loss; None is `ELBO()`."""

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from kvae import replicas
 from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
@@ -55,9 +56,13 @@ class NonFiniteGuard:
             update(*args)
             return
         x = [values for values in x if values.dtype.is_floating]
-        is_fine = _all_finite([*x, losses], [gradient for gradient in gradients if gradient is not None])
+        gradients = [gradient for gradient in gradients if gradient is not None]
+        is_alone = self.strategy.num_replicas_in_sync == 1
+        is_fine = (
+            _all_finite([*x, losses], gradients) if is_alone else _all_finite_on_replicas([*x, losses, *gradients])
+        )
         is_fine = is_fine & (self.counts[2] < self.limit)
-        location = None if replicas.alone() else _locate(x, losses)  # replicas can't reduce within a condition
+        location = None if is_alone else _locate(x, losses)  # replicas can't reduce within a condition
 
         def updated(location, *args):
             update(*args)
@@ -74,7 +79,10 @@ class NonFiniteGuard:
             self.locations.assign(tf.where(goes_on, locations, self.locations))
             self.counts.assign(self.counts + tf.cast(goes_on, tf.int64))
 
-        replicas.either(is_fine, updated, skipped, location, *args)
+        if is_alone:
+            ops.cond(is_fine, lambda: updated(location, *args), lambda: skipped(location, *args))
+        else:
+            replicas.either(is_fine, updated, skipped, location, *args)
 
     def begin(self, step: int, in_a_row: int | None = None) -> None:
         """Count an epoch from its step `step` on."""
@@ -171,18 +179,26 @@ def _counter(shape):
 
 
 def _all_finite(values, gradients):
-    """Whether all values and gradients are finite, on all replicas.
+    """Whether all values and gradients are finite.
 
     A sum is finite only if all its terms are. A NaN or infinity that enters a matrix product fills a row or a column
     of it, so one row and one column stand for such a gradient. If the sum is large, a single entry may have
     overflowed, and all entries are summed.
     """
-    gradients = [getattr(gradient, "values", gradient) for gradient in gradients]
-    if not replicas.alone():
-        return tf.math.is_finite(replicas.total(_sum([*values, *gradients])))
+    gradients = [_values(gradient) for gradient in gradients]
     samples = [part for gradient in gradients for part in _row_and_column(gradient)]
     total = _sum([*values, tf.concat(samples, 0)] if samples else values)
     return tf.cond(tf.abs(total) < _LARGE, lambda: True, lambda: tf.math.is_finite(total + _sum(gradients)))
+
+
+def _all_finite_on_replicas(values, gradients):
+    """Whether all values and gradients are finite on all replicas."""
+    return tf.math.is_finite(replicas.total(_sum([*values, *map(_values, gradients)])))
+
+
+def _values(gradient):
+    """The dense values of a gradient, also of a sparse one."""
+    return getattr(gradient, "values", gradient)
 
 
 def _row_and_column(gradient):

@@ -13,7 +13,6 @@ import tensorflow as tf
 from kvae import arguments, replicas
 from kvae.data import arrays, elements, errors, validation
 from kvae.data.runs import Run, distribute
-from kvae.objectives import AnnounceWarmUp
 from kvae.saving import model_card
 from kvae.training import position
 from kvae.training import steps_per_execution as grouping
@@ -78,6 +77,28 @@ def planned(
             "steps_per_epoch": steps_per_epoch,
             "callbacks": callbacks,
         }
+
+
+class AnnounceWarmUp(keras.callbacks.Callback):
+    """Tells the objective the number of the run's last step, before training starts, and prints its answer.
+
+    Args:
+        first_epoch: the epoch that the run began with.
+        first_update: the number of the optimizer's updates before it.
+    """
+
+    def __init__(self, first_epoch: int, first_update: int):
+        super().__init__()
+        self.first_epoch, self.first_update = first_epoch, first_update
+
+    def on_train_begin(self, logs=None):
+        last = self.params["steps"]
+        if last is not None:
+            last *= self.params["epochs"] - self.first_epoch
+            last = self.first_update + last // (self.model.optimizer.gradient_accumulation_steps or 1)
+        message = self.model.loss.begin(last)
+        if message and self.params["verbose"]:
+            print(message)
 
 
 def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
