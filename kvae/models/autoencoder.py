@@ -42,7 +42,7 @@ class Autoencoder(EncoderDecoder):
 
     metric_names = ("loss", "squared_error")
 
-    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any):
+    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
         super().__init__(_first_output(encoder), decoder, **kwargs)
         self._build_if_shape_is_known()
 

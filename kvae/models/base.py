@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
 import keras
@@ -15,12 +15,11 @@ from numpy.typing import ArrayLike
 
 from kvae import arguments, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
-from kvae.models import reading
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
+from kvae.training import plan
 from kvae.training import steps_per_execution as grouping
 from kvae.training.nonfinite import SKIPPED_IN_A_ROW, NonFiniteGuard
-from kvae.training.plan import check_counts, once_through, planned
 
 _SEED, _RECORD = "seed_generator_state_", "record"  # names in the weights' file
 
@@ -163,8 +162,8 @@ class LatentModel(keras.Model):
             TypeError, ValueError: if the data can't be used, before the first step; the model stays as it was.
             ValueError: if a strategy of several replicas meets an option that Keras can't do there.
         """
-        plan = planned(self, (x, y, sample_weight), validation_data, steps_per_epoch, options)
-        with plan as fit_arguments:
+        given = x, y, sample_weight
+        with plan.planned(self, given, validation_data, steps_per_epoch, options) as fit_arguments:
             return super().fit(**fit_arguments)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -198,10 +197,10 @@ class LatentModel(keras.Model):
             **options: further arguments of `keras.Model.evaluate`, such as `return_dict`.
         """
         replicas.validate_settings(self)
-        check_counts(steps=steps, **options)
+        plan.check_counts(steps=steps, **options)
         data = elements.fit_arguments(x, y, sample_weight)
         if not options.get("_use_cached_eval_dataset"):
-            data = once_through(self, (self._checked(data[0], "x", steps), *data[1:]), options)
+            data = plan.once_through(self, (self._checked(data[0], "x", steps), *data[1:]), options)
             self._group_steps_for(steps)
         with errors.clear_errors():
             return super().evaluate(data[0], data[1], sample_weight=data[2], steps=steps, **options)
@@ -209,7 +208,7 @@ class LatentModel(keras.Model):
     def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
         """Reconstructions, as `reconstruct` gives them: `keras.Model.predict`, after x is checked."""
         x = elements.fit_arguments(x, None, None)[0]
-        x, *_ = once_through(self, (self._checked(x, "x", steps),), options)
+        x, *_ = plan.once_through(self, (self._checked(x, "x", steps),), options)
         self._group_steps_for(steps)
         with errors.clear_errors():
             return super().predict(x, steps=steps, **options)
@@ -262,7 +261,7 @@ class LatentModel(keras.Model):
         codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
         if directory is None:
             return np.concatenate([code for code, _ in codes])
-        batches = ({"code": code, **reading.labels(element)} for code, element in codes)
+        batches = ({"code": code, **_labels(element)} for code, element in codes)
         packed.write_columns({"train": batches}, directory, progress=0)
         return None
 
@@ -329,26 +328,24 @@ class LatentModel(keras.Model):
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""
-        self._build_for(self._first_batch(data, name, steps))
+        with errors.clear_errors():
+            self._build_for(self._first_batch(data, name, steps))
         return self._guarded(validation.stop_at_nonfinite(data, name), name)
 
     def _first_batch(self, data, name, steps=None, event_shape=None):
-        return reading.first_batch(self, data, name, steps, event_shape)
+        return plan.first_batch(self, data, name, steps, event_shape)
 
     def _build_for(self, first):
-        reading.build_for(self, first)
+        plan.build_for(self, first)
 
     def _guarded(self, data, name):
-        return reading.guarded(self, data, name)
+        return plan.guarded(self, data, name)
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
         for part in (self.likelihood, getattr(self, "prior", None)):
             if hasattr(part, "check_data"):
                 part.check_data(x)
-
-    def _check_labels(self, y):
-        """Raise ValueError for labels that the model can't use: here it reads none."""
 
     # Saving
 
@@ -410,3 +407,11 @@ class LatentModel(keras.Model):
         return {"input_shape": (None, *self.event_shape)} if self.built else None
 
     _repr_html_ = html.model
+
+
+def _labels(element):
+    """A stream element's labels by name. Raises ValueError for labels named "code"."""
+    y = elements.unpack(element)[1]
+    if isinstance(y, Mapping) and "code" in y:
+        raise ValueError('x has labels named "code", as the codes beside them are: rename them with map')
+    return y if isinstance(y, Mapping) else {} if y is None else {"label": y}

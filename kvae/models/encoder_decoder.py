@@ -28,7 +28,7 @@ class EncoderDecoder(LatentModel):
     config_names: tuple[str, ...] = ("encoder", "decoder")
     _copying = False
 
-    def __init__(self, encoder: keras.Model, decoder: keras.Model, **kwargs: Any):
+    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
         super().__init__(**kwargs)
         for role, network in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(network, keras.layers.Layer):
@@ -39,7 +39,7 @@ class EncoderDecoder(LatentModel):
         self.decoder = decoder
 
     @property
-    def networks(self) -> tuple[keras.Model, ...]:
+    def networks(self) -> tuple[keras.layers.Layer, ...]:
         """The networks that the model is made of."""
         return self.encoder, self.decoder
 

@@ -1,45 +1,78 @@
-"""Variational autoencoders of several stochastic layers."""
+"""Variational autoencoders of several layers of latents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
 from kvae.distributions.chain import Chain, inputs_of, split
+from kvae.likelihoods import Likelihood
 from kvae.models import wiring
 from kvae.models.vae import VAE
+from kvae.priors import Prior
 
 
 @keras.saving.register_keras_serializable("kvae")
 class HierarchicalVAE(VAE):
-    """A VAE of L >= 2 layers of latents: z_L at the top, and each one below it, as x, depends on those above.
+    """A VAE of L >= 2 layers of latents: z_L at the top, and each layer below depends on those above.
 
     p(x, z) = p(z_L) prod_l p(z_l | z_l+1, ..., z_L) p(x | z_1, ..., z_L), and the encoder goes the same way down:
-    q(z|x) = q(z_L|x) prod_l q(z_l | x, z_l+1, ..., z_L). With L = 2 it is that of Tomczak and Welling (2018), section
-    4; where the networks of q(z_l | ...) share those of p(z_l | ...), the ladder of Sonderby et al. (2016), see
-    `kvae.layers.PrecisionWeighted`. A code z is [z_1, ..., z_L] side by side, (n, latent_dim), their sizes being
-    `latent_sizes`. The KL has no closed form: it is estimated from the draws.
+    q(z|x) = q(z_L|x) prod_l q(z_l | x, z_l+1, ..., z_L). A code z is [z_1, ..., z_L] side by side, (n, latent_dim),
+    of the sizes `latent_sizes`. The KL has no closed form: it is estimated from the draws.
 
-    A functional network that has fewer inputs than are listed here gets the first of them: z_l+1 alone makes a
-    Markov chain.
+    A functional network with fewer inputs than are listed here gets the first of them: with z_l+1 alone the layers are
+    a Markov chain. If the networks of q(z_l | ...) share those of p(z_l | ...), the model is a ladder; see
+    `kvae.layers.PrecisionWeighted`.
 
     Args:
-        encoder: a Keras model from x to what the posteriors read of it: a tensor for each, h_1 to h_L, or one for
+        encoder: a Keras model from x (n, ...) to the posteriors' inputs: a tensor for each, h_1 to h_L, or one for
             all (`keras.layers.Identity()` for x itself). It runs once an example, whatever the number of samples.
-        posteriors: list of Keras models, q(z_l | x, ...): [h_l, z_l+1, ..., z_L] to [z_mean, z_log_var]. The last one
-            reads h_L alone.
-        priors: list of L - 1 Keras models, p(z_l | ...): [z_l+1, ..., z_L] to [z_mean, z_log_var].
-        decoder: a Keras model from [z_1, ..., z_L] to what the likelihood reads.
-        likelihood: p(x|z), as a VAE's.
-        prior: p(z_L), as a VAE's: a VampPrior is one of q(z_L|x).
-        seed: int or None (random), of the sampling noise.
+        posteriors: list of L Keras models, q(z_l | x, ...): [h_l, z_l+1, ..., z_L] to [z_mean, z_log_var], each
+            (n, size). The last one reads h_L alone.
+        priors: list of L - 1 Keras models, p(z_l | ...): [z_l+1, ..., z_L] to [z_mean, z_log_var], each (n, size).
+        decoder: a Keras model from [z_1, ..., z_L] to the likelihood's parameters.
+        likelihood: p(x|z), as for a VAE.
+        prior: p(z_L), as for a VAE; a VampPrior is one of q(z_L|x).
+        seed: int, or None for a random one; of the noise eps.
 
     Raises:
-        ValueError: where the networks, the likelihood and the prior don't fit each other.
-        TypeError: for a VAE's posterior_family=, whose place the posteriors have.
+        ValueError: if the networks, the likelihood and the prior don't fit each other.
+        TypeError: for `posterior_family=`: the posteriors take its place.
+
+    Example:
+        >>> def normal(size, *inputs):
+        ...     symbols = [keras.Input((n,)) for n in inputs]
+        ...     h = keras.layers.Concatenate()(symbols) if len(symbols) > 1 else symbols[0]
+        ...     return keras.Model(symbols, [keras.layers.Dense(size)(h), keras.layers.Dense(size)(h)])
+        >>> z1, z2 = keras.Input((3,)), keras.Input((2,))
+        >>> decoder = keras.Model([z1, z2], keras.layers.Dense(6)(keras.layers.Concatenate()([z1, z2])))
+        >>> posteriors, priors = [normal(3, 6, 2), normal(2, 6)], [normal(3, 2)]
+        >>> vae = kvae.HierarchicalVAE(keras.layers.Identity(), posteriors, priors, decoder)
+        >>> vae.build((None, 6))
+        >>> vae.latent_sizes, vae.sample(4).shape
+        ((3, 2), (4, 6))
+
+    Reference:
+        Sonderby et al. (2016), "Ladder variational autoencoders"; Tomczak and Welling (2018), "VAE with a VampPrior",
+        section 4.
     """
 
     # The priors come first: what posteriors share with them stays shared when the model is loaded.
     config_names = ("encoder", "decoder", "likelihood", "prior", "seed", "priors", "posteriors")
 
-    def __init__(self, encoder, posteriors, priors, decoder, likelihood="gaussian", prior=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        encoder: keras.layers.Layer,
+        posteriors: Sequence[keras.Model],
+        priors: Sequence[keras.Model],
+        decoder: keras.layers.Layer,
+        likelihood: Likelihood | str = "gaussian",
+        prior: Prior | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
         family = kwargs.pop("posterior_family", kwargs.pop("posterior", None))
         if family is not None:
             raise TypeError(
@@ -55,12 +88,12 @@ class HierarchicalVAE(VAE):
         for network in (*posteriors, *priors):
             if not isinstance(network, keras.layers.Layer):
                 raise TypeError(f"One of the networks is {type(network).__name__}; expected Keras models.")
-        # Before what builds the model with them.
-        self.posteriors, self.priors = posteriors, priors
+        self.posteriors, self.priors = posteriors, priors  # the constructor below may build with them
         super().__init__(encoder, decoder, likelihood, prior, seed=seed, **kwargs)
 
     @property
-    def networks(self):
+    def networks(self) -> tuple[keras.layers.Layer, ...]:
+        """The networks that the model is made of."""
         return *super().networks, *self.posteriors, *self.priors
 
     def _build_parts(self, event_shape):
@@ -100,13 +133,13 @@ class HierarchicalVAE(VAE):
         network = self.posteriors[-1]
         return self.posterior_family.distribution(self._outputs(network, inputs_of(network, features[-1:]), training))
 
-    def posterior(self, x, training=False):
+    def posterior(self, x: Any, training: bool = False) -> Chain:
         """q(z|x) for x (n, ...), a `kvae.distributions.Chain`."""
         features = self._features(self._outputs(self.encoder, self._scaled(x), training))
         networks = tuple(self.posteriors[:-1])
         return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
 
-    def prior_distribution(self, count=1, training=False):
+    def prior_distribution(self, count: int = 1, training: bool = False) -> Chain:
         """p(z) as a distribution of `count` equal rows, a `kvae.distributions.Chain`."""
 
         def top_posterior(x):
@@ -115,7 +148,7 @@ class HierarchicalVAE(VAE):
         top = self.prior.distribution(count, top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
 
-    def decoder_distribution(self, z, training=False):
+    def decoder_distribution(self, z: Any, training: bool = False) -> Any:
         """p(x|z) for z (n, latent_dim)."""
         inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
         return self.likelihood.distribution(self._outputs(self.decoder, inputs, training))

@@ -55,8 +55,8 @@ class VAE(EncoderDecoder):
 
     def __init__(
         self,
-        encoder: keras.Model,
-        decoder: keras.Model,
+        encoder: keras.layers.Layer,
+        decoder: keras.layers.Layer,
         likelihood: likelihoods.Likelihood | str = "gaussian",
         prior: Prior | None = None,
         posterior_family: Posterior | None = None,

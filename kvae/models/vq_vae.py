@@ -142,8 +142,8 @@ class VQVAE(EncoderDecoder):
 
     def __init__(
         self,
-        encoder: keras.Model,
-        decoder: keras.Model,
+        encoder: keras.layers.Layer,
+        decoder: keras.layers.Layer,
         codes: int = 512,
         commitment: float = 0.25,
         likelihood: likelihoods.Likelihood | str = "gaussian",

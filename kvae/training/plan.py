@@ -38,21 +38,21 @@ def planned(
     checkpoint = position.find_checkpoint(callbacks)
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
     given = elements.fit_arguments(*given)
-    first = _first_batch(model, given, steps_per_epoch)
-    if validation_data is not None:
-        validation_data = _validation(model, validation_data, first.shape[1:], options)
-    model._build_for(first)
-    if not model.compiled:
-        yield {"x": given[0]}  # Keras then says that it isn't
-        return
-    _build_optimizer(model)
-    rows = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
-    settings = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
-    recorder = model_card.Recorder(model, given, first, settings)
-    x, y, sample_weight = _as_stream(model, given, checkpoint, options)
-    steps = steps_per_epoch or arrays.num_batches(x)
-    start = position.first(model, options.get("initial_epoch", 0), steps)
-    with contextlib.ExitStack() as stack:
+    with errors.clear_errors(), contextlib.ExitStack() as stack:
+        first = _first_batch_for_training(model, given, steps_per_epoch)
+        if validation_data is not None:
+            validation_data = _validation(model, validation_data, first.shape[1:], options)
+        model._build_for(first)
+        if not model.compiled:
+            yield {"x": given[0]}  # Keras then says that it isn't
+            return
+        _build_optimizer(model)
+        rows = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
+        settings = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
+        recorder = model_card.Recorder(model, given, first, settings)
+        x, y, sample_weight = _as_stream(model, given, checkpoint, options)
+        steps = steps_per_epoch or arrays.num_batches(x)
+        start = position.first(model, options.get("initial_epoch", 0), steps)
         if checkpoint is not None:
             run, verbose = position.settings(model, steps, recorder.data), options.get("verbose", "auto") != 0
             start = stack.enter_context(checkpoint.protect(model, start, run, options.get("epochs", 1), verbose))
@@ -67,7 +67,6 @@ def planned(
             callbacks = [AnnounceWarmUp(start.first_epoch, start.first_update), *callbacks]
         if model._guard.limit:
             callbacks = [ReportSkippedSteps(model._guard, start, x), *callbacks]
-        stack.enter_context(errors.clear_errors())
         yield {
             **options,
             "x": x,
@@ -107,6 +106,53 @@ def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
     return distribute(x, model.distribute_strategy, once=True), *others
 
 
+def first_batch(
+    model: Any, data: Any, name: str, steps: int | None = None, event_shape: tuple | None = None
+) -> np.ndarray:
+    """The first batch of usable data, scaled; the model stays as it was.
+
+    Args:
+        model: a `LatentModel`.
+        data: a stream, an array or a tuple of arrays.
+        name: what errors call the data.
+        steps: the batches that will be read; None for all.
+        event_shape: the shape of one example for a model that isn't built yet; None takes any.
+
+    Raises:
+        TypeError, ValueError: if the model can't use the data.
+    """
+    shape = model.event_shape if model.built else event_shape
+    first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
+    model._check_values(first)
+    if not elements.is_dataset(data):
+        supported(model, data, name)
+    return first
+
+
+def guarded(model: Any, data: Any, name: str) -> Any:
+    """The same data; a stream now stops at values that the model can't score."""
+    return supported(model, data, name) if elements.is_dataset(data) else data
+
+
+def supported(model: Any, data: Any, name: str) -> Any:
+    """The same data. Arrays are searched now for values without a probability, and a stream stops at them."""
+    likelihood = model.likelihood
+    if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and elements.are_pixels(data)):
+        return data
+    complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
+    return validation.stop_at_unsupported(data, likelihood.supports, complaint, name)
+
+
+def build_for(model: Any, first: np.ndarray) -> None:
+    """Build the model, and the metrics that it was compiled with, for a first batch."""
+    with model.distribute_strategy.scope():
+        if not model.built:
+            model.build((None, *first.shape[1:]))
+        for metric in model._compiled_metrics():
+            if not getattr(metric, "built", True):
+                metric.build(first[:1], first[:1])
+
+
 def check_counts(epochs: int | None = None, **options: Any) -> None:
     """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
     for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
@@ -116,7 +162,7 @@ def check_counts(epochs: int | None = None, **options: Any) -> None:
         arguments.integer_at_least("epochs", epochs, 0)
 
 
-def _first_batch(model: Any, given: tuple, steps: int | None) -> np.ndarray:
+def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> np.ndarray:
     x = given[0]
     first = model._first_batch(x if elements.is_dataset(x) else _present(given), "x", steps)
     validation.warn_if_constant(first, "x")
