@@ -37,8 +37,8 @@ class LatentModel(keras.Model):
         metric_names: the names of what `fit` and `evaluate` report, "loss" first.
     """
 
-    event_shape: tuple[int, ...] | None = None
-    latent_dim: int | None = None
+    event_shape: Any = None
+    latent_dim: Any = None
     likelihood: Any = None
     metric_names: tuple[str, ...] = ("loss",)
     _chooses_steps = False

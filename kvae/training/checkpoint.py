@@ -57,7 +57,8 @@ class Checkpoint(keras.callbacks.Callback):
             raise ValueError(f"save_every is {save_every!r}, expected a number of batches of at least 1")
         self.folder = CheckpointFolder(directory)
         self.save_every = self.most_steps = int(save_every)  # `fit` groups no more steps than that
-        self._unwritten = self._start = None
+        self._unwritten: Any = None
+        self._start: Any = None
 
     @contextlib.contextmanager
     def protect(

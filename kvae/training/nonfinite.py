@@ -58,10 +58,8 @@ class NonFiniteGuard:
         x = [values for values in x if values.dtype.is_floating]
         gradients = [gradient for gradient in gradients if gradient is not None]
         is_alone = self.strategy.num_replicas_in_sync == 1
-        is_fine = (
-            _all_finite([*x, losses], gradients) if is_alone else _all_finite_on_replicas([*x, losses, *gradients])
-        )
-        is_fine = is_fine & (self.counts[2] < self.limit)
+        all_finite = _all_finite if is_alone else _all_finite_on_replicas
+        is_fine = all_finite([*x, losses], gradients) & (self.counts[2] < self.limit)
         location = None if is_alone else _locate(x, losses)  # replicas can't reduce within a condition
 
         def updated(location, *args):

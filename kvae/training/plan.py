@@ -198,7 +198,7 @@ def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any
     return arrays.for_training(_present(given), options, repeats), None, None
 
 
-def _behind(model: Any, x: Any, start: position.RunPosition, steps: int) -> Any:
+def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     """The data behind the batches that a resumed run has had, in whole groups of steps."""
     group = 1 if model._chooses_steps else model.steps_per_execution
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
