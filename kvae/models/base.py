@@ -329,7 +329,7 @@ class LatentModel(keras.Model):
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""
         with errors.clear_errors():
-            self._build_for(self._first_batch(data, name, steps))
+            self._build_for(self._first_batch(data, name, steps).x)
         return self._guarded(validation.stop_at_nonfinite(data, name), name)
 
     def _first_batch(self, data, name, steps=None, event_shape=None):

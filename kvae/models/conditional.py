@@ -10,7 +10,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from kvae import arguments
-from kvae.data import arrays, elements, errors, validation
+from kvae.data import elements, validation
 from kvae.likelihoods import Likelihood
 from kvae.models.vae import VAE
 from kvae.posteriors import Posterior
@@ -152,9 +152,7 @@ class ConditionalVAE(VAE):
 
     def _first_batch(self, data, name, steps=None, event_shape=None):
         first = super()._first_batch(data, name, steps, event_shape)
-        with errors.clear_errors():
-            for element in arrays.batches(data).take(1) if elements.is_dataset(data) else [data]:
-                self._check_labels(elements.unpack(element)[1])
+        self._check_labels(elements.unpack(first.element if elements.is_dataset(data) else data)[1])
         return first
 
     def _guarded(self, data, name):

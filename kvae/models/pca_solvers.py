@@ -1,7 +1,10 @@
-"""The leading principal axes of a stream's rows: from their covariance in one pass, or in a few without it."""
+"""The leading principal axes of a stream's rows: from their covariance in one pass, or in a few passes without it."""
+
+from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,8 +22,11 @@ _BLOCK_BYTES = 2**22  # less is slower by calls, more by caches
 
 
 class Solution(NamedTuple):
-    """count: of the rows. mean: (features,). total_variance: their covariance's trace (divided by n).
-    variances: (rank,), descending. axes: (rank, features), orthonormal rows."""
+    """The axes of a stream.
+
+    count is the number of rows and mean, (features,), their mean; total_variance is their covariance's trace, divided
+    by n. variances, (rank,), descend; axes, (rank, features), are orthonormal rows.
+    """
 
     count: int
     mean: np.ndarray
@@ -29,20 +35,24 @@ class Solution(NamedTuple):
     axes: np.ndarray
 
 
-def automatic(features, rank, max_passes):
-    """The solver's name: "covariance" up to 4,096 features, and where its matrix would be smaller than the basis.
+def automatic(features: int, rank: int, max_passes: int) -> str:
+    """The solver's name: "covariance" up to 4,096 features, or as long as its matrix is smaller than the basis.
 
-    By an estimate from the times of single passes with 10 axes, it is the faster one up to some 2,000 features where
-    rows are read raw and 8,000 where images have to be decoded in every pass.
+    By the times of single passes with 10 axes, the covariance is faster up to some 2,000 features if rows are read
+    raw, and up to 8,000 if images are decoded in every pass.
     """
-    small = features <= max(_COVARIANCE_FEATURES, max_passes * (rank + _OVERSAMPLING))
-    return "covariance" if small else "randomized"
+    is_small = features <= max(_COVARIANCE_FEATURES, max_passes * (rank + _OVERSAMPLING))
+    return "covariance" if is_small else "randomized"
 
 
-def covariance(stream, features, rank, verbose=0):
-    """A `Solution`, exact, in one pass and 8 features^2 bytes.
+def covariance(stream: Any, features: int, rank: int, verbose: int | str = 0) -> Solution:
+    """The exact axes, in one pass and 8 features^2 bytes.
 
-    stream: a `tf.data.Dataset` of batches. rank: the number of axes.
+    Args:
+        stream: a `tf.data.Dataset` of batches.
+        features: the number of values of an example.
+        rank: the number of axes.
+        verbose: 0 for no progress bar.
     """
     rows, products = _Rows(stream, features, 1, verbose), np.zeros((features, features), order="F")
     for x in rows:
@@ -50,28 +60,48 @@ def covariance(stream, features, rank, verbose=0):
     products = scipy.linalg.blas.dsyr(-rows.count, rows.offset, a=products, lower=1, overwrite_a=1)
     products /= rows.count
     rows.finish()
-    return Solution(rows.count, rows.mean, np.trace(products), *_leading_eigenpairs(products, rank))
+    return Solution(rows.count, rows.mean, float(np.trace(products)), *_leading_eigenpairs(products, rank))
 
 
-def randomized(stream, features, rank, seed=None, tolerance=1e-5, max_passes=12, verbose=0):
-    """A `Solution` by block Krylov iteration (Musco and Musco 2015, algorithm 2), which never has the covariance C.
+def randomized(
+    stream: Any,
+    features: int,
+    rank: int,
+    seed: int | None = None,
+    tolerance: float = 1e-5,
+    max_passes: int = 12,
+    verbose: int | str = 0,
+) -> Solution:
+    """The axes by block Krylov iteration, without the covariance matrix C.
 
-    Each pass multiplies C by the newest block of an orthonormal basis of [G, CG, C^2 G, ...], G a random block of
-    rank + 10 columns (Halko, Martinsson and Tropp 2011), and takes the best axes within the basis, whose variances
-    are those that the data have along them. It ends when a pass raises their sum by less than `tolerance` of itself.
-    The basis takes 8 features (rank + 10) bytes a pass, the work of a pass 4 (rank + 10) features operations a row.
+    Each pass multiplies C by the newest block of an orthonormal basis of [G, CG, C^2 G, ...], with a random block G of
+    rank + 10 columns, and takes the best axes within the basis. Their variances are the data's own along them. The
+    basis takes 8 features (rank + 10) bytes a pass, and the work of a pass 4 (rank + 10) features operations a row.
 
-    stream: the same rows in every pass, in any order. seed: int or None, of G. max_passes: at least 2. Warns where
-    they don't reach the tolerance, raises ValueError for a stream that changes its length.
+    Args:
+        stream: a `tf.data.Dataset` of batches, with the same rows in every pass, in any order.
+        features: the number of values of an example.
+        rank: the number of axes.
+        seed: int or None, of G.
+        tolerance: the solver stops after a pass that raises the sum of the variances by a smaller share.
+        max_passes: at least 2. The solver warns if they don't reach the tolerance.
+        verbose: 0 for no progress bar.
+
+    Raises:
+        ValueError: for a stream that changes its length.
+
+    Reference:
+        Musco and Musco (2015), algorithm 2; Halko, Martinsson and Tropp (2011).
     """
     rows = _Rows(stream, features, max_passes, verbose)
     block = np.random.default_rng(seed).normal(size=(features, min(rank + _OVERSAMPLING, features)))
     block = np.linalg.qr(block)[0]
     basis, projected, explained = [], np.zeros((0, 0)), 0.0
+    total_variance, values, vectors = 0.0, np.zeros(0), np.zeros((0, 0))
     while block.shape[1]:
         basis.append(block)
         product, total_variance = _times_covariance(rows, block)
-        projected = _grown(projected, np.concatenate([known.T @ product for known in basis]))
+        projected = _grown(projected, np.concatenate([earlier.T @ product for earlier in basis]))
         values, vectors = np.linalg.eigh(projected)
         before, explained = explained, values[-rank:].sum()
         gain = explained - before
@@ -87,25 +117,28 @@ def randomized(stream, features, rank, seed=None, tolerance=1e-5, max_passes=12,
             break
         block = _new_directions(product, basis, smallest=np.finfo("float64").eps * features * values[-1])
     rows.finish()
-    parts = np.split(vectors[:, : -rank - 1 : -1], np.cumsum([known.shape[1] for known in basis])[:-1])
-    axes = sum(known @ part for known, part in zip(basis, parts, strict=True))
+    parts = np.split(vectors[:, : -rank - 1 : -1], np.cumsum([block.shape[1] for block in basis])[:-1])
+    axes: Any = sum(block @ part for block, part in zip(basis, parts, strict=True))
     return Solution(rows.count, rows.mean, total_variance, values[: -rank - 1 : -1], axes.T)
 
 
 class _Rows:
-    """A stream's rows in blocks of float64, centred on the first block's mean in the first pass, then on their own.
+    """A stream's rows in blocks of float64, centered on the first block's mean in the first pass, then on their own.
 
-    After a pass: `count`; `mean` of the rows; `offset`, what the blocks' own mean was, 0 but in the first pass.
+    After a pass, `count` and `mean` are the rows', and `offset` is the mean of the centered rows: 0 but for rounding
+    after the first pass.
     """
 
-    def __init__(self, stream, features, max_passes, verbose):
+    def __init__(self, stream: Any, features: int, max_passes: int, verbose: int | str):
         self.stream, self.features, self.max_passes = stream, features, max_passes
-        self.passes, self.batches, self.count, self.mean = 0, 0, None, None
+        self.passes, self.batches = 0, 0
+        self.count: Any = None
+        self.mean: Any = None
         batches = int(stream.cardinality())
         target = batches * max_passes if batches > 0 else None
         self.bar = keras.utils.Progbar(target, unit_name="batch", verbose=1 if verbose else 0)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         count, total, shift = 0, np.zeros(self.features), self.mean
         most = max(32, _BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
@@ -149,21 +182,21 @@ def _times_covariance(rows, block):
 
 
 def _grown(projected, columns):
-    """A symmetric matrix with these columns, of its new size, and their transpose added."""
+    """The symmetric matrix with these new columns, and their transpose as new rows."""
     old = len(projected)
     corner = (columns[old:] + columns[old:].T) / 2
     return np.block([[projected, columns[:old]], [columns[:old].T, corner]])
 
 
 def _new_directions(product, basis, smallest):
-    """Orthonormal columns for what `product` adds to the basis' span, without what is `smallest`, rounding alone."""
+    """Orthonormal columns for the directions that `product` adds to the basis; below `smallest` they are rounding."""
     directions, sizes, _ = np.linalg.svd(_without(product, basis), full_matrices=False)
     return np.linalg.qr(_without(directions[:, sizes > smallest], basis))[0]
 
 
 def _without(block, basis):
-    for known in basis:
-        block = block - known @ (known.T @ block)
+    for directions in basis:
+        block = block - directions @ (directions.T @ block)
     return block
 
 

@@ -217,7 +217,7 @@ class VQVAE(EncoderDecoder):
         Args:
             x: an array (n, ...) of some hundred images or more.
         """
-        self._build_for(self._first_batch(x, "x"))
+        self._build_for(self._first_batch(x, "x").x)
         vectors = self.vectors(x)
         unused = np.bincount(np.ravel(self.quantizer.nearest(vectors)), minlength=self.codes) == 0
         rows = ops.convert_to_numpy(vectors).reshape(-1, vectors.shape[-1])
@@ -234,7 +234,8 @@ class VQVAE(EncoderDecoder):
             x: a stream of batches or an array.
             batch_size: int, of an array.
         """
-        numbers, positions = self.transform(x, batch_size).reshape(-1, self.latent_dim), np.arange(self.latent_dim)
+        codes: Any = self.transform(x, batch_size)
+        numbers, positions = codes.reshape(-1, self.latent_dim), np.arange(self.latent_dim)
         counts = np.zeros((self.latent_dim, self.codes))
         np.add.at(counts, (np.broadcast_to(positions, numbers.shape), numbers), 1)
         return (counts / len(numbers)).reshape(*self.code_shape, -1)

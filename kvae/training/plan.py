@@ -108,8 +108,8 @@ def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
 
 def first_batch(
     model: Any, data: Any, name: str, steps: int | None = None, event_shape: tuple | None = None
-) -> np.ndarray:
-    """The first batch of usable data, scaled; the model stays as it was.
+) -> validation.FirstBatch:
+    """The first batch of usable data; the model stays as it was.
 
     Args:
         model: a `LatentModel`.
@@ -123,7 +123,7 @@ def first_batch(
     """
     shape = model.event_shape if model.built else event_shape
     first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
-    model._check_values(first)
+    model._check_values(first.x)
     if not elements.is_dataset(data):
         supported(model, data, name)
     return first
@@ -164,7 +164,7 @@ def check_counts(epochs: int | None = None, **options: Any) -> None:
 
 def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> np.ndarray:
     x = given[0]
-    first = model._first_batch(x if elements.is_dataset(x) else _present(given), "x", steps)
+    first = model._first_batch(x if elements.is_dataset(x) else _present(given), "x", steps).x
     validation.warn_if_constant(first, "x")
     return first
 
