@@ -1,6 +1,7 @@
 """Priors p(z): the distribution of the latents before an image is seen."""
 
 import abc
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -68,6 +69,10 @@ class Prior(keras.layers.Layer, abc.ABC):
 
     def check_posterior(self, family: Posterior) -> None:
         """Raise ValueError if this prior doesn't suit a `family` of posteriors."""
+        return None
+
+    def check_data(self, x: np.ndarray) -> None:
+        """Warn of a first batch x (n, ...), scaled, that doesn't suit the prior."""
         return None
 
 
@@ -228,6 +233,15 @@ class VampPrior(Prior):
             raise ValueError(
                 f"A VampPrior scores z under other images' posteriors, and this {type(family).__name__} scores only "
                 "the z that it drew itself: use another posterior, such as kvae.posteriors.FullNormal(), or prior."
+            )
+
+    def check_data(self, x: np.ndarray) -> None:
+        if self.bounds is not None and (np.min(x) < self.bounds[0] or np.max(x) > self.bounds[1]):
+            warnings.warn(
+                f"The data reach from {np.min(x):g} to {np.max(x):g}, and the VampPrior's images are held in its "
+                f"bounds {self.bounds}: give VampPrior(bounds=(low, high)) those of the data, or None, or scale the "
+                "data.",
+                stacklevel=2,
             )
 
     def get_config(self) -> dict[str, Any]:

@@ -344,7 +344,7 @@ class LatentModel(keras.Model):
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""
         for part in (self.likelihood, getattr(self, "prior", None)):
-            if hasattr(part, "check_data"):
+            if part is not None:
                 part.check_data(x)
 
     # Saving

@@ -158,7 +158,7 @@ class ConditionalVAE(VAE):
     def _guarded(self, data, name):
         """The same data; a stream stops at class numbers outside 0 to label_dim - 1, too."""
         data = super()._guarded(data, name)
-        y = elements.unpack(data.element_spec)[1] if elements.is_dataset(data) else None
+        y: Any = elements.unpack(data.element_spec)[1] if elements.is_dataset(data) else None
         if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
             return data
         complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"
