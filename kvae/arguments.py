@@ -117,6 +117,20 @@ def renamed_attribute(old: str, new: str) -> property:
     return property(get, doc=f"Old name of `{new}`.")
 
 
+def renamed_method(old: str, new: str) -> Callable:
+    """Return a method that calls the method `new`, with a DeprecationWarning.
+
+    Keras reads all attributes of a model that it saves, so a property would warn then.
+    """
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        warn_renamed(f"{type(self).__name__}.{old}", f"{type(self).__name__}.{new}")
+        return getattr(self, new)(*args, **kwargs)
+
+    call.__name__, call.__doc__ = old, f"Old name of `{new}`."
+    return call
+
+
 def renamed_in_module(module: str, names: dict[str, tuple[str, Callable[[], Any]]]) -> Callable[[str], Any]:
     """Return a module's `__getattr__` for renamed or moved objects, with a DeprecationWarning.
 

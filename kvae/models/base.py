@@ -74,6 +74,9 @@ class LatentModel(keras.Model):
         """`decode(encode(x))`: the reconstruction, a mean."""
         return self.decode(self.encode(x))
 
+    conditional = arguments.renamed_method("conditional", "decoder_distribution")
+    log_conditional = arguments.renamed_method("log_conditional", "log_likelihood")
+
     # Building
 
     def build(self, input_shape: tuple) -> None:

@@ -10,6 +10,7 @@ from small_models import dense_vae, trained
 import kvae
 from kvae.networks import conv_decoder, conv_encoder, dense_decoder, dense_encoder
 from kvae.noise import indexed_normal
+from kvae.posteriors import FullNormal
 
 
 @pytest.fixture
@@ -270,3 +271,17 @@ def test_values_the_likelihood_cannot_score_are_refused(x):
         model.fit(255 * x)
     with pytest.warns(UserWarning, match="grey"):
         model.fit(x, verbose=0)
+
+
+def test_old_names_work_with_a_warning():
+    encoder, decoder = dense_encoder((6,), 2, posterior_family=FullNormal()), dense_decoder((6,), 2)
+    with pytest.warns(DeprecationWarning, match="posterior= is now posterior_family="):
+        model = kvae.VAE(encoder, decoder, posterior=FullNormal())
+    assert isinstance(model.posterior_family, FullNormal)
+    x, z = np.ones((3, 6), "float32"), np.ones((3, 2), "float32")
+    with pytest.warns(DeprecationWarning, match=r"VAE.conditional is now VAE.decoder_distribution"):
+        np.testing.assert_array_equal(model.conditional(z).mean, model.decoder_distribution(z).mean)
+    with pytest.warns(DeprecationWarning, match=r"VAE.log_conditional is now VAE.log_likelihood"):
+        np.testing.assert_array_equal(model.log_conditional(x, z), model.log_likelihood(x, z))
+    with pytest.raises(TypeError, match="posterior and posterior_family are both given"):
+        kvae.VAE(encoder, decoder, posterior=FullNormal(), posterior_family=FullNormal())
