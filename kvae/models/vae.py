@@ -81,15 +81,10 @@ class VAE(EncoderDecoder):
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """(the objective of x (n, ...), {name: number}), each (n,), in nats; index (n,) repeats the noise."""
+        """(objective of x (n, ...), {name: number}), each (n,), in nats. With an index (n,) the noise repeats."""
         objective = self.loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
-        drawn = self.draw(
-            x,
-            objective.samples,
-            index=index,
-            training=training,
-            doubly_reparameterized=objective.doubly_reparameterized,
-        )
+        options = {"doubly_reparameterized": objective.doubly_reparameterized}
+        drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         return objective(drawn, self.optimizer.iterations), {
             "reconstruction_loss": drawn.reconstruction_loss,  # -E_q[log p(x|z)]
             "kl_loss": drawn.kl_loss,  # KL(q(z|x) || p(z))
