@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
-from kvae import arguments
+from kvae import arguments, replicas
 from kvae.arguments import Shape, Tensor
 from kvae.distributions import Normal
 from kvae.noise import indexed_normal
-from kvae.replicas import SeedGenerator
 
 
 class WeightedPath:
@@ -31,6 +31,19 @@ class WeightedPath:
             return ops.copy(z), gradient
 
         return identity(z)
+
+
+class SeedGenerator(keras.random.SeedGenerator):
+    """A `keras.random.SeedGenerator` with different seeds on each replica. The first replica has Keras' own.
+
+    Args:
+        seed: int, or None (default) for a random one.
+        **kwargs: of `keras.random.SeedGenerator`.
+    """
+
+    def next(self, ordered: bool = True) -> Tensor:
+        seed = super().next(ordered)
+        return replicas.distinct(seed) if tf.distribute.has_strategy() else seed
 
 
 @keras.saving.register_keras_serializable("kvae")

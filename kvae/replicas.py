@@ -214,17 +214,14 @@ def validate_settings(model: Any) -> None:
             )
 
 
-class SeedGenerator(keras.random.SeedGenerator):
-    """A `keras.random.SeedGenerator` with different seeds on each replica. The first replica has Keras' own.
+def distinct(seed: Tensor) -> Tensor:
+    """Return a seed of its own for each replica. The first replica keeps `seed`.
 
     Args:
-        seed: int, or None (default) for a random one.
-        **kwargs: of `keras.random.SeedGenerator`.
+        seed: integer tensor (2,), as `keras.random.SeedGenerator.next` gives it.
     """
-
-    def next(self, ordered: bool = True) -> Tensor:
-        seed, context = super().next(ordered), _context()
-        if context is None:
-            return seed
-        number = tf.cast(context.replica_id_in_sync_group, tf.int64) * _WEYL & _MASK
-        return tf.bitwise.bitwise_xor(seed, tf.cast([number, 0], seed.dtype))
+    context = _context()
+    if context is None:
+        return seed
+    number = tf.cast(context.replica_id_in_sync_group, tf.int64) * _WEYL & _MASK
+    return tf.bitwise.bitwise_xor(seed, tf.cast([number, 0], seed.dtype))

@@ -27,6 +27,7 @@ TENSORFLOW = {
     "_compat.py",
     "evaluation/scoring.py",
     "evaluation/annealing.py",
+    "layers.py",
     "models/base.py",
     "models/autoencoder.py",
     "models/step.py",

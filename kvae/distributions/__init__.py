@@ -3,7 +3,7 @@
 Axis 0 is the batch and all other axes are the event, in every method. Densities are in nats.
 """
 
-from kvae.distributions.base import Distribution, Reparameterized, sum_event
+from kvae.distributions.base import Distribution, Reparameterized
 from kvae.distributions.bernoulli import Bernoulli
 from kvae.distributions.chain import Chain
 from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
@@ -11,7 +11,7 @@ from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.distributions.discrete import CategoricalLevels, DiscretizedLogisticMixture, OneHotCategorical
 from kvae.distributions.mixture import Mixture
 from kvae.distributions.multivariate_normal import MultivariateNormal
-from kvae.distributions.normal import Normal
+from kvae.distributions.normal import Normal, sum_event
 
 __all__ = [
     "Bernoulli",

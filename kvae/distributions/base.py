@@ -1,4 +1,4 @@
-"""Base classes of distributions, and the sum over an event."""
+"""Base classes of distributions."""
 
 import abc
 import contextlib
@@ -13,23 +13,6 @@ import numpy as np
 from keras import ops
 
 from kvae.arguments import Seed, Tensor
-
-
-def sum_event(values: Tensor) -> Tensor:
-    """Sum over all axes but the batch: (n, ...) to (n,).
-
-    Args:
-        values: tensor (n, ...).
-
-    Returns:
-        tensor (n,).
-
-    Example:
-
-    >>> kvae.distributions.sum_event(ops.ones((2, 3, 4))).numpy()
-    array([12., 12.], dtype=float32)
-    """
-    return ops.sum(values, axis=tuple(range(1, len(values.shape))))
 
 
 def seeds(seed: Seed, count: int) -> list[Any]:

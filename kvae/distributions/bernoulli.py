@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from kvae.arguments import Seed, Tensor
-from kvae.distributions.base import Distribution, sum_event
+from kvae.distributions.base import Distribution
+from kvae.distributions.normal import sum_event
 
 
 @ops.custom_gradient

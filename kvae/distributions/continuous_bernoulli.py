@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from kvae.arguments import Seed, Tensor
-from kvae.distributions.base import Distribution, sum_event
+from kvae.distributions.base import Distribution
+from kvae.distributions.normal import sum_event
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from kvae.arguments import Seed, Tensor
-from kvae.distributions.base import Distribution, seeds, sum_event
+from kvae.distributions.base import Distribution, seeds
+from kvae.distributions.normal import sum_event
 
 LOG_SCALE_LIMIT = 8.0
 

@@ -7,8 +7,8 @@ from typing import Self
 from keras import ops
 
 from kvae.arguments import Tensor
-from kvae.distributions.base import Distribution, Reparameterized, sum_event
-from kvae.distributions.normal import LOG_VAR_LIMIT, Normal
+from kvae.distributions.base import Distribution, Reparameterized
+from kvae.distributions.normal import LOG_VAR_LIMIT, Normal, sum_event
 
 
 @dataclasses.dataclass(frozen=True)

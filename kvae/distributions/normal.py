@@ -6,10 +6,27 @@ import math
 from keras import ops
 
 from kvae.arguments import Tensor
-from kvae.distributions.base import Distribution, Reparameterized, sum_event
+from kvae.distributions.base import Distribution, Reparameterized
 
 _LOG_2PI = math.log(2.0 * math.pi)
 LOG_VAR_LIMIT = 40.0
+
+
+def sum_event(values: Tensor) -> Tensor:
+    """Sum over all axes but the batch: (n, ...) to (n,).
+
+    Args:
+        values: tensor (n, ...).
+
+    Returns:
+        tensor (n,).
+
+    Example:
+
+    >>> kvae.distributions.sum_event(ops.ones((2, 3, 4))).numpy()
+    array([12., 12.], dtype=float32)
+    """
+    return ops.sum(values, axis=tuple(range(1, len(values.shape))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kvae import replicas
+from kvae import _compat, replicas
 from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
 from kvae.data.runs import Run
 
@@ -77,10 +77,10 @@ class NonFiniteGuard:
             self.locations.assign(tf.where(goes_on, locations, self.locations))
             self.counts.assign(self.counts + tf.cast(goes_on, tf.int64))
 
-        if is_alone:
-            ops.cond(is_fine, lambda: updated(location, *args), lambda: skipped(location, *args))
-        else:
+        if tf.distribute.has_strategy():
             replicas.either(is_fine, updated, skipped, location, *args)
+        else:
+            ops.cond(is_fine, lambda: updated(location, *args), lambda: skipped(location, *args))
 
     def begin(self, step: int, in_a_row: int | None = None) -> None:
         """Count an epoch from its step `step` on."""
@@ -207,7 +207,7 @@ def _row_and_column(gradient):
 
 def _is_product(gradient):
     """Whether the gradient is a kernel's: a sum over examples of a layer's inputs times its outputs' gradients."""
-    if isinstance(gradient, tf.__internal__.EagerTensor):
+    if _compat.is_eager(gradient):
         return False  # eager tensors don't know their operation
     operation = gradient.op
     while operation.type in ("Cast", "Identity"):
