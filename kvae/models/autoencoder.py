@@ -9,8 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from kvae.distributions import sum_event
-from kvae.models import wiring
-from kvae.models.encoder_decoder import EncoderDecoder
+from kvae.models.encoder_decoder import EncoderDecoder, network_shapes
 from kvae.models.step import Step
 
 
@@ -81,7 +80,7 @@ class Autoencoder(EncoderDecoder):
         super().compile(optimizer=optimizer, **kwargs)
 
     def _build_parts(self, event_shape):
-        code_shapes, image_shapes = wiring.network_shapes(self, event_shape)
+        code_shapes, image_shapes = network_shapes(self, event_shape)
         if len(code_shapes[0]) != 2:
             raise ValueError(f"The encoder gives codes of shape {code_shapes[0]}; expected (n, latent_dim).")
         if image_shapes != [(None, *event_shape)]:

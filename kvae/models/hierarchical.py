@@ -9,7 +9,7 @@ import keras
 
 from kvae.distributions.chain import Chain, inputs_of, split
 from kvae.likelihoods import Likelihood
-from kvae.models import wiring
+from kvae.models.encoder_decoder import build_densities, outputs_or_error
 from kvae.models.vae import VAE
 from kvae.priors import Prior
 
@@ -97,7 +97,7 @@ class HierarchicalVAE(VAE):
         return *super().networks, *self.posteriors, *self.priors
 
     def _build_parts(self, event_shape):
-        features = self._features(wiring.outputs_or_error(self.encoder, self._symbol(event_shape), "encoder"))
+        features = self._features(outputs_or_error(self.encoder, self._symbol(event_shape), "encoder"))
         z, names = [], ["z_mean", "z_log_var"]
         for level in reversed(range(len(self.posteriors))):
             shapes = self._shapes(self.posteriors[level], [features[level], *z], f"posteriors[{level}]")
@@ -116,10 +116,10 @@ class HierarchicalVAE(VAE):
         self.likelihood.check_outputs(self._shapes(self.decoder, z, "decoder"), event_shape)
         self.latent_sizes = tuple(part.shape[1] for part in z)
         self.latent_dim = sum(self.latent_sizes)
-        wiring.build_densities(self, event_shape, prior_dim=self.latent_sizes[-1])
+        build_densities(self, event_shape, prior_dim=self.latent_sizes[-1])
 
     def _shapes(self, network, tensors, role):
-        return [tuple(output.shape) for output in wiring.outputs_or_error(network, inputs_of(network, tensors), role)]
+        return [tuple(output.shape) for output in outputs_or_error(network, inputs_of(network, tensors), role)]
 
     def _features(self, outputs):
         levels = len(self.posteriors)

@@ -11,8 +11,7 @@ from keras import ops
 
 from kvae import arguments, likelihoods
 from kvae.layers import Sampling
-from kvae.models import wiring
-from kvae.models.encoder_decoder import EncoderDecoder
+from kvae.models import encoder_decoder as parts
 from kvae.models.step import Step
 from kvae.objectives import Draw, Objective, score
 from kvae.posteriors import Posterior
@@ -20,7 +19,7 @@ from kvae.priors import Prior
 
 
 @keras.saving.register_keras_serializable("kvae")
-class VAE(EncoderDecoder):
+class VAE(parts.EncoderDecoder):
     """x comes from an unobserved z, with prior p(z), decoder p(x|z), and encoder q(z|x) for the unknown p(z|x).
 
     No one can compute p(x) = integral of p(x|z) p(z) dz. `fit` maximizes its lower bound over both networks:
@@ -66,7 +65,7 @@ class VAE(EncoderDecoder):
         family = arguments.renamed("posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family)
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
-        self.prior, self.posterior_family = wiring.prior_and_posterior(prior, family, self.variable_dtype)
+        self.prior, self.posterior_family = parts.prior_and_posterior(prior, family, self.variable_dtype)
         self.seed = arguments.seed(seed)
         self.sampling = Sampling(seed=self.seed, dtype=self.variable_dtype)
         self.sample_seed = keras.random.SeedGenerator(self.seed)
@@ -142,8 +141,8 @@ class VAE(EncoderDecoder):
 
     def compile(self, optimizer: Any = "adam", loss: Objective | None = None, **kwargs: Any) -> None:
         """`keras.Model.compile` with an objective as loss; None is `ELBO()`."""
-        super().compile(optimizer=optimizer, loss=wiring.objective(self, loss), **kwargs)
+        super().compile(optimizer=optimizer, loss=parts.objective(self, loss), **kwargs)
 
     def _build_parts(self, event_shape):
-        wiring.build_encoder_and_decoder(self, event_shape)
-        wiring.build_densities(self, event_shape, self.latent_dim)
+        parts.build_encoder_and_decoder(self, event_shape)
+        parts.build_densities(self, event_shape, self.latent_dim)

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike
 from kvae import arguments, likelihoods
 from kvae.data import elements
 from kvae.distributions import sum_event
-from kvae.models import wiring
-from kvae.models.encoder_decoder import EncoderDecoder
+from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes
 from kvae.models.step import Step
 
 
@@ -278,7 +277,7 @@ class VQVAE(EncoderDecoder):
         super().compile(optimizer=optimizer, **kwargs)
 
     def _build_parts(self, event_shape):
-        code_shapes, image_shapes = wiring.network_shapes(self, event_shape)
+        code_shapes, image_shapes = network_shapes(self, event_shape)
         if len(code_shapes) != 1 or len(code_shapes[0]) < 2 or None in code_shapes[0][1:]:
             raise ValueError(f"The encoder gives outputs of shapes {code_shapes}; expected one, vectors (n, ..., d).")
         self.likelihood.check_outputs(image_shapes, event_shape)
@@ -286,7 +285,7 @@ class VQVAE(EncoderDecoder):
             self.quantizer.build(code_shapes[0])
         self.code_shape = tuple(code_shapes[0][1:-1])
         self.latent_dim = math.prod(self.code_shape)
-        wiring.build_likelihood(self, event_shape)
+        build_likelihood(self, event_shape)
 
     @property
     def metrics(self) -> list:
