@@ -97,8 +97,3 @@ def clip_gradients(optimizer, gradients):
 def updates_variables_in_a_condition():
     """Return whether variables may be updated in a branch of `tf.cond` under the current strategy."""
     return tf.__internal__.distribute.strategy_supports_no_merge_call()
-
-
-def is_eager(tensor) -> bool:
-    """Whether a tensor has its value now, rather than when a graph runs."""
-    return isinstance(tensor, tf.__internal__.EagerTensor)  # pyright: ignore[reportAttributeAccessIssue]

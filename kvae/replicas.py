@@ -83,17 +83,17 @@ def total(value: Tensor) -> Tensor:
     return value if context is None else context.all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def first_row(flags: Tensor) -> Tensor:
-    """Return the first row with a true flag among all replicas' rows.
+def first_row(row: Tensor, count: Tensor) -> Tensor:
+    """Return the first row that the replicas found, counted over the rows of all replicas.
 
     Args:
-        flags: bool tensor (n,).
+        row: int64 scalar, the row found here, or `count` if there is none.
+        count: int64 scalar, the number of rows here.
 
     Returns:
-        int64 scalar, -1 if there is none.
+        int64 scalar, -1 if no replica found one.
     """
-    count, context = tf.size(flags, tf.int64), _context()
-    row = tf.argmax(tf.concat([flags, [True]], 0))
+    context = _context()
     if context is None:
         return tf.where(row < count, row, -1)
     mine = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=tf.int64)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kvae import _compat, replicas
+from kvae import replicas
 from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
 from kvae.data.runs import Run
 
@@ -207,7 +207,7 @@ def _row_and_column(gradient):
 
 def _is_product(gradient):
     """Whether the gradient is a kernel's: a sum over examples of a layer's inputs times its outputs' gradients."""
-    if _compat.is_eager(gradient):
+    if tf.executing_eagerly():
         return False  # eager tensors don't know their operation
     operation = gradient.op
     while operation.type in ("Cast", "Identity"):
@@ -223,10 +223,16 @@ def _sum(parts):
 def _locate(x, losses):
     """The first bad row, or -1, and the index of the cause, int64 (2,)."""
     bad_x = tf.reduce_any(tf.stack([_bad_rows(values) for values in (*x, tf.zeros_like(losses))]), 0)
-    in_x, in_losses = replicas.first_row(bad_x), replicas.first_row(_bad_rows(losses))
+    in_x, in_losses = _first_row(bad_x), _first_row(_bad_rows(losses))
     return tf.where(in_x >= 0, [in_x, 0], tf.where(in_losses >= 0, [in_losses, 1], [in_losses, 2]))
 
 
 def _bad_rows(values):
     """The rows of (n, ...) with NaN or infinite values, bool (n,)."""
     return tf.reduce_any(tf.logical_not(tf.math.is_finite(values)), axis=list(range(1, len(values.shape))))
+
+
+def _first_row(flags):
+    """The first row (n,) with a true flag, among the rows of all replicas; -1 if there is none. int64 scalar."""
+    row, count = tf.argmax(tf.concat([flags, [True]], 0)), tf.size(flags, tf.int64)
+    return replicas.first_row(row, count) if tf.distribute.has_strategy() else tf.where(row < count, row, -1)
