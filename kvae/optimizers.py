@@ -28,10 +28,6 @@ class Adam(keras.optimizers.Adam):
         Kingma and Ba (2015), "Adam: a method for stochastic optimization", algorithm 1.
     """
 
-    def build(self, variables: list) -> None:
-        super().build(variables)
-        self._moments = {id(variable): _compat.adam_moments(self, variable) for variable in variables}
-
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         self._powers = {}
         super().apply(grads, trainable_variables)
@@ -47,7 +43,7 @@ class Adam(keras.optimizers.Adam):
         """
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             return super().update_step(gradient, variable, learning_rate)
-        momentum, velocity = self._moments[id(variable)]
+        momentum, velocity = _compat.adam_moments(self, variable)
         beta1_power, beta2_power = self._beta_powers(variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
