@@ -66,8 +66,7 @@ def validate_first_batch(
     limit = None if dtype is None else largest_magnitude(dtype)
     num_batches = None
     if isinstance(data, tf.data.Dataset):
-        element = _first_element(data, event_shape, steps, name)
-        x: Any = np.asarray(elements.unpack(element)[0])
+        x, element = _first_element(data, event_shape, steps, name)
         validate_values(x, limit, name)
         num_batches = int(data.cardinality()) if int(data.cardinality()) >= 0 else None
     else:
@@ -100,7 +99,7 @@ def _first_element(dataset, event_shape, steps, name):
         validate_shape(x.shape, event_shape, name)
         if not len(x):
             raise ValueError(f"{name} is empty in its first batch: leave such batches out, as .filter(function) does")
-        return element
+        return x, element
     raise ValueError(f"{name} is empty: its stream ended before the first batch")
 
 
