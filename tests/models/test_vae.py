@@ -78,7 +78,8 @@ def test_all_kinds_of_data_give_the_same_numbers(rng):
         model = dense_vae((2, 3, 1))
         model.compile()
         model.fit(data, batch_size=None if isinstance(data, tf.data.Dataset) else 32, shuffle=False, verbose=0)
-        results.append((model.evaluate(data, verbose=0), model.transform(data), model.reconstruct(data)))
+        # In equal batches: some processors round products of other sizes otherwise.
+        results.append((model.evaluate(data, verbose=0), model.transform(data, 32), model.reconstruct(data, 32)))
     for numbers, codes, images in results:
         np.testing.assert_allclose(numbers, results[0][0], rtol=1e-6)
         np.testing.assert_array_equal(codes, results[0][1])
