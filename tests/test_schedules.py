@@ -17,11 +17,24 @@ def x(rng):
     return rng.random((40, 6)).astype("float32")
 
 
+class Stop(keras.callbacks.Callback):
+    """Ends a run before its first step, hence before anything is traced."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        raise InterruptedError
+
+
 def fitted(x, beta, **fit):
     model = dense_vae()
     model.compile(loss=kvae.ELBO(beta=beta))
     model.fit(x, **{"batch_size": 10, "verbose": 0, **fit})
     return model
+
+
+def begun(x, beta, **fit):
+    """A run that is stopped before its first step."""
+    with pytest.raises(InterruptedError):
+        fitted(x, beta, callbacks=[Stop()], **fit)
 
 
 def test_a_linear_warm_up_is_a_straight_line_and_then_flat():
@@ -68,14 +81,14 @@ def test_the_weight_in_a_traced_step_follows_the_next_run(x):
 @pytest.mark.parametrize("beta", [LinearWarmUp(100), PolynomialDecay(0.0, 100, end_learning_rate=1.0)])
 def test_a_run_too_short_for_its_warm_up_is_warned_of_before_it_starts(x, beta):
     with pytest.warns(UserWarning, match=r"weight will be 0.2 when this run ends after step 20, not 1"):
-        fitted(x, beta, epochs=5)
+        begun(x, beta, epochs=5)
 
 
 def test_only_a_weight_below_one_makes_the_loss_no_bound(x):
     with pytest.warns(UserWarning, match=r"weight will be 0.2 .* not 1: the loss is then no bound of log p\(x\)"):
-        fitted(x, LinearWarmUp(100), epochs=5)
+        begun(x, LinearWarmUp(100), epochs=5)
     with pytest.warns(UserWarning, match=r"weight will be 2 .* not 4\. Train longer"):
-        fitted(x, LinearWarmUp(40, end=4.0), epochs=5)
+        begun(x, LinearWarmUp(40, end=4.0), epochs=5)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +109,7 @@ def test_a_run_that_is_long_enough_is_told_of_a_weight_other_than_one(x, beta, s
         fitted(x, beta, epochs=5, verbose=2)
         printed = capsys.readouterr().out
         assert said in printed and printed.count("The KL's weight") == bool(said)
-        fitted(x, beta, epochs=5)
+        begun(x, beta, epochs=5)
         assert capsys.readouterr().out == ""
 
 
@@ -113,7 +126,7 @@ def test_a_run_of_unknown_length_is_told_when_the_weight_is_reached(x, beta, sai
     fitted(stream, beta, batch_size=None, verbose=2)
     printed = capsys.readouterr().out
     assert printed.count("The KL's weight") == bool(said) and re.match(f".*{said}", printed)
-    fitted(stream, beta, batch_size=None)
+    begun(stream, beta, batch_size=None)
     assert capsys.readouterr().out == ""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from processes import ENVIRONMENT
-from small_models import dense_vae
+from small_models import dense_vae_compiled
 
 import kvae
 from kvae.data import errors
@@ -61,8 +61,7 @@ def test_a_generators_exception_is_itself_and_says_where(error):
 
 @pytest.mark.parametrize("call", ["fit", "fit, first batch", "validate", "evaluate", "predict", "transform", "PCA"])
 def test_every_method_raises_what_the_stream_raised(call):
-    model = dense_vae()
-    model.compile()
+    model = dense_vae_compiled()
     data = raising(Refusal(3, "no"), 0 if call == "fit, first batch" else 3)
     actions = {
         "fit": lambda: model.fit(data, verbose=0),

@@ -6,7 +6,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from keras import layers
-from small_models import dense_vae, same_weights
+from small_models import dense_vae, same_weights, shared
 
 import kvae
 from kvae.networks import dense_decoder, dense_encoder
@@ -29,6 +29,17 @@ def conditional(**arguments):
     encoder = joint(dense_encoder((6 + LABELS,), 2, hidden=(8,)), 6)
     decoder = joint(dense_decoder((6,), 2 + LABELS, hidden=(8,)), 2)
     return kvae.ConditionalVAE(encoder, decoder, LABELS, **{"seed": 0, **arguments})
+
+
+def compiled():
+    """One for all tests of what it refuses."""
+
+    def make():
+        model = conditional()
+        model.compile()
+        return model
+
+    return shared("conditional", make)
 
 
 def test_with_labels_that_are_not_read_it_is_a_vae_bit_for_bit(data):
@@ -149,8 +160,7 @@ def test_what_would_simulate_labels_is_refused_before_any_work():
 @pytest.mark.parametrize("label", [-1, LABELS])
 def test_class_numbers_that_are_not_there_are_refused(data, label):
     x, y = data
-    model = conditional()
-    model.compile()
+    model = compiled()
     y[50] = label
     message = f"y has class numbers from {min(label, 0)} to {max(label, 2)}; expected them from 0 to 2"
     stream = tf.data.Dataset.from_tensor_slices({"image": x[50:], "label": y[50:]}).batch(5)
@@ -174,8 +184,7 @@ def test_class_numbers_that_are_not_there_are_refused(data, label):
 def test_class_numbers_that_are_not_there_stop_a_stream_in_any_batch(data, label):
     x, y = data
     y[50] = label
-    model, evaluation = conditional(), kvae.evaluation
-    model.compile()
+    model, evaluation = compiled(), kvae.evaluation
     stream = tf.data.Dataset.from_tensor_slices((x, y)).batch(20)
     own = kvae.data.Stream(lambda epoch, skip, shard_index, num_shards: stream.skip(skip), 3)
     message = rf"^y of \w+ holds the value {label} in batch 2 \(counted from 0\), expected class numbers from 0 to 2"
@@ -200,8 +209,7 @@ def test_class_numbers_that_are_not_there_stop_a_stream_in_any_batch(data, label
 
 def test_what_is_no_label_is_refused(data):
     x, y = data
-    model = conditional()
-    model.compile()
+    model = compiled()
     with pytest.raises(ValueError, match=r"reads images and labels, \(x, y\), and y is none"):
         model.fit(x, verbose=0)
     with pytest.raises(ValueError, match=r"y is float32 of shape \(.*\); expected class numbers"):

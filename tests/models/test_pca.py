@@ -12,13 +12,23 @@ import kvae
 from kvae.models import pca_solvers
 
 
-@pytest.fixture
-def x(rng):
+def made(rng):
     return rng.normal(size=(500, 4)) @ rng.normal(size=(4, 12)) + 0.3 * rng.normal(size=(500, 12)) + 5.0
 
 
-def test_it_is_scikit_learns(x):
-    ours = kvae.PCA(3).fit(x, verbose=0)
+@pytest.fixture
+def x(rng):
+    return made(rng)
+
+
+@pytest.fixture(scope="module")
+def pca():
+    """Of the same x in each test, which all leave it as it is."""
+    return kvae.PCA(3).fit(made(np.random.default_rng(0)), verbose=0)
+
+
+def test_it_is_scikit_learns(x, pca):
+    ours = pca
     theirs = sklearn.decomposition.PCA(3, svd_solver="full").fit(x)
     signs = np.sign(np.sum(np.asarray(ours.components) * theirs.components_, axis=1))
     np.testing.assert_allclose(np.asarray(ours.components) * signs[:, None], theirs.components_, atol=1e-10)
@@ -29,8 +39,7 @@ def test_it_is_scikit_learns(x):
     np.testing.assert_allclose(ours.inverse_transform(ours.transform(x)), ours.reconstruct(x))
 
 
-def test_its_density_is_a_normals_of_maximum_likelihood(x):
-    pca = kvae.PCA(3).fit(x, verbose=0)
+def test_its_density_is_a_normals_of_maximum_likelihood(x, pca):
     components, variances = np.asarray(pca.components), np.asarray(pca.explained_variance)
     noise = float(pca.noise_variance)
     covariance = components.T @ np.diag(variances - noise) @ components + noise * np.eye(12)
@@ -44,32 +53,28 @@ def test_its_density_is_a_normals_of_maximum_likelihood(x):
     np.testing.assert_allclose(kvae.evaluation.squared_error(pca, x), error)
 
 
-def test_every_draw_from_the_exact_posterior_bounds_with_equality(x):
-    pca = kvae.PCA(3).fit(x, verbose=0)
+def test_every_draw_from_the_exact_posterior_bounds_with_equality(x, pca):
     draw = pca.draw(tf.constant(x), samples=20)
     weights = draw.log_likelihood + draw.log_prior - draw.log_posterior
     np.testing.assert_allclose(weights, np.repeat(pca.log_prob(x)[:, None], 20, axis=1), rtol=1e-10)
 
 
-def test_the_bound_is_log_p_of_x_with_the_closed_form_kl(x):
-    pca = kvae.PCA(3).fit(x, verbose=0)
+def test_the_bound_is_log_p_of_x_with_the_closed_form_kl(x, pca):
     draw = pca.draw(tf.constant(x), samples=3000)
     np.testing.assert_allclose(np.mean(draw.elbo), np.mean(pca.log_prob(x)), atol=0.01)
 
 
-def test_streams_and_arrays_give_the_same(x):
-    whole = kvae.PCA(3).fit(x, verbose=0)
+def test_streams_and_arrays_give_the_same(x, pca):
     for batch_size in (7, 64, 500):
         stream = tf.data.Dataset.from_tensor_slices((x, np.zeros(500))).shuffle(500, seed=1).batch(batch_size)
-        np.testing.assert_allclose(kvae.PCA(3).fit(stream, verbose=0).components, whole.components, atol=1e-9)
+        np.testing.assert_allclose(kvae.PCA(3).fit(stream, verbose=0).components, pca.components, atol=1e-9)
 
 
-def test_many_features_take_the_iterative_solver_to_the_same_axes(x, monkeypatch):
-    dense = kvae.PCA(3).fit(x, verbose=0)
+def test_many_features_take_the_iterative_solver_to_the_same_axes(x, pca, monkeypatch):
     monkeypatch.setattr(pca_solvers, "_DENSE_FEATURES", 0)
     iterative = kvae.PCA(3).fit(x, verbose=0)
-    np.testing.assert_allclose(iterative.components, dense.components, atol=1e-8)
-    np.testing.assert_allclose(iterative.explained_variance, dense.explained_variance)
+    np.testing.assert_allclose(iterative.components, pca.components, atol=1e-8)
+    np.testing.assert_allclose(iterative.explained_variance, pca.explained_variance)
 
 
 def test_rows_that_sum_to_zero_do_not_stop_the_iterative_solver(rng, monkeypatch):
