@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("path", [pytest.param("kvae", marks=pytest.mark.xfail(strict=False)), "tests/typed_use.py"])
+@pytest.mark.parametrize("path", ["kvae", "tests/typed_use.py"])
 def test_pyright_finds_no_errors(path):
     command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, path]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -98,6 +98,7 @@ class PartialResults:
         self.expected = None
 
     def _write(self):
+        assert self.path is not None
         columns = self.columns()
         arrays: dict[str, Any] = {f"of_{name}": value for name, value in self.identity.items()}
         arrays |= {f"column_{number}": column for number, column in enumerate(columns)}
