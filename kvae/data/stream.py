@@ -64,7 +64,7 @@ class Stream(_compat.WrappedDataset):
     >>> import numpy as np, tensorflow as tf, kvae
     >>> x = np.arange(6, dtype="float32")
     >>> def batches(epoch, skip, shard_index, num_shards):
-    ...     order = _compat.stateless_shuffle(tf.range(6), seed=[0, epoch])
+    ...     order = tf.random.experimental.stateless_shuffle(tf.range(6), seed=[0, epoch])
     ...     return tf.data.Dataset.from_tensor_slices(tf.gather(x, order)).batch(2).skip(skip)
     >>> stream = kvae.data.Stream(batches, num_batches=3)
     >>> first, again = (np.concatenate(list(stream.epoch(0).as_numpy_iterator())) for _ in range(2))
@@ -163,11 +163,11 @@ class Stream(_compat.WrappedDataset):
             A result of unknown length counts as one of as many batches, and reading it fails if it isn't.
         """
         # Skipped batches are left out before the function, unless it sets the length of an epoch by itself.
-        length = int(self.epoch(0, skip=1).apply(transformation_func).cardinality())
-        if length in (max(self.num_batches - 1, 0), tf.data.UNKNOWN_CARDINALITY):
-            return self._each_epoch(transformation_func)
-        if length != self.num_batches:
+        length, shorter = (int(self.epoch(0, skip=skip).apply(transformation_func).cardinality()) for skip in (0, 1))
+        if length not in (self.num_batches, tf.data.UNKNOWN_CARDINALITY):
             return self._plain.apply(transformation_func)
+        if shorter in (max(self.num_batches - 1, 0), tf.data.UNKNOWN_CARDINALITY):
+            return self._each_epoch(transformation_func)
 
         def batches(epoch, skip, shard_index, num_shards):
             whole = self.batches(epoch, skip=0, shard_index=shard_index, num_shards=num_shards)

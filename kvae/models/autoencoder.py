@@ -50,7 +50,7 @@ class Autoencoder(EncoderDecoder):
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
-                loss = step.mean(losses)
+                loss = step.loss(losses)
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -74,7 +74,7 @@ class Autoencoder(EncoderDecoder):
         """`keras.Model.compile`. The loss is the squared error; another raises ValueError."""
         if loss is not None:
             raise ValueError(
-                f"loss is {loss!r}; an Autoencoder minimises its squared error and takes none. For a likelihood there "
+                f"loss is {loss!r}; an Autoencoder minimizes its squared error and takes none. For a likelihood there "
                 "is kvae.VAE."
             )
         super().compile(optimizer=optimizer, **kwargs)

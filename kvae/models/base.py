@@ -74,9 +74,6 @@ class LatentModel(keras.Model):
         """`decode(encode(x))`: the reconstruction, a mean."""
         return self.decode(self.encode(x))
 
-    conditional = arguments.renamed_method("conditional", "decoder_distribution")
-    log_conditional = arguments.renamed_method("log_conditional", "log_likelihood")
-
     # Building
 
     def build(self, input_shape: tuple) -> None:
@@ -145,7 +142,7 @@ class LatentModel(keras.Model):
         The logs then hold `skipped_steps`, and a warning names epoch, batch and row; see `compile`.
 
         Epoch k reads epoch k of a `kvae.data.Stream`, or with `steps_per_epoch` its batches from k * steps_per_epoch
-        on. A second `fit` goes on behind the steps taken, unless it is given an `initial_epoch`.
+        on. A second `fit` continues with the epoch after those already trained, unless it is given an `initial_epoch`.
 
         A model made under a `tf.distribute` strategy trains on all replicas, with the weights of a single one.
         Batches are divided among the replicas, and all workers must be given the same data.
@@ -184,7 +181,7 @@ class LatentModel(keras.Model):
         """What `train_step` minimizes, a scalar, for x (and y) as a stream gives them; `y_pred` isn't read."""
         step = Step(self, x if y is None else (x, y))
         step.sample_weight = sample_weight
-        return step.minimized(self.losses_per_example(step.x, training=training)[0])
+        return step.unscaled_loss(self.losses_per_example(step.x, training=training)[0])
 
     def evaluate(
         self, x: Any = None, y: Any = None, *, sample_weight: Any = None, steps: int | None = None, **options: Any
@@ -333,7 +330,9 @@ class LatentModel(keras.Model):
         """The data as they should be read, or one clear error before any work. Builds the model."""
         with errors.clear_errors():
             self._build_for(self._first_batch(data, name, steps).x)
-        return self._guarded(validation.stop_at_nonfinite(data, name), name)
+        return self._scorable(validation.stop_at_nonfinite(data, name), name)
+
+    # Hooks: ConditionalVAE extends them. The work is done in `kvae.training.plan`.
 
     def _first_batch(self, data, name, steps=None, event_shape=None):
         return plan.first_batch(self, data, name, steps, event_shape)
@@ -341,8 +340,8 @@ class LatentModel(keras.Model):
     def _build_for(self, first):
         plan.build_for(self, first)
 
-    def _guarded(self, data, name):
-        return plan.guarded(self, data, name)
+    def _scorable(self, data, name):
+        return plan.stop_at_unscorable(self, data, name)
 
     def _check_values(self, x):
         """Raise ValueError for values (numpy, scaled) that the model can't score."""

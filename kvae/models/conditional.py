@@ -155,9 +155,9 @@ class ConditionalVAE(VAE):
         self._check_labels(elements.unpack(first.element if elements.is_dataset(data) else data)[1])
         return first
 
-    def _guarded(self, data, name):
+    def _scorable(self, data, name):
         """The same data; a stream stops at class numbers outside 0 to label_dim - 1, too."""
-        data = super()._guarded(data, name)
+        data = super()._scorable(data, name)
         y: Any = elements.unpack(data.element_spec)[1] if elements.is_dataset(data) else None
         if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
             return data

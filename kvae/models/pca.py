@@ -68,6 +68,8 @@ class PCA(LatentModel):
         Tipping and Bishop (1999), "Probabilistic principal component analysis".
     """
 
+    conditional = arguments.renamed_method("conditional", "decoder_distribution")
+    log_conditional = arguments.renamed_method("log_conditional", "log_likelihood")
     metric_names = ("loss", "log_likelihood", "squared_error")
 
     def __init__(

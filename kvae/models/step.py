@@ -15,10 +15,10 @@ from kvae.data import elements
 
 
 class Step:
-    """One batch on its way through a model: `x`, as the networks take it, `mean` of its losses, `take` of its update.
+    """One batch on its way through a model: `x`, as the networks take it, its `loss`, and the update that `take` makes.
 
-    A context manager. Within it nothing runs before the batch is there, since the step that finds the end of a stream
-    must advance neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that
+    A context manager. Variables change only after the batch was read: the step that finds the end of a stream must
+    move neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that
     counts nowhere: TensorFlow's fused convolutions fail on empty batches.
 
     Args:
@@ -52,13 +52,16 @@ class Step:
         count = ops.shape(tf.nest.flatten(self.x)[0])[0] if self.examples is None else self.examples
         return replicas.at_least_one(replicas.positions(self.model.means.examples, count))[0]
 
-    def mean(self, losses: Any) -> Any:
-        """The mean of losses (n,) over all replicas' examples, plus the layers' own losses, scaled for float16."""
-        return self.model.optimizer.scale_loss(self.minimized(losses))
+    def loss(self, losses: Any) -> Any:
+        """The scalar to differentiate: the mean of losses (n,), plus the layers' own losses, times the loss scale.
 
-    def minimized(self, losses: Any) -> Any:
-        """The same without the optimizer's scale: a scalar, in nats."""
-        losses, own_losses = weighted(present(losses, self.examples), self.sample_weight), sum(self.model.losses)
+        Each of several replicas gets its term: their sum is the mean over all replicas' examples.
+        """
+        return self.model.optimizer.scale_loss(self.unscaled_loss(losses))
+
+    def unscaled_loss(self, losses: Any) -> Any:
+        """The same without the optimizer's loss scale, in nats."""
+        losses, own_losses = weighted(real_rows(losses, self.examples), self.sample_weight), sum(self.model.losses)
         if self.is_alone:
             return ops.mean(losses) + own_losses
         return replicas.mean(losses) + replicas.divided(own_losses)
@@ -75,7 +78,7 @@ class Step:
         scales_itself = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)  # and skips infinite gradients
         model._guard.apply(
             tf.nest.flatten(self.raw),
-            weighted(present(losses, self.examples), self.sample_weight),
+            weighted(real_rows(losses, self.examples), self.sample_weight),
             [] if scales_itself else gradients,
             self._update,
             self._restore,
@@ -107,14 +110,14 @@ class Step:
 
     def _report(self, x, losses, numbers, sample_weight, examples):
         model = self.model
-        losses = present(losses, examples)
-        numbers = {name: present(values, examples) for name, values in numbers.items()}
+        losses = real_rows(losses, examples)
+        numbers = {name: real_rows(values, examples) for name, values in numbers.items()}
         model.means.update_state(weighted(losses, sample_weight) + sum(model.losses), numbers, sample_weight)
         model._update_own_metrics(numbers)
         for metric in model._compiled_metrics():
             images, reconstructed = tf.nest.flatten(x)[0], model(x, training=False)
             metric.update_state(
-                present(images, examples), present(reconstructed, examples), sample_weight=sample_weight
+                real_rows(images, examples), real_rows(reconstructed, examples), sample_weight=sample_weight
             )
 
     def _moved_by_forward_pass(self):
@@ -155,8 +158,8 @@ class ExampleMeans(keras.metrics.Metric):
         return dict(zip(self.names, ops.unstack(means, len(self.names)), strict=True))
 
 
-def present(values: Any, examples: Any) -> Any:
-    """The rows of the examples that are there; `examples` is None where none is made up."""
+def real_rows(values: Any, examples: Any) -> Any:
+    """The rows of real examples; `examples` is None if all are real."""
     return values if examples is None else values[:examples]
 
 

@@ -22,7 +22,7 @@ from kvae.priors import Prior
 class VAE(parts.EncoderDecoder):
     """x comes from an unobserved z, with prior p(z), decoder p(x|z), and encoder q(z|x) for the unknown p(z|x).
 
-    No one can compute p(x) = integral of p(x|z) p(z) dz. `fit` maximizes its lower bound over both networks:
+    p(x) = integral of p(x|z) p(z) dz is intractable. `fit` maximizes its lower bound over both networks:
     log p(x) >= E_q[log p(x|z)] - KL(q(z|x) || p(z)). Reports, in nats per example, `loss` (the objective),
     `reconstruction_loss`, `kl_loss`, and `elbo`: the bound, always with beta 1 and no free bits.
 
@@ -51,6 +51,8 @@ class VAE(parts.EncoderDecoder):
 
     metric_names = ("loss", "reconstruction_loss", "kl_loss", "elbo")
     config_names = ("encoder", "decoder", "likelihood", "prior", "posterior_family", "seed")
+    conditional = arguments.renamed_method("conditional", "decoder_distribution")
+    log_conditional = arguments.renamed_method("log_conditional", "log_likelihood")
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class VAE(parts.EncoderDecoder):
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
-                loss = step.mean(losses)
+                loss = step.loss(losses)
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -102,8 +104,7 @@ class VAE(parts.EncoderDecoder):
         """
         x = self._scaled(x)
         posterior = self.posterior(x, training)  # q(z|x)
-        if samples != 1:
-            arguments.integer_at_least("samples", samples, 1)
+        arguments.integer_at_least("samples", samples, 1)
         shape = ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
         eps = self.sampling.noise(shape, index)  # ~ N(0, I)
         return score(self, x, posterior, eps, training, **options)
@@ -121,7 +122,7 @@ class VAE(parts.EncoderDecoder):
         return self.prior.distribution(count, self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
-        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim)."""
+        """log p(x|z), (n,), in nats, for x (n, ...), scaled, and z (n, latent_dim)."""
         return self.decoder_distribution(z, training).log_prob(x)
 
     def encode(self, x: Any) -> Any:

@@ -13,7 +13,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from kvae import arguments, likelihoods
-from kvae.data import elements
+from kvae.data import elements, errors
 from kvae.distributions import sum_event
 from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes
 from kvae.models.step import Step
@@ -136,6 +136,7 @@ class VQVAE(EncoderDecoder):
         Van den Oord, Vinyals and Kavukcuoglu (2017), "Neural discrete representation learning", equation 3.
     """
 
+    conditional = arguments.renamed_method("conditional", "decoder_distribution")
     metric_names = ("loss", "reconstruction_loss", "quantization_loss", "elbo")
     config_names = ("encoder", "decoder", "codes", "commitment", "likelihood", "seed")
 
@@ -165,7 +166,7 @@ class VQVAE(EncoderDecoder):
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
-                loss = step.mean(losses)
+                loss = step.loss(losses)
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
@@ -216,7 +217,8 @@ class VQVAE(EncoderDecoder):
         Args:
             x: an array (n, ...) of some hundred images or more.
         """
-        self._build_for(self._first_batch(x, "x").x)
+        with errors.clear_errors():
+            self._build_for(self._first_batch(x, "x").x)
         vectors = self.vectors(x)
         unused = np.bincount(np.ravel(self.quantizer.nearest(vectors)), minlength=self.codes) == 0
         rows = ops.convert_to_numpy(vectors).reshape(-1, vectors.shape[-1])
@@ -273,7 +275,7 @@ class VQVAE(EncoderDecoder):
     def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
         """`keras.Model.compile`. The loss is the model's own; another raises ValueError."""
         if loss is not None:
-            raise ValueError(f"loss is {loss!r}; a VQVAE minimises its own and takes none.")
+            raise ValueError(f"loss is {loss!r}; a VQVAE minimizes its own and takes none.")
         super().compile(optimizer=optimizer, **kwargs)
 
     def _build_parts(self, event_shape):

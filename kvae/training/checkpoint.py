@@ -20,7 +20,7 @@ from kvae.saving.model_card import Record
 from kvae.training.checkpoint_files import CheckpointFolder
 from kvae.training.position import RunPosition
 
-_RENAMED = {"model.posterior.": "model.posterior_family."}  # settings of 0.1.0
+_RENAMED = {"model.posterior.": "model.posterior_family.", "quantisation_loss": "quantization_loss"}  # of 0.1.0
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -96,7 +96,7 @@ class Checkpoint(keras.callbacks.Callback):
         if saved is None:
             return start
         content, arrays, self._path = saved
-        content["settings"] = _renamed(content["settings"])
+        content = {**content, **{part: _renamed(content[part]) for part in ("settings", "history")}}
         _check_same_settings(self.folder.directory, content, self._settings)
         variables = self._variables()
         counts = len(self._count_variables())
@@ -245,10 +245,11 @@ def _check_same_settings(directory, content, settings):
             )
 
 
-def _renamed(settings):
+def _renamed(values):
+    """The same values with today's names."""
     for old, new in _RENAMED.items():
-        settings = {name.replace(old, new): value for name, value in settings.items()}
-    return settings
+        values = {name.replace(old, new): value for name, value in values.items()}
+    return values
 
 
 def _values(variables):

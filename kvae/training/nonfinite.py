@@ -28,8 +28,8 @@ class NonFiniteGuard:
     """Keeps steps with NaN or infinite values from the weights, and counts them on the device.
 
     Args:
-        limit: int, the skipped steps in a row after which every further step is skipped until the next run; 0 looks
-            for no such values.
+        limit: int. After so many skipped steps in a row the device skips all further steps: the weights stay good
+            until the host looks, once a second, and raises. 0 looks for no such values.
 
     Raises:
         ValueError: for a limit that isn't an integer of at least 0.
@@ -57,7 +57,7 @@ class NonFiniteGuard:
             return
         x = [values for values in x if values.dtype.is_floating]
         gradients = [gradient for gradient in gradients if gradient is not None]
-        is_alone = self.strategy.num_replicas_in_sync == 1
+        is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1  # the one that runs, not that of `compile`
         all_finite = _all_finite if is_alone else _all_finite_on_replicas
         is_fine = all_finite([*x, losses], gradients) & (self.counts[2] < self.limit)
         location = None if is_alone else _locate(x, losses)  # replicas can't reduce within a condition

@@ -47,12 +47,12 @@ def planned(
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         _build_optimizer(model)
-        rows = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
-        settings = {"batch_size": rows, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
+        batch_size = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
+        settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings)
         x, y, sample_weight = _as_stream(model, given, checkpoint, options)
         steps = steps_per_epoch or arrays.num_batches(x)
-        start = position.first(model, options.get("initial_epoch", 0), steps)
+        start = position.start_of_run(model, options.get("initial_epoch", 0), steps)
         if checkpoint is not None:
             run, verbose = position.settings(model, steps, recorder.data), options.get("verbose", "auto") != 0
             start = stack.enter_context(checkpoint.protect(model, start, run, options.get("epochs", 1), verbose))
@@ -61,10 +61,10 @@ def planned(
             callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
         callbacks = [recorder, *callbacks]
         x = distribute(x, model.distribute_strategy, steps_per_epoch)
-        steps_per_epoch = _group_steps(model, x, rows, callbacks, start, steps, steps_per_epoch, options)
+        steps_per_epoch = _group_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options)
         callbacks = [stack.enter_context(position.ResumeAt(x, start)), *callbacks]
         if hasattr(model.loss, "begin"):
-            callbacks = [AnnounceWarmUp(start.first_epoch, start.first_update), *callbacks]
+            callbacks = [BeginObjective(start.first_epoch, start.first_update), *callbacks]
         if model._guard.limit:
             callbacks = [ReportSkippedSteps(model._guard, start, x), *callbacks]
         yield {
@@ -78,8 +78,8 @@ def planned(
         }
 
 
-class AnnounceWarmUp(keras.callbacks.Callback):
-    """Tells the objective the number of the run's last step, before training starts, and prints its answer.
+class BeginObjective(keras.callbacks.Callback):
+    """Passes the number of the run's last step to the objective before training starts, and prints its answer.
 
     Args:
         first_epoch: the epoch that the run began with.
@@ -125,16 +125,16 @@ def first_batch(
     first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
     model._check_values(first.x)
     if not elements.is_dataset(data):
-        supported(model, data, name)
+        _supported(model, data, name)
     return first
 
 
-def guarded(model: Any, data: Any, name: str) -> Any:
+def stop_at_unscorable(model: Any, data: Any, name: str) -> Any:
     """The same data; a stream now stops at values that the model can't score."""
-    return supported(model, data, name) if elements.is_dataset(data) else data
+    return _supported(model, data, name) if elements.is_dataset(data) else data
 
 
-def supported(model: Any, data: Any, name: str) -> Any:
+def _supported(model: Any, data: Any, name: str) -> Any:
     """The same data. Arrays are searched now for values without a probability, and a stream stops at them."""
     likelihood = model.likelihood
     if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and elements.are_pixels(data)):
@@ -164,7 +164,7 @@ def check_counts(epochs: int | None = None, **options: Any) -> None:
 
 def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> np.ndarray:
     x = given[0]
-    first = model._first_batch(x if elements.is_dataset(x) else _present(given), "x", steps).x
+    first = model._first_batch(x if elements.is_dataset(x) else _without_none(given), "x", steps).x
     validation.warn_if_constant(first, "x")
     return first
 
@@ -172,11 +172,11 @@ def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> np
 def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, Any]) -> Any:
     """Validation data as Keras should read them, checked against the shape of the training data."""
     if not elements.is_dataset(data):
-        data = _present(elements.fit_arguments(*elements.unpack(data)))
+        data = _without_none(elements.fit_arguments(*elements.unpack(data)))
     model._first_batch(data, "validation_data", options.get("validation_steps"), event_shape)
     if arrays.is_streamable(data, model.distribute_strategy):
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
-    data = validation.stop_at_nonfinite(model._guarded(data, "validation_data"), "validation_data")
+    data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
     return distribute(data, model.distribute_strategy, once=True)
 
 
@@ -189,13 +189,13 @@ def _build_optimizer(model: Any) -> None:
 
 def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
-    x, strategy = model._guarded(given[0], "x"), model.distribute_strategy
+    x, strategy = model._scorable(given[0], "x"), model.distribute_strategy
     if isinstance(x, tf.data.Dataset):
         return x, *given[1:]
-    if checkpoint is None and not arrays.is_streamable(_present(given), strategy, options):
+    if checkpoint is None and not arrays.is_streamable(_without_none(given), strategy, options):
         return x, *given[1:]
     repeats = checkpoint is not None or replicas.workers(strategy) > 1
-    return arrays.for_training(_present(given), options, repeats), None, None
+    return arrays.for_training(_without_none(given), options, repeats), None, None
 
 
 def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
@@ -204,8 +204,8 @@ def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 
 
-def _group_steps(model, x, rows, callbacks, start, steps, steps_per_epoch, options):
-    """Choose the steps of one call of TensorFlow. Returns the `steps_per_epoch` that Keras is told."""
+def _group_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options):
+    """Choose the steps of one call, and whether one iterator reads all epochs. Returns Keras' `steps_per_epoch`."""
     counts = [steps_per_epoch, options.get("validation_steps"), start.step % (steps or 1)]
     if isinstance(x, tf.data.Dataset):
         options.setdefault("shuffle", False)  # a stream shuffles itself, and Keras would warn
@@ -213,7 +213,7 @@ def _group_steps(model, x, rows, callbacks, start, steps, steps_per_epoch, optio
         counts[0] = x.steps_per_epoch if x.repeats else None
         steps_per_epoch = x.steps_per_epoch  # without it Keras starts two iterators an epoch
     if model._chooses_steps:
-        model._group_steps(grouping.steps_per_execution(model, rows, callbacks, counts, steps_per_epoch))
+        model._group_steps(grouping.steps_per_execution(model, batch_size, callbacks, counts, steps_per_epoch))
     if isinstance(x, Run):
         x.repeats |= x.steps_per_epoch % model.steps_per_execution == 0
     return steps_per_epoch
@@ -223,7 +223,7 @@ def _batch_size(options: dict[str, Any]) -> int:
     return options.get("batch_size") or arrays.BATCH_SIZE
 
 
-def _present(given: tuple) -> tuple:
+def _without_none(given: tuple) -> tuple:
     return given[0], *(part for part in given[1:] if part is not None)
 
 

@@ -33,7 +33,7 @@ class RunPosition(NamedTuple):
         return (self.epoch - self.first_epoch) * steps + self.step
 
 
-def first(model: Any, initial_epoch: int, steps: int | None) -> RunPosition:
+def start_of_run(model: Any, initial_epoch: int, steps: int | None) -> RunPosition:
     """The position of a new run: behind the updates that the model has taken, unless `initial_epoch` is given."""
     updates = int(ops.convert_to_numpy(model.optimizer.iterations))
     stream_epoch = initial_epoch or (-(-updates // steps) if steps else 0)
@@ -109,7 +109,8 @@ def flatten_config(config: Any, prefix: str) -> dict[str, Any]:
 class ResumeAt(keras.callbacks.Callback):
     """Starts the training data at a position. Keras' own callbacks may still move the run to another epoch.
 
-    The first epoch's batches before the position are counted, but not read: for them `train_function` only reports.
+    Keras still counts the first epoch's batches before the position: for them a stand-in for `train_function` returns
+    the logs and reads nothing.
     A context manager; its end puts the model's `train_function` back.
 
     Args:

@@ -425,7 +425,7 @@ def test_a_later_batch_without_a_probability_is_an_error(likelihood, x, wrong, m
 
 def test_streams_of_pixels_and_of_reals_are_read_as_they_are():
     pixels, reals = stream(PIXELS), stream(X)
-    assert compiled("bernoulli")._guarded(pixels, "x") is pixels and compiled("vae")._guarded(reals, "x") is reals
+    assert compiled("bernoulli")._scorable(pixels, "x") is pixels and compiled("vae")._scorable(reals, "x") is reals
 
 
 @pytest.mark.parametrize(

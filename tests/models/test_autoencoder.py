@@ -61,5 +61,5 @@ def test_a_bad_pair_is_refused_at_construction(decoder, message):
 
 def test_a_loss_is_refused():
     model = kvae.Autoencoder(dense_encoder((5,), 2), dense_decoder((5,), 2))
-    with pytest.raises(ValueError, match="minimises its squared error and takes none"):
+    with pytest.raises(ValueError, match="minimizes its squared error and takes none"):
         model.compile(loss="mse")

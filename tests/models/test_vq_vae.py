@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused(x):
         VectorQuantizer(1)
     with pytest.raises(ValueError, match="commitment is -1"):
         model(commitment=-1)
-    with pytest.raises(ValueError, match="minimises its own and takes none"):
+    with pytest.raises(ValueError, match="minimizes its own and takes none"):
         model().compile(loss="mse")
     with pytest.raises(ValueError, match=r"z is float32 of shape .*; expected integers of shape \(n, \*\(2, 2\)\)"):
         model().inverse_transform(np.zeros((1, 2, 2), "float32"))
