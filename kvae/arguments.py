@@ -118,7 +118,7 @@ def renamed_attribute(old: str, new: str) -> property:
 
 
 def renamed_method(old: str, new: str) -> Callable:
-    """Return a method that calls the method `new`, with a DeprecationWarning.
+    """Return a method `old` that calls the method `new`, with a DeprecationWarning.
 
     Keras reads all attributes of a model that it saves, so a property would warn then.
     """

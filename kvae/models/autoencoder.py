@@ -46,7 +46,7 @@ class Autoencoder(EncoderDecoder):
         self._build_if_shape_is_known()
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One step down the squared error. `kvae.models.step` keeps NaN out and averages over replicas."""
+        """One step down the squared error of a batch `data`. `kvae.models.step` keeps NaN out."""
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
@@ -54,24 +54,27 @@ class Autoencoder(EncoderDecoder):
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """||x - decode(encode(x))||^2 of x (n, ...): (n,), as the loss and as a number to report."""
+        """||x - decode(encode(x))||^2 of x (n, ...): (n,), as the loss and as a number to report.
+
+        `training` goes to the networks; `index` isn't read: nothing is drawn.
+        """
         squared_error = sum_event(ops.square(x - self(x, training=training)))
         return squared_error, {"squared_error": squared_error}
 
     def encode(self, x: Any, training: bool = False) -> Any:
-        """The code of x: (n, ...) to (n, latent_dim)."""
+        """The code of x: (n, ...) to (n, latent_dim). `training` goes to the encoder."""
         return self._outputs(self.encoder, self._scaled(x), training)[0]
 
     def decode(self, z: Any, training: bool = False) -> Any:
-        """The image of z: (n, latent_dim) to (n, ...)."""
+        """The image of z: (n, latent_dim) to (n, ...). `training` goes to the decoder."""
         return self._outputs(self.decoder, z, training)[0]
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """`decode(encode(x))`: the reconstruction (n, ...)."""
+        """`decode(encode(x))`: the reconstruction (n, ...). `training` goes to both networks."""
         return self.decode(self.encode(x, training), training)
 
     def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
-        """`keras.Model.compile`. The loss is the squared error; another raises ValueError."""
+        """`keras.Model.compile` with an optimizer. The loss is the squared error; another raises ValueError."""
         if loss is not None:
             raise ValueError(
                 f"loss is {loss!r}; an Autoencoder minimizes its squared error and takes none. For a likelihood there "

@@ -61,8 +61,8 @@ class LatentModel(keras.Model):
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(loss (n,), {name: (n,)} for the other `metric_names`) of x (n, ...), scaled.
 
-        Override it to change what is minimized. `index` holds the examples' positions (n,) in their stream: noise
-        is then a function of them. With None, noise is fresh.
+        Override it to change the loss. `training` goes to the networks. `index` holds the examples' positions (n,) in
+        their stream: noise is then a function of them. With None, noise is fresh.
         """
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class LatentModel(keras.Model):
         raise NotImplementedError
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """`decode(encode(x))`: the reconstruction, a mean."""
+        """`decode(encode(x))`: the reconstruction, a mean; `training` goes to the networks that use it."""
         return self.decode(self.encode(x))
 
     # Building
@@ -167,18 +167,21 @@ class LatentModel(keras.Model):
             return super().fit(**fit_arguments)
 
     def test_step(self, data: Any) -> dict[str, Any]:
-        """One batch of `evaluate`. Its noise is a function of the examples' positions."""
+        """One batch `data` of `evaluate`. Its noise is a function of the examples' positions."""
         step = Step(self, data)
         losses, numbers = self.losses_per_example(step.x, index=step.positions)
         step.report(losses, numbers)
         return step.logs()
 
     def predict_step(self, data: Any) -> Any:
-        """Reconstructions of one batch."""
+        """Reconstructions of one batch `data`."""
         return self(self._scaled(self._read(data)), training=False)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
-        """What `train_step` minimizes, a scalar, for x (and y) as a stream gives them; `y_pred` isn't read."""
+        """The loss of `train_step`, a scalar, for x, y and sample_weight (n,) as a stream gives them.
+
+        `training` goes to the networks; `y_pred` isn't read.
+        """
         step = Step(self, x if y is None else (x, y))
         step.sample_weight = sample_weight
         return step.unscaled_loss(self.losses_per_example(step.x, training=training)[0])
@@ -206,7 +209,10 @@ class LatentModel(keras.Model):
             return super().evaluate(data[0], data[1], sample_weight=data[2], steps=steps, **options)
 
     def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
-        """Reconstructions, as `reconstruct` gives them: `keras.Model.predict`, after x is checked."""
+        """Reconstructions, as `reconstruct` gives them: `keras.Model.predict`, after x is checked.
+
+        `steps` is the number of batches to read, None for all; **options are those of `keras.Model.predict`.
+        """
         x = elements.fit_arguments(x, None, None)[0]
         x, *_ = plan.once_through(self, (self._checked(x, "x", steps),), options)
         self._group_steps_for(steps)
@@ -266,13 +272,19 @@ class LatentModel(keras.Model):
         return None
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
-        """The images of codes z (n, latent_dim), means if images are random: an array (n, ...)."""
+        """The images of codes z (n, latent_dim), means if images are random: an array (n, ...).
+
+        `batch_size` codes are decoded at once.
+        """
         self.check_built()
         validation.validate_first_batch(z, (self.latent_dim,), name="z")
         return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])
 
     def reconstruct(self, x: Any, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
-        """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly."""
+        """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly.
+
+        `batch_size` is that of an array x.
+        """
         images = self._over(self._checked(x, "x"), self._reconstruct_batch, batch_size)
         return np.concatenate([image for image, _ in images])
 
@@ -367,14 +379,14 @@ class LatentModel(keras.Model):
         archive.save(self, path, overwrite, super().save)
 
     def save_own_variables(self, store: Any) -> None:
-        """Keras' hook: the weights, plus the training record and all seed generators' states, which Keras omits."""
+        """Keras' hook: write the weights to `store`, plus the training record and the seed generators' states."""
         super().save_own_variables(store)
         store[_RECORD] = self.record.encode()
         for number, state in enumerate(self._seed_states()):
             store[f"{_SEED}{number}"] = state.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Keras' hook: what `save_own_variables` wrote."""
+        """Keras' hook: read from `store` what `save_own_variables` wrote."""
         names = list(store.keys())
         weights = [name for name in names if name != _RECORD and not name.startswith(_SEED)]
         super().load_own_variables({name: store[name] for name in weights})
@@ -399,7 +411,7 @@ class LatentModel(keras.Model):
         return config
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Keras' hook: compile as `get_compile_config` says."""
+        """Keras' hook: compile with the `config` of `get_compile_config`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
             self.optimizer.build(self.trainable_variables)

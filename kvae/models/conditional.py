@@ -82,16 +82,16 @@ class ConditionalVAE(VAE):
         return super().evaluate(x, y, **options)
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
-        """p(x|z,y) for the pair (z, y)."""
+        """p(x|z,y) for the pair (z, y). `training` goes to the decoder."""
         return super().decoder_distribution(self._scaled(z), training)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
-        """log p(x|z,y), (n,), in nats, for the pair (x, y) and z (n, latent_dim)."""
+        """log p(x|z,y), (n,), in nats, for the pair (x, y) and z (n, latent_dim). `training` goes to the decoder."""
         images, labels = self._scaled(x)
         return self.decoder_distribution((z, labels), training).log_prob(images)
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """The reconstruction of the pair (x, y), a mean (n, ...)."""
+        """The reconstruction of the pair (x, y), a mean (n, ...); `training` isn't read."""
         return self.decode(self._with_labels(self.encode(x), x))
 
     def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:

@@ -82,7 +82,7 @@ class EncoderDecoder(LatentModel):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncoderDecoder:
-        """Keras' hook: a model as `get_config` describes it, also as 0.1.0 did."""
+        """Keras' hook: a model from the `config` of `get_config`, also of 0.1.0."""
         config = {_RENAMED.get(name, name): value for name, value in config.items()}
         return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
 

@@ -134,13 +134,13 @@ class HierarchicalVAE(VAE):
         return self.posterior_family.distribution(self._outputs(network, inputs_of(network, features[-1:]), training))
 
     def posterior(self, x: Any, training: bool = False) -> Chain:
-        """q(z|x) for x (n, ...), a `kvae.distributions.Chain`."""
+        """q(z|x) for x (n, ...), a `kvae.distributions.Chain`. `training` goes to the networks."""
         features = self._features(self._outputs(self.encoder, self._scaled(x), training))
         networks = tuple(self.posteriors[:-1])
         return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Chain:
-        """p(z) as a distribution of `count` equal rows, a `kvae.distributions.Chain`."""
+        """p(z), a `kvae.distributions.Chain` of `count` equal rows. `training` goes to the networks."""
 
         def top_posterior(x):
             return self._top(self._features(self._outputs(self.encoder, self._scaled(x))))
@@ -149,6 +149,6 @@ class HierarchicalVAE(VAE):
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
-        """p(x|z) for z (n, latent_dim)."""
+        """p(x|z) for z (n, latent_dim). `training` goes to the decoder."""
         inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
         return self.likelihood.distribution(self._outputs(self.decoder, inputs, training))

@@ -161,7 +161,7 @@ class PCA(LatentModel):
         return ops.matmul(self._centered(x), ops.transpose(self.components))
 
     def decode(self, z: Any) -> Any:
-        """scores components + mean: (n, latent_dim) to (n, ...)."""
+        """z components + mean of scores z: (n, latent_dim) to (n, ...)."""
         return ops.reshape(ops.matmul(z, self.components) + self.mean, (-1, *self.event_shape))
 
     @property
@@ -169,20 +169,29 @@ class PCA(LatentModel):
         return ops.sqrt(ops.maximum(self.explained_variance - self.noise_variance, 0.0))
 
     def posterior(self, x: Any, training: bool = False) -> Normal:
-        """p(z|x), exact: N(scale / variance * score, noise_variance / variance), diagonal in these axes."""
+        """p(z|x), exact: N(scale / variance * score, noise_variance / variance), diagonal in these axes.
+
+        `training` has no effect, here and in the methods below: PCA has no networks.
+        """
         mean = self.encode(x) * self._scale / self.explained_variance
         return Normal(mean, ops.zeros_like(mean) + ops.log(self.noise_variance / self.explained_variance))
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Normal:
-        """p(x|z) = N(W z + mean, noise_variance I), W = components^T sqrt(explained_variance - noise_variance)."""
+        """p(x|z) = N(W z + mean, noise_variance I), W = components^T sqrt(explained_variance - noise_variance).
+
+        `training` has no effect.
+        """
         return Normal(self.decode(z * self._scale), ops.log(self.noise_variance))
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
-        """p(z) = N(0, I), a distribution of `count` equal rows."""
+        """p(z) = N(0, I), a distribution of `count` equal rows; `training` has no effect."""
         return self.prior.distribution(count)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
-        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim)."""
+        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` has no effect.
+
+        The number `log_likelihood` in the logs is log p(x).
+        """
         return self.decoder_distribution(z).log_prob(x)
 
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
@@ -211,7 +220,10 @@ class PCA(LatentModel):
         return self._scored(x)[0]
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """(-log p(x) (n,), {"log_likelihood": (n,), "squared_error": (n,)}) of x (n, ...)."""
+        """(-log p(x) (n,), {"log_likelihood": (n,), "squared_error": (n,)}) of x (n, ...).
+
+        `training` and `index` have no effect: nothing is drawn.
+        """
         log_likelihood, squared_error = self._scored(x)
         return -log_likelihood, {"log_likelihood": log_likelihood, "squared_error": squared_error}
 

@@ -74,7 +74,7 @@ class VAE(parts.EncoderDecoder):
         self._build_if_shape_is_known()
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One step up the bound for both networks. `kvae.models.step` keeps NaN out and averages over replicas."""
+        """One step up the bound on a batch `data`. `kvae.models.step` keeps NaN out and averages over replicas."""
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
@@ -82,7 +82,7 @@ class VAE(parts.EncoderDecoder):
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """(objective of x (n, ...), {name: number}), each (n,), in nats. With an index (n,) the noise repeats."""
+        """(objective of x (n, ...), {name: number}), each (n,), in nats; see `draw` for `training` and `index`."""
         objective = self.loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
         options = {"doubly_reparameterized": objective.doubly_reparameterized}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
@@ -110,19 +110,19 @@ class VAE(parts.EncoderDecoder):
         return score(self, x, posterior, eps, training, **options)
 
     def posterior(self, x: Any, training: bool = False) -> Any:
-        """q(z|x), a distribution over z (n, latent_dim), for x (n, ...)."""
+        """q(z|x), a distribution over z (n, latent_dim), for x (n, ...). `training` goes to the encoder."""
         return self.posterior_family.distribution(self._outputs(self.encoder, self._scaled(x), training))
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
-        """p(x|z), a distribution over x (n, ...), for z (n, latent_dim)."""
+        """p(x|z), a distribution over x (n, ...), for z (n, latent_dim). `training` goes to the decoder."""
         return self.likelihood.distribution(self._outputs(self.decoder, z, training))
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
-        """p(z), a distribution of `count` equal rows."""
+        """p(z), a distribution of `count` equal rows. `training` goes to networks of p(z), if it has any."""
         return self.prior.distribution(count, self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
-        """log p(x|z), (n,), in nats, for x (n, ...), scaled, and z (n, latent_dim)."""
+        """log p(x|z), (n,), in nats, for x (n, ...), scaled, and z (n, latent_dim); `training` as above."""
         return self.decoder_distribution(z, training).log_prob(x)
 
     def encode(self, x: Any) -> Any:
@@ -141,7 +141,7 @@ class VAE(parts.EncoderDecoder):
         return self._sample(count, noise, seed)
 
     def compile(self, optimizer: Any = "adam", loss: Objective | None = None, **kwargs: Any) -> None:
-        """`keras.Model.compile` with an objective as loss; None is `ELBO()`."""
+        """`keras.Model.compile` with an optimizer and an objective as loss; None is `ELBO()`."""
         super().compile(optimizer=optimizer, loss=parts.objective(self, loss), **kwargs)
 
     def _build_parts(self, event_shape):

@@ -162,7 +162,7 @@ class VQVAE(EncoderDecoder):
         self._build_if_shape_is_known()
 
     def train_step(self, data: Any) -> dict[str, Any]:
-        """One step down the loss. `kvae.models.step` keeps NaN out and averages over replicas."""
+        """One step down the loss of a batch `data`. `kvae.models.step` keeps NaN out and averages over replicas."""
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
@@ -170,7 +170,7 @@ class VQVAE(EncoderDecoder):
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """(loss (n,), {name: number (n,)}) of x (n, ...), in nats."""
+        """(loss (n,), {name: (n,)}) of x (n, ...), in nats. `training` goes to the networks; no `index` is read."""
         vectors = self.vectors(x, training)
         reconstruction = -self.decoder_distribution(self.quantizer(vectors), training).log_prob(x)
         codebook, commitment = self.quantizer.distances(vectors)
@@ -182,11 +182,11 @@ class VQVAE(EncoderDecoder):
         }
 
     def vectors(self, x: Any, training: bool = False) -> Any:
-        """The encoder's vectors before they are quantized: x (n, ...) to (n, ..., d)."""
+        """The encoder's vectors before quantization: x (n, ...) to (n, ..., d). `training` goes to the encoder."""
         return self._outputs(self.encoder, self._scaled(x), training)[0]
 
     def decoder_distribution(self, vectors: Any, training: bool = False) -> Any:
-        """p(x|e) for vectors e of the codebook (n, ..., d)."""
+        """p(x|e) for vectors e of the codebook (n, ..., d). `training` goes to the decoder."""
         return self.likelihood.distribution(self._outputs(self.decoder, vectors, training))
 
     def encode(self, x: Any) -> Any:
@@ -198,7 +198,7 @@ class VQVAE(EncoderDecoder):
         return self.decoder_distribution(self.quantizer.embed(z)).mean
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
-        """E[x] of codes z, an integer array (n, *code_shape): an array (n, ...)."""
+        """E[x] of codes z, an integer array (n, *code_shape), `batch_size` at a time: an array (n, ...)."""
         self.check_built()
         z = np.asarray(z)
         if z.dtype.kind not in "iu" or z.shape[1:] != self.code_shape or not len(z):
@@ -273,7 +273,7 @@ class VQVAE(EncoderDecoder):
         return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
 
     def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
-        """`keras.Model.compile`. The loss is the model's own; another raises ValueError."""
+        """`keras.Model.compile` with an optimizer. The loss is the model's own; another raises ValueError."""
         if loss is not None:
             raise ValueError(f"loss is {loss!r}; a VQVAE minimizes its own and takes none.")
         super().compile(optimizer=optimizer, **kwargs)
