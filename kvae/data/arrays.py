@@ -207,13 +207,13 @@ def resumable(dataset: tf.data.Dataset, steps: int, taken: int) -> tf.data.Datas
         warnings.warn(
             "x was made from a Stream by tf.data, which draws the Stream's epochs: a run that is stopped will go on, "
             "but not bit by bit if the Stream is shuffled. Give stream.apply(lambda batches: ...) for that.",
-            stacklevel=3,
+            stacklevel=6,
         )
     elif any(map(_compat.shuffles, sources)):
         warnings.warn(
             "x is shuffled by tf.data, whose order a process that goes on doesn't repeat: a run that is stopped will "
             "go on, but not bit by bit. Shuffle with kvae.data (load, from_npy, ...) for that, or give arrays.",
-            stacklevel=3,
+            stacklevel=6,
         )
     if count == steps:
         return _passes(dataset, steps)

@@ -109,7 +109,7 @@ def warn_if_constant(x: np.ndarray, name: str) -> None:
         warnings.warn(
             f"Every value in the first batch of {name} is {float(x.flat[0]):g}, of which there is nothing to learn: "
             "see whether the data were read and scaled as they should be (whole numbers divided by // 255 are 0).",
-            stacklevel=3,
+            stacklevel=6,
         )
 
 

@@ -68,6 +68,9 @@ class ConditionalVAE(VAE):
     ):
         if isinstance(prior, VampPrior):
             raise ValueError("A VampPrior is made of images without labels, whose q(z|x,y) isn't known: use another.")
+        posterior_family = arguments.renamed(
+            "posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family
+        )
         self.label_dim = arguments.integer_at_least("label_dim", label_dim, 1)  # the constructor may build with it
         super().__init__(encoder, decoder, likelihood, prior, posterior_family, seed, **kwargs)
 

@@ -220,3 +220,10 @@ def test_what_is_no_label_is_refused(data):
         conditional(prior=kvae.VampPrior(4))
     with pytest.raises(ValueError, match="label_dim is 0"):
         kvae.ConditionalVAE(model.encoder, model.decoder, 0)
+
+
+def test_an_old_argument_warns_at_the_users_line():
+    encoder, decoder = conditional().encoder, conditional().decoder
+    with pytest.warns(DeprecationWarning, match="posterior= is now posterior_family=") as warned:
+        kvae.ConditionalVAE(encoder, decoder, LABELS, posterior=kvae.posteriors.DiagonalNormal())
+    assert warned[0].filename == __file__
