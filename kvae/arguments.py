@@ -58,7 +58,7 @@ def real(name: str, value: object, least: float | None = None, alternative: str 
 def seed(value: object, random: Literal[False]) -> int: ...
 @overload
 def seed(value: object, random: bool = True) -> int | None: ...
-def seed(value, random=True):
+def seed(value: Any, random: bool = True) -> int | None:
     """Return a seed's value as an int, or None if `random` allows it. Raises ValueError for other values."""
     if value is None and random:
         return None

@@ -177,7 +177,9 @@ class LatentModel(keras.Model):
         """Reconstructions of one batch `data`."""
         return self(self._scaled(self._read(data)), training=False)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True) -> Any:
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
         """The loss of `train_step`, a scalar, for x, y and sample_weight (n,) as a stream gives them.
 
         `training` goes to the networks; `y_pred` isn't read.
