@@ -107,7 +107,7 @@ def warn_renamed(old: str, new: str, stacklevel: int = 3) -> None:
 def renamed_attribute(old: str, new: str) -> property:
     """Return a property `old` for the attribute or method `new`, with a DeprecationWarning.
 
-    In a class body: `licence = renamed_attribute("licence", "license")`.
+    In a class body: `steps = renamed_attribute("steps", "num_batches")`.
     """
 
     def get(self):

@@ -154,7 +154,7 @@ def model(model: Any) -> str:
         rows += [f'{before}<td style="{_PLAIN}">&uarr;</td>', before + prior]
     body = "".join(f'<tr style="background: none">{row}</tr>' for row in rows)
     loss = getattr(model, "loss", None)
-    minimized = f", minimises {type(loss).__name__}" if loss is not None else ""
+    minimized = f", minimizes {type(loss).__name__}" if loss is not None else ""
     kind = escape(type(model).__name__)
     title = f"<b>{kind}</b> {escape(model.name)}, {_weights(model)}{escape(minimized)}"
     return f"<div>{title}<table>{body}</table></div>"

@@ -72,11 +72,6 @@ def divided(value: Tensor) -> Tensor:
     return value if context is None else value / context.num_replicas_in_sync
 
 
-def alone() -> bool:
-    """Return True if there is one replica only."""
-    return _context() is None
-
-
 def total(value: Tensor) -> Tensor:
     """Return the sum of all replicas' values."""
     context = _context()
