@@ -4,7 +4,6 @@ import os
 
 from kvae.data import packed, tfds_sets
 from kvae.data.elements import validate_batch_size, validate_shuffle
-from kvae.data.packed import salvage
 from kvae.data.stream import Stream
 
 
@@ -60,7 +59,8 @@ def load(
     validate_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
-    salvage.validate(damaged)
+    if damaged not in ("error", "skip"):
+        raise ValueError(f"damaged is {damaged!r}, expected one of {('error', 'skip')}")
     arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
     if packed.is_packed(name):
         if config or data_dir:

@@ -15,9 +15,16 @@ import keras
 
 from kvae import files
 from kvae.saving import model_card
-from kvae.saving.configs import validate_config
-from kvae.saving.refusal import CONFIG, WEIGHTS, Refusal, damage, harm
-from kvae.saving.weights import limit_variables, validate_weights
+from kvae.saving.safety import (
+    CONFIG,
+    WEIGHTS,
+    Refusal,
+    damage,
+    harm,
+    limit_variables,
+    validate_config,
+    validate_weights,
+)
 
 _ASSET = re.compile(r"assets/([\w-]+/)*vocabulary\.txt")  # of Keras' lookup layers
 _MAX_NAMES = 2**20  # bytes of the archive's directory

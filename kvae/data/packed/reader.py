@@ -3,20 +3,22 @@
 import functools
 import os
 import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kvae import _compat
-from kvae.data.packed import format, salvage
-from kvae.data.packed.blocks import BlockReader
+from kvae.data.packed import format
+from kvae.data.packed.blocks import AHEAD, BlockReader
 from kvae.data.provenance import Provenance
 from kvae.data.splits import label_names, split_rows
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BUFFER_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
+NAMED_FAULTS = 3  # in a warning of left-out rows
 
 
 def load(
@@ -60,11 +62,11 @@ def load(
         numbers = None
         if damaged_shards is not None:
             if split not in intact:
-                intact[split], new_faults = salvage.intact_blocks(columns, damaged_shards)
+                intact[split], new_faults = _intact_blocks(columns, damaged_shards)
                 faults += new_faults
             expected = stop - start
-            numbers, start, stop = salvage.window(intact[split], start, stop, block_rows)
-            salvage.report(f"{part} of {directory}", 0 if stop > start else expected, expected, faults)
+            numbers, start, stop = _intact_window(intact[split], start, stop, block_rows)
+            _report_left_out(f"{part} of {directory}", 0 if stop > start else expected, expected, faults)
             left_out += expected - (stop - start)
         read = functools.partial(_read, columns, labels, intact=numbers)
         stored = functools.partial(_stream, read, start, stop, block_rows, int(batch_size))
@@ -72,7 +74,7 @@ def load(
         rows = f"{split}[{start}:{stop}]"
         stream.provenance = Provenance(name, None, rows, stop - start, stored, manifest["source"], manifest["licence"])
         streams.append(stream)
-    salvage.report(str(directory), left_out, sum(num_rows.values()), faults)
+    _report_left_out(str(directory), left_out, sum(num_rows.values()), faults)
     return tuple(streams)
 
 
@@ -148,3 +150,54 @@ def _shuffled(positions, full_blocks, key):
         index=tf.minimum(positions, full_blocks - 1), seed=key, max_index=full_blocks - 1, rounds=ROUNDS
     )
     return tf.where(positions < full_blocks, shuffled, positions)
+
+
+# Damaged folders, of which the intact blocks are kept if the user asks for it -----------------------------------------
+
+
+def _intact_blocks(columns: list[BlockReader], damaged_shards: dict[str, str]) -> tuple[np.ndarray, list[str]]:
+    """Reads a split. Returns the numbers of the blocks that are intact in all columns, and the faults of the others.
+
+    Args:
+        columns: the readers of the split's columns.
+        damaged_shards: {path: fault} of the shards to leave out unread.
+    """
+    is_intact, faults = np.ones(-(-columns[0].rows // columns[0].block_rows), bool), {}
+    for column in columns:
+        for numbers in _groups(len(is_intact)):
+            paths = [str(column.location(number)[0]) for number in numbers.tolist()]
+            faults.update((path, damaged_shards[path]) for path in paths if path in damaged_shards)
+            readable = np.array([path not in damaged_shards for path in paths])
+            is_intact[numbers] &= readable
+            for number, message in column.faults(numbers[readable]):
+                is_intact[number] = False
+                faults[message] = message
+    return np.flatnonzero(is_intact), [message.removesuffix(f"; {format.ADVICE}") for message in faults.values()]
+
+
+def _groups(count):
+    return np.split(np.arange(count), range(AHEAD, count, AHEAD))
+
+
+def _intact_window(intact: np.ndarray, start: int, stop: int, block_rows: int) -> tuple[np.ndarray, int, int]:
+    """(numbers, first, last): the intact blocks that overlap rows start..stop-1, and the rows' range within them."""
+    begin, end = start // block_rows, -(-stop // block_rows)
+    numbers = intact[(intact >= begin) & (intact < end)]
+    if not len(numbers):
+        return numbers, 0, 0
+    first = start % block_rows if numbers[0] == begin else 0
+    rest = end * block_rows - stop if numbers[-1] == end - 1 else 0
+    return numbers, first, len(numbers) * block_rows - rest
+
+
+def _report_left_out(name: str, left_out: int, rows: int, faults: list[str]) -> None:
+    """Warns of left-out rows, if there are any, and names the faults. Raises OSError if no rows are left."""
+    if not left_out:
+        return
+    more = [f"{len(faults) - NAMED_FAULTS} more"] if len(faults) > NAMED_FAULTS else []
+    message = "; ".join([*faults[:NAMED_FAULTS], *more])
+    if left_out == rows:
+        raise OSError(f"{name} has no rows left that are as they were written: {message}")
+    warnings.warn(
+        f"{name}: {left_out} of {rows} rows are left out, being damaged or beside damaged ones: {message}", stacklevel=2
+    )
