@@ -3,9 +3,11 @@
 import linear_gaussian
 import numpy as np
 import pytest
+from scipy import stats
 
 import kvae
 from kvae import evaluation
+from kvae.evaluation import calibration
 from kvae.networks import dense_decoder, dense_encoder
 
 X = np.zeros((4, 12), "float32")
@@ -80,3 +82,8 @@ def test_the_old_name_of_the_number_of_draws_still_works():
         old = evaluation.simulation_based_calibration(exact, runs=20, draws=19)
     new = evaluation.simulation_based_calibration(exact, runs=20, num_draws=19)
     np.testing.assert_array_equal(old.ranks, new.ranks)
+
+
+def test_p_values_of_ranks_are_scipys(rng):
+    counts = rng.integers(20, 60, (5, 20))
+    np.testing.assert_allclose(calibration._p_values(counts), stats.chisquare(counts, axis=1).pvalue, rtol=1e-12)
