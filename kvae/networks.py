@@ -8,14 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 
 import keras
-from keras import Model, layers
+from keras import Model, layers, ops
 
 from kvae import arguments
 from kvae.posteriors import Posterior
 
-# Keeps variances constant through ReLUs (He et al. 2015). With Keras' default, signals vanish in an autoencoder.
+# Keeps variances constant through ReLUs (He et al. 2015). With Keras' default, signals shrink from layer to layer.
 _INITIALIZER = "he_normal"
-_HALVING = {"strides": 2, "padding": "same", "kernel_initializer": _INITIALIZER}
+_HALVING = {"strides": 2, "padding": "same"}
 
 
 def dense_encoder(
@@ -25,6 +25,10 @@ def dense_encoder(
     activation: str | Callable = "relu",
     posterior_family: Posterior | None = None,
     posterior: Posterior | None = None,
+    *,
+    label_dim: int | None = None,
+    preprocessing: str | Callable | None = None,
+    initializer: str | Callable = _INITIALIZER,
 ) -> keras.Model:
     """Make an encoder of dense layers, from x (n, *shape) to [z_mean, z_log_var], each (n, latent_dim).
 
@@ -35,6 +39,11 @@ def dense_encoder(
         activation: str or function, of the hidden layers. Default "relu".
         posterior_family: `kvae.posteriors.Posterior`, for its further outputs. Default None: no others.
         posterior: old name of `posterior_family`.
+        label_dim: int >= 1, the size of a label y. The encoder then takes [x, y], for `kvae.ConditionalVAE`. Default
+            None: no labels.
+        preprocessing: "log1p" for counts, or a Keras layer or function of `keras.ops`, applied to x first. Default
+            None: x as it is.
+        initializer: str or Keras initializer, of the hidden layers. Default "he_normal".
 
     Returns:
         `keras.Model`.
@@ -49,11 +58,11 @@ def dense_encoder(
     [(None, 2), (None, 2)]
     """
     posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
-    x = layers.Input(arguments.sizes("shape", shape), name="x")
-    h = layers.Flatten()(x)
+    inputs = _inputs("x", arguments.sizes("shape", shape), label_dim)
+    h = _with_label(layers.Flatten()(_preprocessed(inputs[0], preprocessing)), inputs)
     for units in arguments.sizes("hidden", hidden):
-        h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
-    return _encoder(x, h, latent_dim, posterior_family)
+        h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
+    return _encoder(inputs, h, latent_dim, posterior_family)
 
 
 def dense_decoder(
@@ -62,6 +71,9 @@ def dense_decoder(
     hidden: Sequence[int] = (256, 512),
     activation: str | Callable = "relu",
     outputs: int = 1,
+    *,
+    label_dim: int | None = None,
+    initializer: str | Callable = _INITIALIZER,
 ) -> keras.Model:
     """Make a decoder of dense layers, from z (n, latent_dim) to tensors (n, *shape).
 
@@ -72,6 +84,9 @@ def dense_decoder(
         activation: str or function, of the hidden layers. Default "relu".
         outputs: int >= 1, one per parameter of the likelihood: 1 (default) for a mean or logits, 2 for a mean and a
             log-variance.
+        label_dim: int >= 1, the size of a label y. The decoder then takes [z, y], for `kvae.ConditionalVAE`. Default
+            None: no labels.
+        initializer: str or Keras initializer, of the hidden layers. Default "he_normal".
 
     Returns:
         `keras.Model`.
@@ -86,12 +101,12 @@ def dense_decoder(
     (None, 28, 28, 1)
     """
     shape, outputs = arguments.sizes("shape", shape), arguments.integer_at_least("outputs", outputs, 1)
-    z = layers.Input((arguments.integer_at_least("latent_dim", latent_dim, 1),), name="z")
-    h = z
+    inputs = _inputs("z", (arguments.integer_at_least("latent_dim", latent_dim, 1),), label_dim)
+    h = _with_label(inputs[0], inputs)
     for units in arguments.sizes("hidden", hidden):
-        h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
+        h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
     heads = [layers.Reshape(shape)(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
-    return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
+    return _model(inputs, heads, "decoder")
 
 
 def conv_encoder(
@@ -102,18 +117,27 @@ def conv_encoder(
     activation: str | Callable = "relu",
     posterior_family: Posterior | None = None,
     posterior: Posterior | None = None,
+    *,
+    label_dim: int | None = None,
+    preprocessing: str | Callable | None = None,
+    initializer: str | Callable = _INITIALIZER,
 ) -> keras.Model:
     """Make an encoder of convolutions with stride 2, from images to [z_mean, z_log_var], each (n, latent_dim).
 
     Args:
         shape: (height, width, channels) of an image.
         latent_dim: int >= 1, the size of z.
-        filters: tuple of ints, the channels after each convolution. Each halves height and width. Default None: 32,
-            then 64s, until a side is odd or at most 4.
+        filters: tuple of ints, the channels after each convolution. Each halves height and width, rounded up. Default
+            None: 32, then 64s, until the smaller side is below 8. Give more for long images.
         units: int >= 1, of the dense layer before z. Default 256.
         activation: str or function, of all layers but the last. Default "relu".
         posterior_family: `kvae.posteriors.Posterior`, for its further outputs. Default None: no others.
         posterior: old name of `posterior_family`.
+        label_dim: int >= 1, the size of a label y, joined to the last convolution's outputs. The encoder then takes
+            [x, y], for `kvae.ConditionalVAE`. Default None: no labels.
+        preprocessing: "log1p" for counts, or a Keras layer or function of `keras.ops`, applied to x first. Default
+            None: x as it is.
+        initializer: str or Keras initializer, of all layers but the last. Default "he_normal".
 
     Returns:
         `keras.Model`.
@@ -123,19 +147,20 @@ def conv_encoder(
 
     Example:
 
-    >>> encoder = kvae.networks.conv_encoder((32, 32, 3), latent_dim=8)
+    >>> encoder = kvae.networks.conv_encoder((45, 60, 3), latent_dim=8)
     >>> [output.shape for output in encoder.outputs]
     [(None, 8), (None, 8)]
     """
     posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
     shape, filters = _checked(shape, filters)
-    x = layers.Input(shape, name="x")
-    h = x
+    inputs = _inputs("x", shape, label_dim)
+    h = _preprocessed(inputs[0], preprocessing)
     for channels in filters:
-        h = layers.Conv2D(channels, 4, activation=activation, **_HALVING)(h)
+        h = layers.Conv2D(channels, 4, activation=activation, kernel_initializer=initializer, **_HALVING)(h)
+    h = _with_label(layers.Flatten()(h), inputs)
     units = arguments.integer_at_least("units", units, 1)
-    h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(layers.Flatten()(h))
-    return _encoder(x, h, latent_dim, posterior_family)
+    h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
+    return _encoder(inputs, h, latent_dim, posterior_family)
 
 
 def conv_decoder(
@@ -145,17 +170,23 @@ def conv_decoder(
     units: int = 256,
     activation: str | Callable = "relu",
     outputs: int = 1,
+    *,
+    label_dim: int | None = None,
+    initializer: str | Callable = _INITIALIZER,
 ) -> keras.Model:
     """Make a decoder of transposed convolutions, from z (n, latent_dim) to images: `conv_encoder` in reverse.
 
     Args:
-        shape: (height, width, channels) of each output.
+        shape: (height, width, channels) of each output. Outputs that come out larger are cropped to it on all sides.
         latent_dim: int >= 1, the size of z.
         filters: tuple of ints, as for `conv_encoder`: the decoder uses them in reverse order. Default None.
         units: int >= 1, of the dense layer after z. Default 256.
         activation: str or function, of all layers but the last. Default "relu".
         outputs: int >= 1, one per parameter of the likelihood: 1 (default) for a mean or logits, 2 for a mean and a
             log-variance.
+        label_dim: int >= 1, the size of a label y. The decoder then takes [z, y], for `kvae.ConditionalVAE`. Default
+            None: no labels.
+        initializer: str or Keras initializer, of all layers but the last. Default "he_normal".
 
     Returns:
         `keras.Model`.
@@ -165,40 +196,58 @@ def conv_decoder(
 
     Example:
 
-    >>> decoder = kvae.networks.conv_decoder((32, 32, 3), latent_dim=8, outputs=2)
+    >>> decoder = kvae.networks.conv_decoder((45, 60, 3), latent_dim=8, outputs=2)
     >>> [output.shape for output in decoder.outputs]
-    [(None, 32, 32, 3), (None, 32, 32, 3)]
+    [(None, 45, 60, 3), (None, 45, 60, 3)]
     """
     shape, filters = _checked(shape, filters)
     units, outputs = arguments.integer_at_least("units", units, 1), arguments.integer_at_least("outputs", outputs, 1)
-    height, width, channels = shape
-    small = (height >> len(filters), width >> len(filters), filters[-1])
-    z = layers.Input((arguments.integer_at_least("latent_dim", latent_dim, 1),), name="z")
-    h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(z)
-    h = layers.Dense(math.prod(small), activation, kernel_initializer=_INITIALIZER)(h)
-    h = layers.Reshape(small)(h)
+    *sides, channels = shape
+    small = [-(-side // 2 ** len(filters)) for side in sides]
+    excess = [(side << len(filters)) - length for side, length in zip(small, sides, strict=True)]
+    inputs = _inputs("z", (arguments.integer_at_least("latent_dim", latent_dim, 1),), label_dim)
+    h = layers.Dense(units, activation, kernel_initializer=initializer)(_with_label(inputs[0], inputs))
+    h = layers.Dense(math.prod(small) * filters[-1], activation, kernel_initializer=initializer)(h)
+    h = layers.Reshape((*small, filters[-1]))(h)
     for count in reversed(filters[:-1]):
-        h = layers.Conv2DTranspose(count, 4, activation=activation, **_HALVING)(h)
-    heads = [layers.Conv2DTranspose(channels, 4, strides=2, padding="same")(h) for _ in range(outputs)]
-    return Model(z, heads[0] if outputs == 1 else heads, name="decoder")
+        h = layers.Conv2DTranspose(count, 4, activation=activation, kernel_initializer=initializer, **_HALVING)(h)
+    heads = [layers.Conv2DTranspose(channels, 4, **_HALVING)(h) for _ in range(outputs)]
+    if any(excess):
+        heads = [layers.Cropping2D([(pixels // 2, pixels - pixels // 2) for pixels in excess])(head) for head in heads]
+    return _model(inputs, heads, "decoder")
 
 
-def _encoder(x, h, latent_dim, posterior):
+def _inputs(name, shape, label_dim):
+    """The inputs of a network: x or z, and with a label_dim also y."""
+    inputs = [layers.Input(shape, name=name)]
+    if label_dim is not None:
+        inputs.append(layers.Input((arguments.integer_at_least("label_dim", label_dim, 1),), name="y"))
+    return inputs
+
+
+def _with_label(h, inputs):
+    return layers.Concatenate()([h, inputs[1]]) if len(inputs) == 2 else h
+
+
+def _preprocessed(x, preprocessing):
+    if isinstance(preprocessing, str) and preprocessing != "log1p":
+        raise ValueError(f"preprocessing is {preprocessing!r}; expected 'log1p', a Keras layer or a function.")
+    return x if preprocessing is None else ops.log1p(x) if preprocessing == "log1p" else preprocessing(x)
+
+
+def _encoder(inputs, h, latent_dim, posterior):
     latent_dim = arguments.integer_at_least("latent_dim", latent_dim, 1)
     heads = posterior.outputs(latent_dim) if posterior else {"z_mean": latent_dim, "z_log_var": latent_dim}
-    return Model(x, [layers.Dense(units, name=name)(h) for name, units in heads.items()], name="encoder")
+    return _model(inputs, [layers.Dense(units, name=name)(h) for name, units in heads.items()], "encoder")
 
 
-def _halvings(shape, smallest):
-    """The number of times that both sides can be halved to integers of at least `smallest`."""
-    count, (height, width) = 0, shape[:2]
-    while height % 2 == width % 2 == 0 and min(height, width) >= 2 * smallest:
-        count, height, width = count + 1, height // 2, width // 2
-    return count
+def _model(inputs, outputs, name):
+    """A functional model. A single input or output of a decoder stands without a list."""
+    return Model(inputs if len(inputs) == 2 else inputs[0], outputs[0] if len(outputs) == 1 else outputs, name=name)
 
 
 def _checked(shape, filters):
-    """The shape and the filters (by default as many as fit), checked."""
+    """The shape and the filters, checked. By default they halve the smaller side until it is below 8."""
     shape = arguments.sizes("shape", shape)
     if len(shape) != 3:
         advice = "give grey images an axis of one channel, or use kvae.networks.dense_encoder"
@@ -206,12 +255,14 @@ def _checked(shape, filters):
             f"The images' shape is {shape}; a convolutional network expects (height, width, channels): {advice}."
         )
     if filters is None:
-        filters = (32,) + (64,) * (_halvings(shape, smallest=4) - 1)
+        halvings = next(count for count in range(64) if -(-min(shape[:2]) // 2**count) < 8)
+        filters = (32,) + (64,) * (halvings - 1)
     filters = arguments.sizes("filters", filters)
-    possible = _halvings(shape, smallest=1)
+    possible = (max(shape[:2]) - 1).bit_length()
     if not 1 <= len(filters) <= possible:
+        advice = f"give 1 to {possible} filters, or use" if possible else "use"
         raise ValueError(
-            f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s) and {len(filters)} is asked for; pad or "
-            "resize the images, give fewer filters (at least 1), or use kvae.networks.dense_encoder."
+            f"Images of {shape[0]}x{shape[1]} can be halved {possible} time(s), and {len(filters)} filter(s) are asked "
+            f"for: {advice} kvae.networks.dense_encoder."
         )
     return shape, filters

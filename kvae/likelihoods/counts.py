@@ -38,13 +38,12 @@ class PoissonLikelihood(_CountLikelihood):
 
     With exp in place of softplus, an untrained decoder's output of 30 would be a rate above 10^13.
 
-    The encoder reads the counts themselves, and counts of hundreds overflow its variances. Give such an encoder the
-    logarithms of the counts, as in the example.
+    The encoder reads the counts themselves, and counts of hundreds overflow its variances. Give it the logarithms of
+    the counts, as in the example.
 
     Example:
 
-    >>> x = keras.Input((10,))
-    >>> encoder = keras.Model(x, kvae.networks.dense_encoder((10,), 2)(ops.log1p(x)))
+    >>> encoder = kvae.networks.dense_encoder((10,), 2, preprocessing="log1p")
     >>> model = kvae.VAE(encoder, kvae.networks.dense_decoder((10,), 2), likelihood="poisson")
     >>> p = kvae.PoissonLikelihood().distribution([ops.full((1, 1), 0.5413)])
     >>> p.mean.numpy().round(3)  # softplus(0.5413)

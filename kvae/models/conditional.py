@@ -28,7 +28,8 @@ class ConditionalVAE(VAE):
     (n, label_dim), and the networks see them as they are.
 
     Args:
-        encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to the posterior's parameters.
+        encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to the posterior's parameters: `kvae.networks`
+            makes it with `label_dim=`.
         decoder: a Keras model from [z, y], (n, latent_dim) and (n, label_dim), to the likelihood's parameters.
         label_dim: int, the number of classes, or of y's columns.
         likelihood: p(x|z,y), as for a VAE.
@@ -41,10 +42,8 @@ class ConditionalVAE(VAE):
             0 to label_dim - 1.
 
     Example:
-        >>> x, y, z = keras.Input((6,)), keras.Input((3,)), keras.Input((2,))
-        >>> joined = keras.layers.Concatenate()([x, y])
-        >>> encoder = keras.Model([x, y], [keras.layers.Dense(2)(joined), keras.layers.Dense(2)(joined)])
-        >>> decoder = keras.Model([z, y], keras.layers.Dense(6)(keras.layers.Concatenate()([z, y])))
+        >>> encoder = kvae.networks.dense_encoder((6,), latent_dim=2, label_dim=3)
+        >>> decoder = kvae.networks.dense_decoder((6,), latent_dim=2, label_dim=3)
         >>> kvae.ConditionalVAE(encoder, decoder, label_dim=3).sample(4, y=2).shape
         (4, 6)
 
