@@ -97,3 +97,29 @@ def clip_gradients(optimizer, gradients):
 def updates_variables_in_a_condition():
     """Return whether variables may be updated in a branch of `tf.cond` under the current strategy."""
     return tf.__internal__.distribute.strategy_supports_no_merge_call()
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def compiled_metrics(model):
+    """Return a list with the one Keras metric that holds all metrics of `compile(metrics=...)`, or an empty list."""
+    return [] if model._compile_metrics is None else [model._compile_metrics]
+
+
+def loss_tracker(model):
+    """Return the metric that Keras adds to a compiled model as "loss", or None."""
+    return model._loss_tracker
+
+
+def open_for_state(model):
+    """Let a built model take further layers, weights and metrics, as a subclass' constructor adds them."""
+    model._tracker.unlock()
+
+
+def close_for_state(model):
+    """Let a model take no more layers, weights or metrics."""
+    model._tracker.lock(
+        "fit, evaluate and predict have built the model's graph, and layers or weights that come later would be "
+        "neither trained nor saved: make them in the constructor."
+    )

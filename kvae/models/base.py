@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import ArrayLike
 
-from kvae import arguments, html, optimizers, replicas
+from kvae import _compat, arguments, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
@@ -21,6 +22,7 @@ from kvae.training import plan
 from kvae.training import steps_per_execution as grouping
 from kvae.training.nonfinite import SKIPPED_IN_A_ROW, NonFiniteGuard
 
+_TRACED = "train_function", "test_function", "predict_function"
 _SEED, _RECORD = "seed_generator_state_", "record"  # names in the weights' file
 
 
@@ -41,7 +43,7 @@ class LatentModel(keras.Model):
     latent_dim: Any = None
     likelihood: Any = None
     metric_names: tuple[str, ...] = ("loss",)
-    _chooses_steps = False
+    _chooses_steps = _is_fitting = False
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -120,6 +122,7 @@ class LatentModel(keras.Model):
         """
         self._guard = NonFiniteGuard(skip_nonfinite)
         self._chooses_steps = steps_per_execution == "auto"
+        self._traced = {}  # {steps of one call: {name of a Keras function: the function}}
         super().compile(
             optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
             steps_per_execution=1 if self._chooses_steps else steps_per_execution,
@@ -163,8 +166,8 @@ class LatentModel(keras.Model):
             ValueError: if a strategy of several replicas meets an option that Keras can't do there.
         """
         given = x, y, sample_weight
-        with plan.planned(self, given, validation_data, steps_per_epoch, options) as fit_arguments:
-            return super().fit(**fit_arguments)
+        with self._within_another_fit(), plan.planned(self, given, validation_data, steps_per_epoch, options) as plans:
+            return super().fit(**plans)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One batch `data` of `evaluate`. Its noise is a function of the examples' positions."""
@@ -206,8 +209,7 @@ class LatentModel(keras.Model):
         data = elements.fit_arguments(x, y, sample_weight)
         if not options.get("_use_cached_eval_dataset"):
             data = plan.once_through(self, (self._checked(data[0], "x", steps), *data[1:]), options)
-            self._group_steps_for(steps)
-        with errors.clear_errors():
+        with errors.clear_errors(), self._steps_grouped_for(steps):
             return super().evaluate(data[0], data[1], sample_weight=data[2], steps=steps, **options)
 
     def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
@@ -217,18 +219,38 @@ class LatentModel(keras.Model):
         """
         x = elements.fit_arguments(x, None, None)[0]
         x, *_ = plan.once_through(self, (self._checked(x, "x", steps),), options)
-        self._group_steps_for(steps)
-        with errors.clear_errors():
+        with errors.clear_errors(), self._steps_grouped_for(steps):
             return super().predict(x, steps=steps, **options)
 
     def _group_steps(self, steps):
+        """Run `steps` steps in one call from now on. The functions traced for another number are kept for it."""
         if steps != self.steps_per_execution:
+            self._traced[self.steps_per_execution] = {name: getattr(self, name) for name in _TRACED}
             self.steps_per_execution = steps
-            self.train_function = self.test_function = self.predict_function = None
+            for name in _TRACED:
+                setattr(self, name, self._traced.get(steps, {}).get(name))
 
-    def _group_steps_for(self, steps):
+    @contextlib.contextmanager
+    def _within_another_fit(self):
+        """Context manager: a `fit` that a callback of another one calls leaves the other's groups of steps."""
+        before, self._is_fitting = (self._is_fitting, self.steps_per_execution), True
+        try:
+            yield
+        finally:
+            self._is_fitting, steps = before
+            if self._is_fitting:
+                self._group_steps(steps)
+
+    @contextlib.contextmanager
+    def _steps_grouped_for(self, steps):
+        """Context manager: groups that divide `steps`. A `fit` that is running, and called this, then goes on."""
+        before = self.steps_per_execution
         if self._chooses_steps:
-            self._group_steps(grouping.divisor(self.steps_per_execution, [steps]))
+            self._group_steps(grouping.divisor(before, [steps]))
+        try:
+            yield
+        finally:
+            self._group_steps(before)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built all. Under a strategy Keras would read a batch, and fail if it doesn't divide."""
@@ -237,11 +259,22 @@ class LatentModel(keras.Model):
 
     @property
     def metrics(self) -> list:
-        """The means of `metric_names`, then the metrics that the model was compiled with."""
-        return [self.means, *self._compiled_metrics()]
+        """The means of `metric_names`, the metrics that the model was compiled with, and those of a subclass."""
+        keras_own = _compat.loss_tracker(self)
+        return [self.means, *(metric for metric in super().metrics if metric not in (self.means, keras_own))]
 
-    def _compiled_metrics(self):
-        return [metric for metric in super().metrics if metric is not self.means and metric.name != "loss"]
+    @property
+    def metrics_names(self) -> list[str]:
+        """The names of the numbers in the lists of `evaluate` and `train_on_batch`, "loss" first."""
+        compiled = _compat.compiled_metrics(self)
+        others = [metric for metric in self.metrics if metric is not self.means]
+        names = [[each.name for each in metric.metrics] if metric in compiled else [metric.name] for metric in others]
+        return [*self.metric_names, *(name for names_of_one in names for name in names_of_one)]
+
+    def _flatten_metrics_in_order(self, logs):
+        """Keras' hook: the list of `evaluate`. Keras itself would sort the names of the means."""
+        names = self.metrics_names
+        return [logs[name] for name in [*names, *sorted(logs.keys() - set(names))] if name in logs]
 
     def _update_own_metrics(self, numbers):
         """Update metrics of a subclass from the numbers of a batch, {name: (n, ...)}."""
@@ -416,7 +449,7 @@ class LatentModel(keras.Model):
         """Keras' hook: compile with the `config` of `get_compile_config`."""
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            plan.build_optimizer(self)
 
     def get_build_config(self) -> dict[str, Any] | None:
         """Keras' hook: the shape that the model is built for."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kvae import _compat
 from kvae.models.base import LatentModel
 from kvae.objectives import ELBO, Objective
 from kvae.posteriors import DiagonalNormal, Posterior
@@ -71,6 +72,7 @@ class EncoderDecoder(LatentModel):
         shape = shape[0] if isinstance(shape, list) else shape
         if isinstance(shape, tuple) and shape and None not in shape[1:] and not EncoderDecoder._copying:
             self.build(shape)
+            _compat.open_for_state(self)
 
     def _with_labels(self, z, x):
         """What the decoder reads for z: with labels, (z, y) with the y of x."""

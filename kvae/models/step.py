@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import replicas
+from kvae import _compat, replicas
 from kvae.data import elements
 
 
@@ -114,7 +114,7 @@ class Step:
         numbers = {name: real_rows(values, examples) for name, values in numbers.items()}
         model.means.update_state(weighted(losses, sample_weight) + sum(model.losses), numbers, sample_weight)
         model._update_own_metrics(numbers)
-        for metric in model._compiled_metrics():
+        for metric in _compat.compiled_metrics(model):
             images, reconstructed = tf.nest.flatten(x)[0], model(x, training=False)
             metric.update_state(
                 real_rows(images, examples), real_rows(reconstructed, examples), sample_weight=sample_weight
@@ -152,9 +152,9 @@ class ExampleMeans(keras.metrics.Metric):
         self.weights_seen.assign_add(weight)
 
     def result(self) -> dict[str, Any]:
-        """{name: mean}."""
-        counts = [self.examples.value] + [self.weights_seen.value] * (len(self.names) - 1)
-        means = ops.divide_no_nan(self.totals, ops.stack(counts))
+        """{name: mean}; NaN before the first example, since 0 would be the best loss of all."""
+        counts = ops.stack([self.examples.value] + [self.weights_seen.value] * (len(self.names) - 1))
+        means = ops.where(counts > 0, ops.divide_no_nan(self.totals, counts), float("nan"))
         return dict(zip(self.names, ops.unstack(means, len(self.names)), strict=True))
 
 

@@ -101,9 +101,11 @@ class Perplexity(keras.metrics.Metric):
         self.counts.assign_add(ops.segment_sum(ones, flat, num_segments=self.counts.shape[0]))
 
     def result(self) -> Any:
-        """The perplexity, a scalar."""
-        frequencies = ops.divide_no_nan(self.counts.value, ops.sum(self.counts.value))
-        return ops.exp(-ops.sum(frequencies * ops.log(ops.where(frequencies > 0, frequencies, 1.0))))
+        """The perplexity, a scalar; NaN before the first number."""
+        total = ops.sum(self.counts.value)
+        frequencies = ops.divide_no_nan(self.counts.value, total)
+        perplexity = ops.exp(-ops.sum(frequencies * ops.log(ops.where(frequencies > 0, frequencies, 1.0))))
+        return ops.where(total > 0, perplexity, float("nan"))
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -288,14 +290,6 @@ class VQVAE(EncoderDecoder):
         self.code_shape = tuple(code_shapes[0][1:-1])
         self.latent_dim = math.prod(self.code_shape)
         build_likelihood(self, event_shape)
-
-    @property
-    def metrics(self) -> list:
-        """The means of `metric_names`, the metrics that the model was compiled with, and the perplexity."""
-        return [*super().metrics, self.perplexity]
-
-    def _compiled_metrics(self):
-        return [metric for metric in super()._compiled_metrics() if metric is not self.perplexity]
 
     def _update_own_metrics(self, numbers):
         self.perplexity.update_state(numbers["codes"])

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvae import arguments, replicas
+from kvae import _compat, arguments, replicas
 from kvae.data import arrays, elements, errors, validation
 from kvae.data.runs import Run, distribute
 from kvae.saving import model_card
@@ -46,7 +46,7 @@ def planned(
         if not model.compiled:
             yield {"x": given[0]}  # Keras then says that it isn't
             return
-        _build_optimizer(model)
+        build_optimizer(model)
         batch_size = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings)
@@ -148,9 +148,10 @@ def build_for(model: Any, first: np.ndarray) -> None:
     with model.distribute_strategy.scope():
         if not model.built:
             model.build((None, *first.shape[1:]))
-        for metric in model._compiled_metrics():
+        for metric in _compat.compiled_metrics(model):
             if not getattr(metric, "built", True):
                 metric.build(first[:1], first[:1])
+    _compat.close_for_state(model)
 
 
 def check_counts(epochs: int | None = None, **options: Any) -> None:
@@ -180,10 +181,16 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
     return distribute(data, model.distribute_strategy, once=True)
 
 
-def _build_optimizer(model: Any) -> None:
-    """Build it outside the graph, as XLA wants it."""
-    if not model.optimizer.built:
-        with model.distribute_strategy.scope():
+def build_optimizer(model: Any) -> None:
+    """Build it outside the graph, as XLA wants it, after the layers that a subclass calls in its loss alone."""
+    if model.optimizer.built:
+        return
+    with model.distribute_strategy.scope():
+        if not all(layer.built for layer in model.layers):
+            symbol = model._symbol(model.event_shape, model.variable_dtype)
+            specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), symbol)
+            tf.function(model.losses_per_example, autograph=False).get_concrete_function(specs)
+        if all(layer.built for layer in model.layers):  # else the first step builds the rest, and the optimizer
             model.optimizer.build(model.trainable_variables)
 
 
