@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterable
 from typing import Any
 
+import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.download import downloader
@@ -123,3 +124,29 @@ def close_for_state(model):
         "fit, evaluate and predict have built the model's graph, and layers or weights that come later would be "
         "neither trained nor saved: make them in the constructor."
     )
+
+
+def last_activations(network):
+    """Return the name of the activation that each output of a functional network ends in, "" for none.
+
+    Layers that only move values, such as Reshape, may follow it. Of other networks the list is empty.
+    """
+    return [_last_activation(output) for output in getattr(network, "outputs", None) or []]
+
+
+def _last_activation(tensor):
+    operation, node_index, tensor_index = tensor._keras_history
+    if isinstance(operation, keras.Model):
+        activations = last_activations(operation)
+        return activations[tensor_index] if activations else ""
+    activation = getattr(operation, "activation", None)
+    name = type(operation).__name__ if activation is None else getattr(activation, "__name__", "")
+    if name in _MOVING_VALUES:
+        return _last_activation(operation._inbound_nodes[node_index].input_tensors[0])
+    return "" if name == "linear" else name.lower()
+
+
+_MOVING_VALUES = (
+    *("Reshape", "Flatten", "Permute", "Cropping1D", "Cropping2D", "Cropping3D", "Identity", "Dropout"),
+    *("UpSampling1D", "UpSampling2D", "UpSampling3D", "Transpose", "Squeeze", "ExpandDims", "GetItem", "Cast"),
+)

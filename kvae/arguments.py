@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, TypeGuard, overload
@@ -12,6 +13,7 @@ import keras
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[Any, ...]  # of ints, with None for the batch
 Seed: TypeAlias = int | keras.random.SeedGenerator
+_NOT_THE_USERS = "kvae", "keras", "tensorflow", "contextlib", "functools"
 
 
 def is_integer(value: object, least: float = -math.inf) -> TypeGuard[int]:
@@ -147,3 +149,11 @@ def renamed_in_module(module: str, names: dict[str, tuple[str, Callable[[], Any]
         return load()
 
     return get
+
+
+def warn(message: str) -> None:
+    """Warn at the user's line: the first caller outside of kvae, Keras, TensorFlow and contextlib."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

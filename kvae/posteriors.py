@@ -56,9 +56,11 @@ class Posterior(keras.layers.Layer, abc.ABC):
         expected = self.outputs(shapes[0][-1])
         if [tuple(shape[1:]) for shape in shapes] != [(units,) for units in expected.values()]:
             listing = ", ".join(f"{name} (n, {units})" for name, units in expected.items())
+            advice = "The networks of kvae.networks give that with the argument posterior_family=."
+            if len(expected) == 2 and len(shapes) == 3 and len(set(shapes)) == 1:
+                advice = "Leave out the third, z: kvae draws it itself, in its Sampling layer."
             raise ValueError(
-                f"The encoder gives outputs of shapes {shapes}; {type(self).__name__} reads [{listing}]. The networks "
-                "of kvae.networks give that with the argument posterior_family=."
+                f"The encoder gives outputs of shapes {shapes}; {type(self).__name__} reads [{listing}]. {advice}"
             )
 
 

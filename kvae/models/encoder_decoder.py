@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
-from kvae import _compat
+from kvae import _compat, arguments
 from kvae.models.base import LatentModel
 from kvae.objectives import ELBO, Objective
 from kvae.posteriors import DiagonalNormal, Posterior
 from kvae.priors import Prior, StandardNormal
 
+_OF_ANY_SIGN = "logits", "log_", "raw_", "z_log_", "z_below"  # starts of the outputs' names
+_WITHOUT_SIGN = (
+    *("sigmoid", "hardsigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "exp", "abs", "absolute"),
+    *("relu", "relu6", "square", "logsigmoid", "log_sigmoid"),
+)
 _RENAMED = {"posterior": "posterior_family"}  # arguments in files of 0.1.0
 
 
@@ -64,7 +70,9 @@ class EncoderDecoder(LatentModel):
         finally:
             EncoderDecoder._copying = False
             random.setstate(state)
-        copy._build_parts(event_shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the model itself will warn
+            copy._build_parts(event_shape)
 
     def _build_if_shape_is_known(self):
         """Build now if the encoder knows the shape of its input."""
@@ -131,10 +139,29 @@ def build_encoder_and_decoder(model: Any, event_shape: tuple) -> None:
     code_shapes, image_shapes = network_shapes(model, event_shape)
     model.posterior_family.check_outputs(code_shapes)
     model.likelihood.check_outputs(image_shapes, event_shape)
+    warn_of_activations(model.encoder, "encoder", model.posterior_family.outputs(1), model.posterior_family)
+    warn_of_activations(model.decoder, "decoder", model.likelihood.parameters, model.likelihood)
     if not model.posterior_family.built:
         model.posterior_family.build(code_shapes)
     model.latent_dim = code_shapes[0][-1]
     check_built_for("posterior", (model.posterior_family.latent_dim,), (model.latent_dim,))
+
+
+def warn_of_activations(network: Any, role: str, names: Iterable[str], reader: Any) -> None:
+    """Warn if an output that may have any sign, such as logits or a log-variance, ends in an activation without one.
+
+    Args:
+        network: a Keras model.
+        role: what errors call it.
+        names: of its outputs.
+        reader: the likelihood or posterior that reads them.
+    """
+    for name, activation in zip(names, _compat.last_activations(network), strict=False):
+        if name.startswith(_OF_ANY_SIGN) and activation in _WITHOUT_SIGN:
+            arguments.warn(
+                f"The {role}'s output {name!r} ends in {activation}, but {type(reader).__name__} reads a number of any "
+                f"sign there and applies its own function to it. Leave the {activation} out (activation=None)."
+            )
 
 
 def build_densities(model: Any, event_shape: tuple, prior_dim: int) -> None:

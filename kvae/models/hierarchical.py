@@ -9,7 +9,7 @@ import keras
 
 from kvae.distributions.chain import Chain, inputs_of, split
 from kvae.likelihoods import Likelihood
-from kvae.models.encoder_decoder import build_densities, outputs_or_error
+from kvae.models.encoder_decoder import build_densities, outputs_or_error, warn_of_activations
 from kvae.models.vae import VAE
 from kvae.priors import Prior
 
@@ -114,6 +114,10 @@ class HierarchicalVAE(VAE):
                     )
             z.insert(0, self._symbol(shapes[0][1:]))
         self.likelihood.check_outputs(self._shapes(self.decoder, z, "decoder"), event_shape)
+        for role, networks in (("posteriors", self.posteriors), ("priors", self.priors)):
+            for level, network in enumerate(networks):
+                warn_of_activations(network, f"{role}[{level}]", names, self)
+        warn_of_activations(self.decoder, "decoder", self.likelihood.parameters, self.likelihood)
         self.latent_sizes = tuple(part.shape[1] for part in z)
         self.latent_dim = sum(self.latent_sizes)
         build_densities(self, event_shape, prior_dim=self.latent_sizes[-1])

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from kvae import arguments, likelihoods
 from kvae.data import elements, errors
 from kvae.distributions import sum_event
-from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes
+from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes, warn_of_activations
 from kvae.models.step import Step
 
 
@@ -285,6 +285,7 @@ class VQVAE(EncoderDecoder):
         if len(code_shapes) != 1 or len(code_shapes[0]) < 2 or None in code_shapes[0][1:]:
             raise ValueError(f"The encoder gives outputs of shapes {code_shapes}; expected one, vectors (n, ..., d).")
         self.likelihood.check_outputs(image_shapes, event_shape)
+        warn_of_activations(self.decoder, "decoder", self.likelihood.parameters, self.likelihood)
         if not self.quantizer.built:
             self.quantizer.build(code_shapes[0])
         self.code_shape = tuple(code_shapes[0][1:-1])
