@@ -1,6 +1,8 @@
 """The private names of Keras, TensorFlow and tensorflow-datasets in kvae. No other file uses any."""
 
 import contextlib
+import inspect
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,6 +81,15 @@ class ConfigsByName:
 def scratch_graph():
     """Return a context manager: tensors made in it have their shapes, and take no memory."""
     return tf.__internal__.FuncGraph("scratch").as_default()
+
+
+def numpy_function(function, inputs, dtypes):
+    """`tf.numpy_function` of a function or method that the caller keeps as long as it is needed.
+
+    TensorFlow keeps every such function until the process ends, and all that it closes over: arrays of gigabytes.
+    """
+    kept = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
+    return tf.numpy_function(lambda *arguments: kept()(*arguments), inputs, dtypes)
 
 
 # Optimizers and replicas -----------------------------------------------------------------------------------------

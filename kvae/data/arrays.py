@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvae import _compat, replicas
+from kvae import _compat, arguments, replicas
 from kvae.data import elements
 from kvae.data.stream import Stream, next_epoch
 
 BATCH_SIZE = 32  # of arrays in `fit`, `evaluate` and `predict`, as in Keras
+_SMALL = elements.BLOCK_BYTES  # bytes that may be copied
 _AT_ONCE = 2**20  # bytes: a call of Python costs as much as copying some batches
 
 
@@ -39,27 +40,20 @@ def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset
         return next_epoch(data)
     elements.validate_batch_size(batch_size)
     data = tuple(data) if isinstance(data, list) else data
-    length = elements.validate_arrays(data)
-    block = elements.BLOCK_BYTES
-    if sum(getattr(array, "nbytes", block + 1) for array in tf.nest.flatten(data)) <= block:
-        return tf.data.Dataset.from_tensor_slices(data).batch(batch_size)
-
-    def slices():
-        for start in range(0, length, batch_size):
-            rows = slice(start, start + batch_size)
-            yield tf.nest.map_structure(lambda array, rows=rows: np.asarray(array[rows]), data)
-
-    signature = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), data)
-    stream = tf.data.Dataset.from_generator(slices, output_signature=signature)
-    return stream.apply(tf.data.experimental.assert_cardinality(-(-length // batch_size)))
+    flat = tf.nest.flatten(data)
+    elements.validate_arrays(data)
+    if all(isinstance(array, np.ndarray) for array in flat) and sum(array.nbytes for array in flat) <= _SMALL:
+        return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(elements.native, data)).batch(batch_size)
+    return from_arrays((data,), batch_size, shuffle=False).epoch(0)
 
 
 def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int = 0) -> Stream:
     """A Stream of batches of the arrays' rows, tuples if there are several arrays.
 
     Args:
-        arrays: a tuple of numpy arrays, tensors or memory maps, or of structures of these, with the examples along
-            axis 0. They aren't copied. One read takes a batch, or as many batches as make a megabyte.
+        arrays: a tuple of numpy arrays, tensors, memory maps, or datasets of h5py, zarr or dask, or of structures of
+            these, with the examples along axis 0. They aren't copied, and are let go with the Stream. One read takes
+            a batch, or as many batches as make a megabyte.
         batch_size: int.
         shuffle: whether the rows are shuffled in each epoch. The order takes 8 bytes a row.
         seed: int, decides on the order with the epoch.
@@ -79,12 +73,15 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     length = elements.validate_arrays(arrays)
     flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
     num_batches = -(-length // batch_size)
-    together = max(1, _AT_ONCE // max(1, batch_size * sum(array[:1].nbytes for array in flat)))
+    together = max(1, _AT_ONCE // max(1, batch_size * sum(np.asarray(array[:1]).nbytes for array in flat)))
+    if shuffle:
+        _warn_of_chunks(flat, batch_size)
+
+    def chosen(rows):
+        return [elements.native(_chosen_rows(array, rows)) for array in flat]
 
     def read(rows):
-        columns = tf.numpy_function(
-            lambda rows: [array[rows] for array in flat], [rows], [array.dtype for array in flat]
-        )
+        columns = _compat.numpy_function(chosen, [rows], [elements.native_dtype(array.dtype) for array in flat])
         columns = [tf.ensure_shape(c, (None, *array.shape[1:])) for c, array in zip(columns, flat, strict=True)]
         element = tf.nest.pack_sequence_as(arrays, columns)
         return element if len(element) > 1 else element[0]
@@ -107,6 +104,27 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
 
 
+def _chosen_rows(array, rows):
+    """The rows of an array, in their order."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])
+    if isinstance(array, np.ndarray):
+        return array[rows]
+    order = np.argsort(rows)  # as h5py wants them
+    select = getattr(array, "oindex", array)  # zarr's name
+    return np.asarray(select[rows[order]])[np.argsort(order)]
+
+
+def _warn_of_chunks(flat, batch_size):
+    for array in flat:
+        rows = (getattr(array, "chunks", None) or (1,))[0]
+        if isinstance(rows, int) and rows > 1 and not isinstance(array, np.ndarray):
+            arguments.warn(
+                f"Each shuffled batch reads up to {batch_size} chunks of {rows} rows of {array!r}: "
+                "kvae.data.from_hdf5(path, name) reads a chunk once an epoch."
+            )
+
+
 # What `fit`, `evaluate` and `predict` were given ----------------------------------------------------------------------
 
 
@@ -114,7 +132,7 @@ def is_streamable(arrays: Any, strategy: tf.distribute.Strategy, kwargs: dict | 
     """Whether arrays are read as a Stream. Otherwise Keras reads them; its pipeline may sleep at an epoch's end.
 
     Args:
-        arrays: a structure of arrays. All must be numpy arrays or tensors.
+        arrays: a structure of arrays.
         strategy: the strategy of the model.
         kwargs: the arguments of `fit`. Keras alone handles validation_split and class_weight.
 
@@ -125,7 +143,12 @@ def is_streamable(arrays: Any, strategy: tf.distribute.Strategy, kwargs: dict | 
     if any(isinstance(array, tf.data.Dataset) for array in flat):
         return False
     for_keras = [name for name in ("validation_split", "class_weight") if (kwargs or {}).get(name)]
-    for_keras += [type(array).__name__ for array in flat if not (isinstance(array, np.ndarray) or tf.is_tensor(array))]
+    on_disk = [array for array in flat if isinstance(array, np.memmap) or not isinstance(array, np.ndarray | tf.Tensor)]
+    if for_keras and on_disk:
+        raise ValueError(
+            f"{for_keras[0]} would read all of a {type(on_disk[0]).__name__} into memory: give validation_data, and "
+            "weights of classes as sample_weight"
+        )
     if for_keras and replicas.workers(strategy) > 1:
         raise ValueError(
             f"several workers can't share {for_keras[0]}: give them numpy arrays or a stream, the parts as x and "

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from kvae import _compat
+
 UNROLLED = 8  # images decoded in one turn of a loop; a turn costs half as much as decoding a small PNG
 
 
@@ -51,7 +53,7 @@ class Decoder:
 
     def _checked_batch(self, files, *labels):
         """`_batch` after a try of each file alone."""
-        fault = tf.numpy_function(self._fault, [files], tf.string)
+        fault = _compat.numpy_function(self._fault, [files], tf.string)
         with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
             return self._batch(tf.identity(files), *labels)
 

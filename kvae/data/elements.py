@@ -70,6 +70,16 @@ def scale(x: Any, dtype: str = "float32") -> Any:
     return x * (1 / 255) if pixels else x  # graphs turn x / 255 into this product, which differs in the last bit
 
 
+def native_dtype(dtype: Any) -> Any:
+    """A dtype of numpy with this machine's order of bytes: TensorFlow would read others as they lie."""
+    return dtype.newbyteorder("=") if isinstance(dtype, np.dtype) else dtype
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The array with this machine's order of bytes; a copy only if it has another."""
+    return array.astype(native_dtype(array.dtype), copy=False)
+
+
 def is_dataset(data: Any) -> bool:
     """Whether the data are a `tf.data.Dataset`, such as a `Stream`."""
     return isinstance(data, tf.data.Dataset)

@@ -232,7 +232,7 @@ def from_blocks(
 
     def rows(number, blocks, epoch):
         types = [tf.string if a.dtype == object else tf.as_dtype(a.dtype.newbyteorder("=")) for a in example]
-        *arrays, fault = tf.numpy_function(attempt, [blocks], [*types, tf.string])
+        *arrays, fault = _compat.numpy_function(attempt, [blocks], [*types, tf.string])
         with tf.control_dependencies([tf.debugging.Assert(fault == "", [fault])]):
             arrays = [tf.ensure_shape(array, (None, *a.shape[1:])) for array, a in zip(arrays, example, strict=True)]
         if shuffle:

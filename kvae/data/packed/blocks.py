@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kvae import _compat
 from kvae.data.errors import LESS_MEMORY
 from kvae.data.packed import format
 
@@ -45,7 +46,7 @@ class BlockReader:
             numbers: int64 (k,), counted through the split. The last block of the split may have fewer rows and must
                 come last.
         """
-        content, message = tf.numpy_function(self._read_and_compare, [numbers], [tf.uint8, tf.string])
+        content, message = _compat.numpy_function(self._read_and_compare, [numbers], [tf.uint8, tf.string])
         with tf.control_dependencies([tf.debugging.Assert(message == "", [message])]):
             return self._typed(tf.ensure_shape(content, [None]))
 
