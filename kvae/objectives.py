@@ -142,6 +142,7 @@ class Objective(abc.ABC):
     Attributes:
         samples: int, the z per example in the draw. Default 1.
         doubly_reparameterized: bool, passed to `model.draw`. Default False.
+        depends_on_step: bool, True if the loss of one draw changes in the course of a run. Default False.
 
     Example:
 
@@ -156,6 +157,7 @@ class Objective(abc.ABC):
 
     samples: int = 1
     doubly_reparameterized: bool = False
+    depends_on_step: bool = False
 
     @abc.abstractmethod
     def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:
@@ -229,6 +231,7 @@ class ELBO(Objective):
         if not isinstance(beta, keras.optimizers.schedules.LearningRateSchedule):
             beta = arguments.real("beta", beta, 0, " or a Keras schedule (keras.optimizers.schedules)")
         self.beta = beta
+        self.depends_on_step = callable(beta)
         self.free_bits = arguments.real("free_bits", free_bits, 0)
 
     def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:

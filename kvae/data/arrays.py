@@ -205,6 +205,15 @@ def num_batches(data: Any) -> int | None:
     return None
 
 
+def without_end(data: Any, steps_per_epoch: int) -> Any:
+    """The data, of which each epoch reads the next `steps_per_epoch` batches: a plain dataset begins anew at its end."""
+    if not isinstance(data, tf.data.Dataset) or isinstance(data, Stream):
+        return data
+    cardinality = int(data.cardinality())
+    ends = cardinality != tf.data.INFINITE_CARDINALITY and (cardinality < 0 or cardinality % steps_per_epoch)
+    return data.repeat() if ends else data
+
+
 def resumable(dataset: tf.data.Dataset, steps: int, taken: int) -> tf.data.Dataset:
     """The dataset as a run reads it that goes on behind `taken` batches, with `steps` batches in an epoch.
 

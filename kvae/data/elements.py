@@ -46,8 +46,20 @@ def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """(x, y, sample_weight) for Keras' `fit`. x may be a tuple of arrays that holds all three."""
     if isinstance(x, tuple | list) and y is None and sample_weight is None:
         x, y, sample_weight = unpack(x)
-    # Keras drops the weights of examples without a y. The weights stand in for y, and no model here reads it.
-    return x, sample_weight if y is None else y, sample_weight
+    # Keras drops the weights of examples without a y: zeros, which no model here reads, stand in for it.
+    if y is None and sample_weight is not None:
+        y = np.zeros(np.shape(sample_weight)[:1], "float32")
+    return x, y, sample_weight
+
+
+def target(element: Any) -> Any:
+    """The y of an element if it has the shape of x, such as clean images beside noisy ones; else None."""
+    x, y, _ = unpack(element)
+    if not all(hasattr(part, "shape") and hasattr(part, "dtype") for part in (x, y)):
+        return None
+    shapes = [tf.TensorShape(part.shape) for part in (x, y)]
+    is_alike = all(shape.rank is not None and shape.rank > 1 for shape in shapes) and shapes[0][1:] == shapes[1][1:]
+    return y if is_alike and not isinstance(y, str) and tf.as_dtype(y.dtype) != tf.string else None
 
 
 def scale(x: Any, dtype: str = "float32") -> Any:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from kvae.data import elements
 from kvae.distributions import sum_event
 from kvae.models.encoder_decoder import EncoderDecoder, network_shapes
 from kvae.models.step import Step
@@ -19,6 +20,9 @@ class Autoencoder(EncoderDecoder):
 
     With linear networks its optimum spans PCA's subspace. Reports `loss` and `squared_error`: the same number, without
     regularization losses and with the examples' weights in the mean.
+
+    `fit(noisy, clean)`, or a stream of such pairs, trains a denoising autoencoder: a y of x's shape takes x's place in
+    the squared error.
 
     Args:
         encoder: a Keras model from x (n, ...) to codes (n, latent_dim). Of several outputs, as a VAE's encoder has,
@@ -36,7 +40,8 @@ class Autoencoder(EncoderDecoder):
         (5, 2)
 
     Reference:
-        Hinton and Salakhutdinov (2006), "Reducing the dimensionality of data with neural networks".
+        Hinton and Salakhutdinov (2006), "Reducing the dimensionality of data with neural networks"; Vincent et al.
+        (2008), "Extracting and composing robust features with denoising autoencoders".
     """
 
     metric_names = ("loss", "squared_error")
@@ -49,16 +54,24 @@ class Autoencoder(EncoderDecoder):
         """One step down the squared error of a batch `data`. `kvae.models.step` keeps NaN out."""
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
-                losses, numbers = self.losses_per_example(step.x, training=True)
+                losses, numbers = self.losses_per_example(step.x, training=True, **step.target)
                 loss = step.loss(losses)
             return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
 
-    def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
+    def losses_per_example(
+        self, x: Any, training: bool = False, index: Any = None, target: Any = None
+    ) -> tuple[Any, dict[str, Any]]:
         """||x - decode(encode(x))||^2 of x (n, ...): (n,), as the loss and as a number to report.
 
-        `training` goes to the networks; `index` isn't read: nothing is drawn.
+        Args:
+            x: tensor or array (n, ...); uint8 is scaled.
+            training: bool, passed to the networks.
+            index: not read: nothing is drawn.
+            target: tensor (n, ...) to reconstruct in place of x, as a denoising autoencoder does; None for x.
         """
-        squared_error = sum_event(ops.square(x - self(x, training=training)))
+        x = self._scaled(x)
+        target = x if target is None else self._scaled(target)
+        squared_error = sum_event(ops.square(target - self(x, training=training)))
         return squared_error, {"squared_error": squared_error}
 
     def encode(self, x: Any, training: bool = False) -> Any:
@@ -81,6 +94,10 @@ class Autoencoder(EncoderDecoder):
                 "is kvae.VAE."
             )
         super().compile(optimizer=optimizer, **kwargs)
+
+    def _read_target(self, element):
+        y = elements.target(element)
+        return {} if y is None else {"target": y}
 
     def _build_parts(self, event_shape):
         code_shapes, image_shapes = network_shapes(self, event_shape)

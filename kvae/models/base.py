@@ -152,7 +152,8 @@ class LatentModel(keras.Model):
 
         Args:
             x: a stream of batches, or an array (n, ...); its first batch is read once more than by Keras.
-            y: labels of an array; only a `ConditionalVAE` reads them.
+            y: labels of an array, read by a `ConditionalVAE` alone; or of an `Autoencoder` images of x's shape, which it
+                then reconstructs from x. Other models warn of such a y.
             sample_weight: weights (n,) of an array's examples.
             validation_data: like x; reported as `val_...` after each epoch.
             steps_per_epoch: int, the batches of an epoch; None is one pass.
@@ -172,7 +173,7 @@ class LatentModel(keras.Model):
     def test_step(self, data: Any) -> dict[str, Any]:
         """One batch `data` of `evaluate`. Its noise is a function of the examples' positions."""
         step = Step(self, data)
-        losses, numbers = self.losses_per_example(step.x, index=step.positions)
+        losses, numbers = self.losses_per_example(step.x, index=step.positions, **step.target)
         step.report(losses, numbers)
         return step.logs()
 
@@ -189,7 +190,7 @@ class LatentModel(keras.Model):
         """
         step = Step(self, x if y is None else (x, y))
         step.sample_weight = sample_weight
-        return step.unscaled_loss(self.losses_per_example(step.x, training=training)[0])
+        return step.unscaled_loss(self.losses_per_example(step.x, training=training, **step.target)[0])
 
     def evaluate(
         self, x: Any = None, y: Any = None, *, sample_weight: Any = None, steps: int | None = None, **options: Any
@@ -363,6 +364,10 @@ class LatentModel(keras.Model):
         """What the model takes of a stream's element: x (n, ...)."""
         return elements.unpack(element)[0]
 
+    def _read_target(self, element):
+        """{"target": images} if the model reconstructs others than x, as a denoising `Autoencoder` does, else {}."""
+        return {}
+
     def _scaled(self, x):
         """x as the networks take it: uint8 scaled to [0, 1], all else cast. Scaled twice, it stays the same."""
         dtype = getattr(x, "dtype", None)
@@ -412,6 +417,26 @@ class LatentModel(keras.Model):
             OSError: if it can't be written; the old file then stays.
         """
         archive.save(self, path, overwrite, super().save)
+
+    def export(self, filepath: Any, format: str = "tf_saved_model", *, input_signature: Any = None, **kwargs: Any) -> None:
+        """`keras.Model.export` for serving. The exported model takes x in the dtype that `fit` saw.
+
+        So it scales uint8 itself, as the model here does. `model.encoder` and `model.decoder` are the bare networks,
+        which take scaled floats.
+
+        Args:
+            filepath: the folder or file to write.
+            format: "tf_saved_model", "onnx", "litert" and what else Keras knows.
+            input_signature: as Keras takes it; None for one of x's shape and dtype.
+            **kwargs: further arguments of Keras' `export`.
+        """
+        if input_signature is None and (self.record.x or {}).get("dtype") == "uint8":
+            input_signature = self._export_signature("uint8")
+        super().export(filepath, format, input_signature=input_signature, **kwargs)
+
+    def _export_signature(self, dtype):
+        """Keras' input signature of a model that takes x of this dtype."""
+        return [keras.InputSpec(dtype, (None, *self.event_shape), name="x")]
 
     def save_own_variables(self, store: Any) -> None:
         """Keras' hook: write the weights to `store`, plus the training record and the seed generators' states."""

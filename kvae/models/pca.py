@@ -192,7 +192,7 @@ class PCA(LatentModel):
 
         The number `log_likelihood` in the logs is log p(x).
         """
-        return self.decoder_distribution(z).log_prob(x)
+        return self.decoder_distribution(z).log_prob(self._scaled(x))
 
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
         """Draw z ~ p(z|x) and score it: a `Draw`, in nats; see `kvae.VAE.draw`.

@@ -17,6 +17,8 @@ from kvae.data import elements
 class Step:
     """One batch on its way through a model: `x`, as the networks take it, its `loss`, and the update that `take` makes.
 
+    `target` is {"target": images to reconstruct from x} where a denoising autoencoder is given them, else empty.
+
     A context manager. Variables change only after the batch was read: the step that finds the end of a stream must
     move neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that
     counts nowhere: TensorFlow's fused convolutions fail on empty batches.
@@ -31,9 +33,11 @@ class Step:
         self.raw = model._read(data)  # uint8 pixels are still 0..255 here
         self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
         self.x, self.examples = model._scaled(self.raw), None
+        self.target = {name: model._scaled(y) for name, y in model._read_target(data).items()}
         self.is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
         if not self.is_alone:
             self.x, self.examples = replicas.at_least_one(self.x)
+            self.target = {name: replicas.at_least_one(y)[0] for name, y in self.target.items()}
         self._contexts = contextlib.ExitStack()
 
     def __enter__(self) -> Step:
@@ -84,13 +88,13 @@ class Step:
             self._restore,
             gradients,
             self._before,
-            (self.x, losses, numbers, self.sample_weight, self.examples),
+            (self.x, self.target, losses, numbers, self.sample_weight, self.examples),
         )
         return self.logs()
 
     def report(self, losses: Any, numbers: Mapping[str, Any]) -> None:
         """Add the examples to the model's means and to the metrics that it was compiled with."""
-        self._report(self.x, losses, numbers, self.sample_weight, self.examples)
+        self._report(self.x, self.target, losses, numbers, self.sample_weight, self.examples)
 
     def logs(self) -> dict[str, Any]:
         """The means so far, {name: scalar}, as Keras' `train_step` and `test_step` return them."""
@@ -108,14 +112,14 @@ class Step:
         for variable, value in zip(self._moved, before, strict=True):
             variable.assign(value)
 
-    def _report(self, x, losses, numbers, sample_weight, examples):
+    def _report(self, x, target, losses, numbers, sample_weight, examples):
         model = self.model
         losses = real_rows(losses, examples)
         numbers = {name: real_rows(values, examples) for name, values in numbers.items()}
         model.means.update_state(weighted(losses, sample_weight) + sum(model.losses), numbers, sample_weight)
         model._update_own_metrics(numbers)
         for metric in _compat.compiled_metrics(model):
-            images, reconstructed = tf.nest.flatten(x)[0], model(x, training=False)
+            images, reconstructed = target.get("target", tf.nest.flatten(x)[0]), model(x, training=False)
             metric.update_state(
                 real_rows(images, examples), real_rows(reconstructed, examples), sample_weight=sample_weight
             )

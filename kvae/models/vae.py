@@ -122,8 +122,8 @@ class VAE(parts.EncoderDecoder):
         return self.prior.distribution(count, self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
-        """log p(x|z), (n,), in nats, for x (n, ...), scaled, and z (n, latent_dim); `training` as above."""
-        return self.decoder_distribution(z, training).log_prob(x)
+        """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` as above."""
+        return self.decoder_distribution(z, training).log_prob(self._scaled(x))
 
     def encode(self, x: Any) -> Any:
         """E[z] under q(z|x): (n, ...) to (n, latent_dim)."""

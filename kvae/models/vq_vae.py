@@ -173,6 +173,7 @@ class VQVAE(EncoderDecoder):
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(loss (n,), {name: (n,)}) of x (n, ...), in nats. `training` goes to the networks; no `index` is read."""
+        x = self._scaled(x)
         vectors = self.vectors(x, training)
         reconstruction = -self.decoder_distribution(self.quantizer(vectors), training).log_prob(x)
         codebook, commitment = self.quantizer.distances(vectors)

@@ -33,6 +33,8 @@ class Record:
         start: hash of the weights and seeds before the first `fit`, or None.
         epochs: int, the number of all epochs.
         metrics: dict, the metrics of the last epoch.
+        x: {"dtype": str, "largest": float}, the dtype of the last `fit`'s x and the largest magnitude in its first
+            batch, scaled; or None.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Record:
         start: str | None = None,
         epochs: int = 0,
         metrics: dict[str, float] | None = None,
+        x: dict[str, Any] | None = None,
     ):
         self._data, self._pending = list(data), []
         self.start, self.epochs, self.metrics = start, epochs, metrics or {}
+        self.x = x
 
     def add_data(self, describe: Callable[[], dict[str, Any]]) -> None:
         """Adds an entry to `data` unless it is there. `describe` makes the entry once someone reads `data`."""
@@ -64,7 +68,7 @@ class Record:
                 self._data.append(entry)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"data": self.data, "start": self.start, "epochs": self.epochs, "metrics": self.metrics}
+        return {"data": self.data, "start": self.start, "epochs": self.epochs, "metrics": self.metrics, "x": self.x}
 
     def encode(self) -> np.ndarray:
         """The record as an array of bytes, uint8."""
@@ -86,10 +90,12 @@ class Recorder(keras.callbacks.Callback):
         data: (x, y, sample_weight) as `fit` reads them.
         first: a batch of x (see `kvae.data.provenance.Description`).
         settings: dict of further arguments of `fit`.
+        x: see `Record`.
     """
 
-    def __init__(self, model: Any, data: tuple, first: np.ndarray | None, settings: dict[str, Any]):
+    def __init__(self, model: Any, data: tuple, first: np.ndarray | None, settings: dict[str, Any], x: dict[str, Any]):
         super().__init__()
+        self._x = x
         description = provenance.Description(data, first)
         self._describe = lambda: {**description.complete, **settings}
         self._start = model.record.start or weights_hash(_state(model))
@@ -104,6 +110,7 @@ class Recorder(keras.callbacks.Callback):
         record = self.model.record  # of the resumed run, if this run resumes one
         record.start = record.start or self._start
         record.add_data(self._describe)
+        record.x = self._x
 
     def on_epoch_begin(self, epoch, logs=None):
         if self._epochs_before is None:

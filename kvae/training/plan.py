@@ -39,20 +39,25 @@ def planned(
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
     given = elements.fit_arguments(*given)
     with errors.clear_errors(), contextlib.ExitStack() as stack:
-        first = _first_batch_for_training(model, given, steps_per_epoch)
+        batch = _first_batch_for_training(model, given, steps_per_epoch)
+        first = batch.x
         if validation_data is not None:
             validation_data = _validation(model, validation_data, first.shape[1:], options)
         model._build_for(first)
+        x_seen = {"dtype": _dtype_name(batch), "largest": float(np.abs(first).max())}
         if not model.compiled:
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         build_optimizer(model)
         batch_size = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
-        recorder = model_card.Recorder(model, given, first, settings)
+        recorder = model_card.Recorder(model, given, first, settings, x_seen)
+        _warn_of_moving_loss(model, callbacks)
         x, y, sample_weight = _as_stream(model, given, checkpoint, options)
         steps = steps_per_epoch or arrays.num_batches(x)
         start = position.start_of_run(model, options.get("initial_epoch", 0), steps)
+        if checkpoint is None and steps_per_epoch:
+            x = arrays.without_end(x, steps_per_epoch)
         if checkpoint is not None:
             run, verbose = position.settings(model, steps, recorder.data), options.get("verbose", "auto") != 0
             start = stack.enter_context(checkpoint.protect(model, start, run, options.get("epochs", 1), verbose))
@@ -126,7 +131,40 @@ def first_batch(
     model._check_values(first.x)
     if not elements.is_dataset(data):
         _supported(model, data, name)
+    warn_of_target(model, first, name)
+    warn_of_other_scale(model, first, name)
     return first
+
+
+def _dtype_name(first: validation.FirstBatch) -> str:
+    return tf.as_dtype(elements.unpack(first.element)[0].dtype).name
+
+
+def warn_of_other_scale(model: Any, first: validation.FirstBatch, name: str) -> None:
+    """Warn of uint8 for a model trained on floats that weren't in [0, 1], and of 0..255 in floats for one of uint8."""
+    seen, dtype, largest = model.record.x or {}, _dtype_name(first), float(np.abs(first.x).max())
+    if dtype == "uint8" and seen.get("dtype", dtype) != dtype and seen["largest"] > 2:
+        arguments.warn(
+            f"{name} is uint8, of which kvae makes [0, 1], but the model was trained on {seen['dtype']} of up to "
+            f'{seen["largest"]:.3g}: give x.astype("{seen["dtype"]}").'
+        )
+    if dtype != "uint8" and seen.get("dtype") == "uint8" and largest > 2:
+        arguments.warn(
+            f"{name} is {dtype} of up to {largest:.3g}, but the model was trained on uint8, of which kvae makes [0, 1]: "
+            "give uint8, or x / 255."
+        )
+
+
+def warn_of_target(model: Any, first: validation.FirstBatch, name: str) -> None:
+    """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
+    y = elements.target(first.element)
+    if y is None or model._read_target(first.element):
+        return
+    if not np.array_equal(np.asarray(elements.unpack(first.element)[0]), np.asarray(y)):
+        arguments.warn(
+            f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
+            "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
+        )
 
 
 def stop_at_unscorable(model: Any, data: Any, name: str) -> Any:
@@ -163,10 +201,10 @@ def check_counts(epochs: int | None = None, **options: Any) -> None:
         arguments.integer_at_least("epochs", epochs, 0)
 
 
-def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> np.ndarray:
+def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> validation.FirstBatch:
     x = given[0]
-    first = model._first_batch(x if elements.is_dataset(x) else _without_none(given), "x", steps).x
-    validation.warn_if_constant(first, "x")
+    first = model._first_batch(x if elements.is_dataset(x) else _without_none(given), "x", steps)
+    validation.warn_if_constant(first.x, "x")
     return first
 
 
@@ -194,6 +232,20 @@ def build_optimizer(model: Any) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
+def _warn_of_moving_loss(model, callbacks):
+    """Warn of callbacks that compare the losses of epochs, if these are losses of different objectives."""
+    if not getattr(model.loss, "depends_on_step", False):
+        return
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor in ("loss", "val_loss") and getattr(callback, "save_best_only", True):
+            better = monitor.replace("loss", "elbo")
+            arguments.warn(
+                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between them, "
+                f'and with it the objective: use monitor="{better}", mode="max".'
+            )
+
+
 def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
     x, strategy = model._scorable(given[0], "x"), model.distribute_strategy
@@ -207,6 +259,8 @@ def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any
 
 def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     """The data behind the batches that a resumed run has had, in whole groups of steps."""
+    if steps is None:
+        return arrays.resumable(x, steps, 0)  # which raises
     group = 1 if model._chooses_steps else model.steps_per_execution
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 
