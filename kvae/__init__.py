@@ -1,5 +1,13 @@
 """Autoencoders and variational autoencoders in Keras, for data larger than memory."""
 
+import keras
+
+if keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"kvae needs Keras on TensorFlow, but here Keras runs on {keras.backend.backend()}: set the environment "
+        'variable KERAS_BACKEND to tensorflow (or "backend" in ~/.keras/keras.json) before Python imports Keras.'
+    )
+
 from kvae import (
     callbacks,
     data,

@@ -42,6 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="processes on this machine that train together; over several machines, set TF_CONFIG on each instead",
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("kvae-run"), help="folder for results")
+    parser.add_argument("--version", action="version", version=f"kvae {kvae.__version__}")
     return parser.parse_args(argv)
 
 

@@ -43,9 +43,14 @@ def unpack(element: Any) -> tuple[Any, Any, Any]:
 
 
 def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """(x, y, sample_weight) for Keras' `fit`. x may be a tuple of arrays that holds all three."""
+    """(x, y, sample_weight) for Keras' `fit`. x may be a tuple of arrays that holds all three.
+
+    y and sample_weight may also be lists, or series of pandas.
+    """
     if isinstance(x, tuple | list) and y is None and sample_weight is None:
         x, y, sample_weight = unpack(x)
+    y, sample_weight = (np.asarray(part) if isinstance(part, list | tuple) else part for part in (y, sample_weight))
+    y, sample_weight = (part.to_numpy() if hasattr(part, "to_numpy") else part for part in (y, sample_weight))
     # Keras drops the weights of examples without a y: zeros, which no model here reads, stand in for it.
     if y is None and sample_weight is not None:
         y = np.zeros(np.shape(sample_weight)[:1], "float32")

@@ -418,7 +418,9 @@ class LatentModel(keras.Model):
         """
         archive.save(self, path, overwrite, super().save)
 
-    def export(self, filepath: Any, format: str = "tf_saved_model", *, input_signature: Any = None, **kwargs: Any) -> None:
+    def export(
+        self, filepath: Any, format: str = "tf_saved_model", *, input_signature: Any = None, **kwargs: Any
+    ) -> None:
         """`keras.Model.export` for serving. The exported model takes x in the dtype that `fit` saw.
 
         So it scales uint8 itself, as the model here does. `model.encoder` and `model.decoder` are the bare networks,

@@ -83,7 +83,7 @@ class VAE(parts.EncoderDecoder):
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(objective of x (n, ...), {name: number}), each (n,), in nats; see `draw` for `training` and `index`."""
-        objective = self.loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
+        objective = parts.compiled_loss(self)  # ELBO(beta): reconstruction_loss + beta * kl_loss
         options = {"doubly_reparameterized": objective.doubly_reparameterized}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         return objective(drawn, self.optimizer.iterations), {

@@ -18,6 +18,9 @@ from kvae.training import position
 from kvae.training import steps_per_execution as grouping
 from kvae.training.nonfinite import ReportSkippedSteps
 
+_LARGE_VALUE, _ROWS_TO_TRY = 10.0, 32
+_LARGE_KL = 1e4  # nats a latent
+
 
 @contextlib.contextmanager
 def planned(
@@ -49,6 +52,7 @@ def planned(
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         build_optimizer(model)
+        warn_of_scale(model, batch)
         batch_size = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings, x_seen)
@@ -179,6 +183,34 @@ def _supported(model: Any, data: Any, name: str) -> Any:
         return data
     complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
     return validation.stop_at_unsupported(data, likelihood.supports, complaint, name)
+
+
+def warn_of_scale(model: Any, first: validation.FirstBatch) -> None:
+    """Warn if x is so far from 1 that the untrained encoder's answers are beyond all bounds, and training diverges."""
+    largest = float(np.abs(first.x).max())
+    if largest <= _LARGE_VALUE or int(model.optimizer.iterations) or "kl_loss" not in model.metric_names:
+        return
+    x = keras.tree.map_structure(lambda part: part[:_ROWS_TO_TRY], first_x(model, first))
+    _, numbers = model.losses_per_example(x, index=tf.range(len(keras.tree.flatten(x)[0]), dtype="int64"))
+    kl = float(np.mean(numbers["kl_loss"]))
+    if not kl <= _LARGE_KL * model.latent_dim:
+        arguments.warn(
+            f"x reaches to {largest:.4g}, and the KL begins at {kl:.2g} nats, from where training hardly ever recovers: "
+            f"{_advice_on_scale(first.x)}."
+        )
+
+
+def first_x(model: Any, first: validation.FirstBatch) -> Any:
+    """x of the first batch as the model reads it, with the labels of a conditional model."""
+    return model._read(first.element)
+
+
+def _advice_on_scale(x):
+    if x.min() >= 0 and x.max() <= 255 and x.ndim > 2:
+        return "divide by 255 (uint8 is scaled by itself, tf.image.resize makes floats of it)"
+    if x.min() >= 0 and np.array_equal(x, np.round(x)):
+        return 'of counts the encoder should see log(1 + x), as that of kvae.networks.dense_encoder does with "log1p"'
+    return "standardize each feature, as (x - mean) / standard deviation, or keras.layers.Normalization in the encoder"
 
 
 def build_for(model: Any, first: np.ndarray) -> None:
