@@ -206,7 +206,7 @@ def num_batches(data: Any) -> int | None:
 
 
 def without_end(data: Any, steps_per_epoch: int) -> Any:
-    """The data, of which each epoch reads the next `steps_per_epoch` batches: a plain dataset begins anew at its end."""
+    """The data for epochs of the next `steps_per_epoch` batches: a plain dataset begins anew at its end."""
     if not isinstance(data, tf.data.Dataset) or isinstance(data, Stream):
         return data
     cardinality = int(data.cardinality())
