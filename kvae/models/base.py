@@ -152,8 +152,8 @@ class LatentModel(keras.Model):
 
         Args:
             x: a stream of batches, or an array (n, ...); its first batch is read once more than by Keras.
-            y: labels of an array, read by a `ConditionalVAE` alone; or of an `Autoencoder` images of x's shape, which it
-                then reconstructs from x. Other models warn of such a y.
+            y: labels of an array, read by a `ConditionalVAE` alone. An `Autoencoder` reconstructs a y of x's shape
+                from x; other models warn of such a y.
             sample_weight: weights (n,) of an array's examples.
             validation_data: like x; reported as `val_...` after each epoch.
             steps_per_epoch: int, the batches of an epoch; None is one pass.

@@ -154,8 +154,8 @@ def warn_of_other_scale(model: Any, first: validation.FirstBatch, name: str) -> 
         )
     if dtype != "uint8" and seen.get("dtype") == "uint8" and largest > 2:
         arguments.warn(
-            f"{name} is {dtype} of up to {largest:.3g}, but the model was trained on uint8, of which kvae makes [0, 1]: "
-            "give uint8, or x / 255."
+            f"{name} is {dtype} of up to {largest:.3g}, but the model was trained on uint8, of which kvae makes "
+            "[0, 1]: give uint8, or x / 255."
         )
 
 
@@ -195,8 +195,8 @@ def warn_of_scale(model: Any, first: validation.FirstBatch) -> None:
     kl = float(np.mean(numbers["kl_loss"]))
     if not kl <= _LARGE_KL * model.latent_dim:
         arguments.warn(
-            f"x reaches to {largest:.4g}, and the KL begins at {kl:.2g} nats, from where training hardly ever recovers: "
-            f"{_advice_on_scale(first.x)}."
+            f"x reaches to {largest:.4g}, and the KL begins at {kl:.2g} nats, from where training hardly ever "
+            f"recovers: {_advice_on_scale(first.x)}."
         )
 
 
@@ -273,8 +273,8 @@ def _warn_of_moving_loss(model, callbacks):
         if monitor in ("loss", "val_loss") and getattr(callback, "save_best_only", True):
             better = monitor.replace("loss", "elbo")
             arguments.warn(
-                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between them, "
-                f'and with it the objective: use monitor="{better}", mode="max".'
+                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between "
+                f'them, and with it the objective: use monitor="{better}", mode="max".'
             )
 
 
