@@ -111,6 +111,8 @@ class BeginObjective(keras.callbacks.Callback):
 
 def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight) as Keras should read them once, in order, for `evaluate` and `predict`."""
+    if data[1:] and data[1] is not None:
+        warn_of_target(model, tf.nest.map_structure(lambda part: part[: elements.BATCH_SIZE], data[:2]), "x")
     x, *others = arrays.for_one_pass(data, model.distribute_strategy, options)
     return distribute(x, model.distribute_strategy, once=True), *others
 
@@ -135,7 +137,7 @@ def first_batch(
     model._check_values(first.x)
     if not elements.is_dataset(data):
         _supported(model, data, name)
-    warn_of_target(model, first, name)
+    warn_of_target(model, first.element, name)
     warn_of_other_scale(model, first, name)
     return first
 
@@ -159,12 +161,12 @@ def warn_of_other_scale(model: Any, first: validation.FirstBatch, name: str) -> 
         )
 
 
-def warn_of_target(model: Any, first: validation.FirstBatch, name: str) -> None:
+def warn_of_target(model: Any, element: Any, name: str) -> None:
     """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
-    y = elements.target(first.element)
-    if y is None or model._read_target(first.element):
+    y = elements.target(element)
+    if y is None or model._read_target(element):
         return
-    if not np.array_equal(np.asarray(elements.unpack(first.element)[0]), np.asarray(y)):
+    if not np.array_equal(np.asarray(elements.unpack(element)[0]), np.asarray(y)):
         arguments.warn(
             f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
             "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
