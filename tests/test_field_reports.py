@@ -147,6 +147,17 @@ def test_an_iterator_outlives_its_stream(x):
     np.testing.assert_array_equal(np.concatenate(list(iterator)), x)
 
 
+def test_what_tensorflow_computes_with_rows_does_not_reach_the_array(x):
+    before = x.copy()
+    for batch in arrays.from_arrays((x,), 4, shuffle=False).epoch(0).map(lambda rows: tf.exp(rows * 2 + 1)):
+        assert batch.shape == (4, 6)
+    model = dense_vae()
+    model.compile()
+    model.fit(x, shuffle=False, verbose=0)
+    model.evaluate(x, verbose=0)
+    np.testing.assert_array_equal(x, before)
+
+
 class OnDisk:
     """As h5py's datasets: a shape, a dtype, and rows by slices or by increasing numbers."""
 

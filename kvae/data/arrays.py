@@ -105,9 +105,9 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
 
 
 def _chosen_rows(array, rows):
-    """The rows of an array, in their order."""
+    """The rows of an array, in their order: a copy, since TensorFlow may compute in the memory that it is given."""
     if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return np.asarray(array[int(rows[0]) : int(rows[-1]) + 1])
+        return np.array(array[int(rows[0]) : int(rows[-1]) + 1])
     if isinstance(array, np.ndarray):
         return array[rows]
     order = np.argsort(rows)  # as h5py wants them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
@@ -122,7 +123,7 @@ class LatentModel(keras.Model):
         """
         self._guard = NonFiniteGuard(skip_nonfinite)
         self._chooses_steps = steps_per_execution == "auto"
-        self._traced = {}  # {steps of one call: {name of a Keras function: the function}}
+        self._traced = types.SimpleNamespace(functions={})  # {steps of one call: {name of a Keras function: it}}
         super().compile(
             optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
             steps_per_execution=1 if self._chooses_steps else steps_per_execution,
@@ -226,10 +227,10 @@ class LatentModel(keras.Model):
     def _group_steps(self, steps):
         """Run `steps` steps in one call from now on. The functions traced for another number are kept for it."""
         if steps != self.steps_per_execution:
-            self._traced[self.steps_per_execution] = {name: getattr(self, name) for name in _TRACED}
+            self._traced.functions[self.steps_per_execution] = {name: getattr(self, name) for name in _TRACED}
             self.steps_per_execution = steps
             for name in _TRACED:
-                setattr(self, name, self._traced.get(steps, {}).get(name))
+                setattr(self, name, self._traced.functions.get(steps, {}).get(name))
 
     @contextlib.contextmanager
     def _within_another_fit(self):
