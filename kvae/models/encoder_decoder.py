@@ -146,9 +146,8 @@ def build_encoder_and_decoder(model: Any, event_shape: tuple) -> None:
     code_shapes, image_shapes = network_shapes(model, event_shape)
     model.posterior_family.check_outputs(code_shapes)
     model.likelihood.check_outputs(image_shapes, event_shape)
-    warn_of_activations(
-        model.encoder, "encoder", model.posterior_family.outputs(code_shapes[0][-1]), model.posterior_family
-    )
+    names = model.posterior_family.outputs(code_shapes[0][-1])
+    warn_of_activations(model.encoder, "encoder", names, model.posterior_family)
     warn_of_activations(model.decoder, "decoder", model.likelihood.parameters, model.likelihood)
     if not model.posterior_family.built:
         model.posterior_family.build(code_shapes)
