@@ -3,7 +3,7 @@
 import contextlib
 import inspect
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -76,6 +76,19 @@ class ConfigsByName:
         if isinstance(builder_config, self.CONFIG_CLASS):
             return builder_config
         return super()._create_builder_config(builder_config, version)  # type: ignore[misc]
+
+
+def call_shapes(shapes: Callable[[Any], list]) -> Any:
+    """Return a property for a model's class: what Keras reads there as the shapes of `call`'s inputs, for `export`.
+
+    Keras notes the argument of `build` in it, the shape of x alone.
+
+    Args:
+        shapes: function from the built model to the shapes of all inputs.
+    """
+    return property(
+        lambda model: {"inputs": shapes(model)} if model.built else None, lambda model, noted_by_keras: None
+    )
 
 
 def scratch_graph():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from keras.src.export import export_utils
 from tensorflow_datasets.core.download import downloader
 
 from kvae import _compat
@@ -90,3 +91,21 @@ def test_a_config_is_made_from_a_name_that_no_list_holds():
     assert builder._create_builder_config("made", None).name == "made"
     assert builder._create_builder_config(config, None) is config
     assert builder._create_builder_config("other", None) == ("listed", "other")
+
+
+def test_export_reads_the_shapes_of_all_inputs_where_build_takes_one():
+    class Sum(keras.Model):
+        _build_shapes_dict = _compat.call_shapes(lambda self: [(None, 2), (None, 2)])
+
+        def build(self, input_shape):
+            self.built = True
+
+        def call(self, inputs):
+            return inputs[0] + inputs[1]
+
+    model = Sum()
+    assert model._build_shapes_dict is None
+    model.build((None, 2))
+    assert [
+        [tuple(spec.shape) for spec in specs] for specs in export_utils._infer_input_signature_from_model(model)
+    ] == [[(None, 2), (None, 2)]]

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import ArrayLike
 
-from kvae import arguments
+from kvae import _compat, arguments
 from kvae.data import elements, validation
 from kvae.likelihoods import Likelihood
 from kvae.models.vae import VAE
@@ -26,6 +26,9 @@ class ConditionalVAE(VAE):
 
     y holds class numbers, integers (n,) below label_dim, and the networks see them one-hot; or numbers
     (n, label_dim), and the networks see them as they are.
+
+    `export` writes the reconstruction of [x, y], with y as numbers (n, label_dim). An `input_signature` of two
+    `keras.InputSpec`s in a list takes class numbers: shape=(None,), dtype="int64".
 
     Args:
         encoder: a Keras model from [x, y], (n, ...) and (n, label_dim), to the posterior's parameters: `kvae.networks`
@@ -96,6 +99,8 @@ class ConditionalVAE(VAE):
         """The reconstruction of the pair (x, y), a mean (n, ...); `training` isn't read."""
         return self.decode(self._with_labels(self.encode(x), x))
 
+    _build_shapes_dict = _compat.call_shapes(lambda self: [(None, *self.event_shape), (None, self.label_dim)])
+
     def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:
         """Images of label y: z ~ p(z), then E[x|z,y], or with `noise` a draw of p(x|z,y).
 
@@ -131,6 +136,8 @@ class ConditionalVAE(VAE):
         if y is None or isinstance(y, dict):
             found = "none" if y is None else f"a dict with the keys {sorted(y)}"
             raise ValueError(f"A ConditionalVAE reads images and labels, (x, y), and y is {found}: map the data to it.")
+        if hasattr(y, "numpy") or isinstance(y, np.ndarray):
+            self._check_labels(y)
         return x, y
 
     def _scaled(self, x):
@@ -142,6 +149,8 @@ class ConditionalVAE(VAE):
     def _encoded(self, y):
         """y as the networks see it: numbers (n, label_dim)."""
         y = ops.convert_to_tensor(y)
+        if hasattr(y, "numpy"):  # not in a graph, where streams are checked before
+            self._check_labels(y)
         dtype = keras.backend.standardize_dtype(y.dtype)
         if len(y.shape) == 1 and "int" in dtype:
             return ops.one_hot(y, self.label_dim, dtype=self.variable_dtype)

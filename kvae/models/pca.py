@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from kvae import arguments
-from kvae.data import arrays, errors, provenance
+from kvae.data import arrays, elements, errors, provenance
 from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
@@ -106,23 +107,41 @@ class PCA(LatentModel):
         self.examples = self.add_weight(shape=(), name="examples", dtype="int64", trainable=False)
         self.prior.build((None, self.latent_dim))
 
-    def fit(self, x: Any, y: Any = None, *, batch_size: int = _ROWS, verbose: int | str = "auto") -> PCA:
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        batch_size: int = _ROWS,
+        verbose: int | str = "auto",
+    ) -> PCA:
         """Find the axes in one pass or a few; see `solver`. Returns the model itself.
 
+        With sample weights, mean and covariance are weighted: a weight of 2 counts like an example that is there twice.
+
         Args:
-            x: a stream of batches or an array. The randomized solver reads it several times, in any order.
+            x: a stream of batches or an array, or with weights (x, y, sample_weight). The randomized solver reads it
+                several times, in any order.
             y: not read.
+            sample_weight: weights (n,) of an array's examples, at least 0.
             batch_size: int, of an array.
             verbose: 0 for no progress bar.
 
         Raises:
             TypeError, ValueError: for data that can't be used.
         """
+        if sample_weight is not None:
+            if elements.is_dataset(x):
+                raise ValueError("sample_weight goes with an array x: let the stream give (x, y, sample_weight)")
+            x = x, sample_weight, sample_weight
         stream = arrays.batches(super()._checked(x, "x"), batch_size)
         with errors.clear_errors():
             count, mean, total, variances, axes = self._solve(stream, math.prod(self.event_shape), verbose)
         if count <= self.latent_dim:
-            raise ValueError(f"x has {count} examples; {self.latent_dim} axes need more than that.")
+            raise ValueError(
+                f"x has {count} examples; {self.latent_dim} axes need more than that, of a weight above 0."
+            )
         noise_variance = (total - variances.sum()) / (len(mean) - self.latent_dim)
         if noise_variance <= np.finfo("float64").eps * total:
             raise ValueError(

@@ -24,8 +24,9 @@ _BLOCK_BYTES = 2**22  # less is slower by calls, more by caches
 class Solution(NamedTuple):
     """The axes of a stream.
 
-    count is the number of rows and mean, (features,), their mean; total_variance is their covariance's trace, divided
-    by n. variances, (rank,), descend; axes, (rank, features), are orthonormal rows.
+    count is the number of rows with a weight above 0 and mean, (features,), their weighted mean; total_variance is the
+    trace of their covariance, divided by the sum of the weights. variances, (rank,), descend; axes, (rank, features),
+    are orthonormal rows.
     """
 
     count: int
@@ -57,8 +58,8 @@ def covariance(stream: Any, features: int, rank: int, verbose: int | str = 0) ->
     rows, products = _Rows(stream, features, 1, verbose), np.zeros((features, features), order="F")
     for x in rows:
         products = scipy.linalg.blas.dsyrk(1.0, x.T, beta=1.0, c=products, lower=1, overwrite_c=1)
-    products = scipy.linalg.blas.dsyr(-rows.count, rows.offset, a=products, lower=1, overwrite_a=1)
-    products /= rows.count
+    products = scipy.linalg.blas.dsyr(-rows.weight, rows.offset, a=products, lower=1, overwrite_a=1)
+    products /= rows.weight
     rows.finish()
     return Solution(rows.count, rows.mean, float(np.trace(products)), *_leading_eigenpairs(products, rank))
 
@@ -125,8 +126,11 @@ def randomized(
 class _Rows:
     """A stream's rows in blocks of float64, centered on the first block's mean in the first pass, then on their own.
 
-    After a pass, `count` and `mean` are the rows', and `offset` is the mean of the centered rows: 0 but for rounding
-    after the first pass.
+    With sample weights, each row comes times the square root of its weight, so that products of rows are weighted.
+
+    After a pass, `count` is the number of rows with a weight above 0, `weight` the sum of the weights (without any, the
+    number of rows), `mean` the weighted mean, and `offset` that of the centered rows: 0 but for rounding after the
+    first pass.
     """
 
     def __init__(self, stream: Any, features: int, max_passes: int, verbose: int | str):
@@ -139,16 +143,22 @@ class _Rows:
         self.bar = keras.utils.Progbar(target, unit_name="batch", verbose=1 if verbose else 0)
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        count, total, shift = 0, np.zeros(self.features), self.mean
+        count, weight, total, shift = 0, 0.0, np.zeros(self.features), self.mean
         most = max(32, _BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
-            batch = elements.unpack(element)[0]
+            batch, _, weights = elements.unpack(element)
+            weights = None if weights is None else _checked_weights(weights, len(batch), self.batches)
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)
                 shift = x.mean(axis=0) if shift is None else shift
                 x = x - shift
-                count, total = count + len(x), total + x.sum(axis=0)
+                if weights is None:
+                    count, weight, total = count + len(x), weight + len(x), total + x.sum(axis=0)
+                else:
+                    own = weights[start : start + most]
+                    count, weight, total = count + np.count_nonzero(own), weight + own.sum(), total + own @ x
+                    x *= np.sqrt(own)[:, None]
                 yield x
             self.batches += 1
             self.bar.add(1)
@@ -159,7 +169,9 @@ class _Rows:
                 'solver needs the same ones in every pass; give such a stream, or take solver="covariance", which '
                 "reads x once"
             )
-        self.count, self.offset = count, total / count
+        if not weight:
+            raise ValueError("the sample weights of x are all 0: expected a weight above 0 for more than one example")
+        self.count, self.weight, self.offset = count, weight, total / weight
         self.mean = shift + self.offset
         if self.bar.target is None:
             self.bar.target = self.batches * self.max_passes
@@ -170,15 +182,33 @@ class _Rows:
             self.bar.update(self.batches, finalize=True)
 
 
+def _checked_weights(weights, length, batch):
+    """The sample weights of a batch, float64 (n,). Raises ValueError for weights that no mean can be taken with."""
+    weights = np.asarray(weights)
+    if weights.dtype.kind not in "buif" or weights.shape not in ((length,), (length, 1)):
+        raise ValueError(
+            f"the sample weights of x are {weights.dtype} of shape {weights.shape} in batch {batch}; expected a real "
+            f"number an example, ({length},)"
+        )
+    weights = weights.reshape(-1).astype("float64")
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"the sample weights of x hold {weights[wrong][0]} in batch {batch}, row {np.argmax(wrong)}; expected "
+            "finite numbers of at least 0: 0 leaves an example out"
+        )
+    return weights
+
+
 def _times_covariance(rows, block):
     """(C block, trace of C), in one pass."""
     product, squares = np.zeros(block.shape), 0.0
     for x in rows:
         product += x.T @ (x @ block)
         squares += np.vdot(x, x)
-    product /= rows.count
+    product /= rows.weight
     product -= np.outer(rows.offset, rows.offset @ block)
-    return product, squares / rows.count - rows.offset @ rows.offset
+    return product, squares / rows.weight - rows.offset @ rows.offset
 
 
 def _grown(projected, columns):

@@ -227,3 +227,49 @@ def test_an_old_argument_warns_at_the_users_line():
     with pytest.warns(DeprecationWarning, match="posterior= is now posterior_family=") as warned:
         kvae.ConditionalVAE(encoder, decoder, LABELS, posterior=kvae.posteriors.DiagonalNormal())
     assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("label", [-1, LABELS])
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda model, x, z, y: model.inverse_transform((z, y)),
+        lambda model, x, z, y: model.decode((z, y)),
+        lambda model, x, z, y: model.decoder_distribution((z, y)),
+        lambda model, x, z, y: model.draw((x, y)),
+        lambda model, x, z, y: model.posterior((x, y)),
+        lambda model, x, z, y: model.encode((x, y)),
+        lambda model, x, z, y: model.log_likelihood((x, y), z),
+        lambda model, x, z, y: model([x, y]),
+        lambda model, x, z, y: model.inverse_transform(tf.data.Dataset.from_tensor_slices((z, y)).batch(2)),
+    ],
+)
+def test_class_numbers_that_are_not_there_are_refused_by_methods_of_tensors(data, method, label):
+    x, z, y = data[0][:3], np.ones((3, 2), "float32"), np.array([0, label, 1])
+    with pytest.raises(ValueError, match=r"y has class numbers from .* expected them from 0 to 2"):
+        method(compiled(), x, z, y)
+    method(compiled(), x, z, np.array([0, 2, 1]))
+
+
+def test_it_is_exported_with_its_two_inputs(data, tmp_path):
+    x, y = data
+    model, one_hot = conditional(), np.eye(LABELS, dtype="float32")[y]
+    numbers = [[keras.InputSpec(shape=(None, 6), dtype="float32"), keras.InputSpec(shape=(None,), dtype="int64")]]
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serve", model.call, numbers)
+    writers = {
+        "export": (lambda folder: model.export(folder, verbose=False), one_hot),
+        "of_numbers": (lambda folder: model.export(folder, verbose=False, input_signature=numbers), y),
+        "archive": (lambda folder: archive.write_out(folder, verbose=False), y),
+        "saved": (lambda folder: tf.saved_model.save(model, folder), one_hot),  # of signatures alone
+    }
+    for name, (write, labels) in writers.items():
+        write(str(tmp_path / name))
+        exported = tf.saved_model.load(str(tmp_path / name))
+        if name == "saved":
+            images = exported.signatures["serving_default"](inputs=x, inputs_1=labels)["output_0"]
+        else:
+            images = exported.serve([x, labels])
+        np.testing.assert_allclose(images, model.reconstruct((x, y)), atol=1e-5, err_msg=name)
+    assert model.get_build_config() == {"input_shape": (None, 6)}  # as files of 0.1.0 have it
