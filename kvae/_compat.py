@@ -4,11 +4,12 @@ import contextlib
 import inspect
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from keras.src.saving import saving_lib
 from tensorflow_datasets.core.download import downloader
 
 # Missing in the type stubs
@@ -76,6 +77,11 @@ class ConfigsByName:
         if isinstance(builder_config, self.CONFIG_CLASS):
             return builder_config
         return super()._create_builder_config(builder_config, version)  # type: ignore[misc]
+
+
+def load_model(file: BinaryIO) -> Any:
+    """Return the model of an open .keras file, as `keras.saving.load_model` reads one of a path."""
+    return saving_lib.load_model(file, safe_mode=True)
 
 
 def call_shapes(shapes: Callable[[Any], list]) -> Any:

@@ -1,8 +1,9 @@
 """Communication between the replicas of a `tf.distribute` strategy. With a single replica it costs nothing."""
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -46,6 +47,22 @@ def agree(strategy: tf.distribute.Strategy, number: int) -> bool:
     value = functools.partial(tf.constant, [number], tf.int64)
     gather = tf.function(lambda: strategy.gather(strategy.run(value), axis=0), autograph=False)
     return len(set(gather().numpy().tolist())) == 1
+
+
+@contextlib.contextmanager
+def first_alone(strategy: tf.distribute.Strategy, task: str) -> Iterator[bool]:
+    """Context manager of what one process of all workers should do; it gives True to this one.
+
+    The others wait for its end. If it fails, they raise OSError with the name of the task.
+    """
+    first, failed = is_first(strategy), 1
+    try:
+        yield first
+        failed = 0
+    finally:
+        succeeded = agree(strategy, failed)
+    if not succeeded:
+        raise OSError(f"the first worker couldn't {task}: see its error")
 
 
 def _context():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -38,7 +39,7 @@ class PartialResults:
     """
 
     def __init__(self, path: str | pathlib.Path | None, model: keras.Model, **arguments: Any):
-        self.path = None if path is None else pathlib.Path(path)
+        self.path = None if path is None else files.absolute(path)
         self.examples, self.added = 0, 0
         self.rows: list = []
         self.digests: dict = {}  # the SHA-256 of each array of x, however many pieces it comes in
@@ -47,18 +48,18 @@ class PartialResults:
         if self.path is not None:
             arguments |= {"weights": model_card.weights_hash(model.weights), "configuration": _configuration(model)}
             self.identity = {name: str(value) for name, value in arguments.items()}
-            if self.path.exists():
+            if os.path.lexists(self.path):
                 self._read(self.path)
             else:
                 _check_writable(self.path)
 
     def _read(self, path):
         try:
-            with np.load(path) as file:
+            with files.open_regular(path) as opened, np.load(opened) as file:
                 identity = {name: str(file[f"of_{name}"]) for name in self.identity}
                 columns = [file[f"column_{number}"] for number in range(int(file["columns"]))]
                 self.expected = str(file["seen"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile):
             raise ValueError(f"{path} holds no unfinished measurement: give the path of one, or a new one.") from None
         self._refuse(*(name for name, value in self.identity.items() if identity[name] != value))
         self.rows, self.examples = [columns], len(columns[0])
@@ -102,7 +103,7 @@ class PartialResults:
         columns = self.columns()
         arrays: dict[str, Any] = {f"of_{name}": value for name, value in self.identity.items()}
         arrays |= {f"column_{number}": column for number, column in enumerate(columns)}
-        with files.atomic_write(self.path) as file:
+        with files.lock_file(self.path), files.atomic_write(self.path) as file:
             np.savez(file, seen=self._fingerprint(), columns=len(columns), **arrays)
         self.written = time.monotonic()
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras import ops
 from numpy.typing import ArrayLike
 
-from kvae import _compat, arguments, html, optimizers, replicas
+from kvae import _compat, arguments, files, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
@@ -305,7 +305,10 @@ class LatentModel(keras.Model):
         if directory is None:
             return np.concatenate([code for code, _ in codes])
         batches = ({"code": code, **_labels(element)} for code, element in codes)
-        packed.write_columns({"train": batches}, directory, progress=0)
+        directory = files.absolute(directory)
+        with replicas.first_alone(self.distribute_strategy, f"write codes to {directory}") as is_first:
+            if is_first:
+                packed.write_columns({"train": batches}, directory, progress=0)
         return None
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
@@ -407,7 +410,8 @@ class LatentModel(keras.Model):
     def save(self, path: Any, overwrite: bool = False) -> None:
         """Write the model to `path`, and cards of it beside the file, .card.json and .card.md.
 
-        `kvae.load` reads it. The file has its name only once it is whole.
+        `kvae.load` reads it. The file has its name only once it is whole, and processes that save to one path wait for
+        each other. Of several workers the first writes. Of a link, the file that it points to is replaced.
 
         Args:
             path: a name that ends in .keras.

@@ -1,6 +1,8 @@
 """The .keras archive of a model: saved whole with its card, and validated before it is loaded."""
 
 import collections
+import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -11,9 +13,10 @@ import zipfile
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-import keras
+import numpy as np
+from keras import ops
 
-from kvae import files
+from kvae import _compat, files, replicas
 from kvae.saving import model_card
 from kvae.saving.safety import (
     CONFIG,
@@ -30,6 +33,7 @@ _ASSET = re.compile(r"assets/([\w-]+/)*vocabulary\.txt")  # of Keras' lookup lay
 _MAX_NAMES = 2**20  # bytes of the archive's directory
 _MAX_CONFIG = 2**24  # bytes
 _SPARE = 2**26  # bytes of variables that needn't be in the file
+_TRIES = 20  # while another process saves
 
 
 def save(model: Any, path: str | os.PathLike[str], overwrite: bool, write: Callable[[pathlib.Path], Any]) -> None:
@@ -46,29 +50,64 @@ def save(model: Any, path: str | os.PathLike[str], overwrite: bool, write: Calla
         FileExistsError: if there is a file already and overwrite is False.
         OSError: if a file can't be written. The existing files stay as they were.
     """
-    path = pathlib.Path(path)
+    if not isinstance(overwrite, bool | np.bool_):
+        raise ValueError(f"overwrite is {overwrite!r}, expected True or False")
+    path = files.absolute(path)
     if path.suffix != ".keras":
         raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} can't be saved: there is no folder {path.parent}")
+    with replicas.first_alone(model.distribute_strategy, f"save {path}") as is_first:
+        if is_first:
+            _save(model, path, overwrite, write)
+
+
+def _save(model, path, overwrite, write):
     cards = model_card.card_paths(path)
-    existing = [each for each in (path, *cards) if os.path.lexists(each)]
-    if existing and not overwrite:
-        raise FileExistsError(f"{existing[0]} exists: give another name, or overwrite=True to replace what is there")
+    for each in cards:
+        _validate_length(each)
+    target = pathlib.Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path} can't be saved: it is a link to {target}, and there is no folder for that")
+    more = [card for card in model_card.card_paths(target) if os.path.lexists(card)]  # of a link's target
+    every_card = {os.path.realpath(card): card.suffix for card in (*cards, *more)}
+    advice = "make room, or give another folder; an older file is as it was"
     with (
-        files.atomic_write(cards[0]) as json_file,
-        files.atomic_write(cards[1]) as markdown_file,
-        files.atomic_path(path, path.with_name(f".{path.stem}.partial.keras")) as temporary,
+        files.explain_errors(path, lambda: _bytes(model), advice),
+        files.lock_file(path),
+        contextlib.ExitStack() as stack,
     ):
+        existing = [each for each in (path, *cards) if os.path.lexists(each)]
+        if existing and not overwrite:
+            raise FileExistsError(
+                f"{existing[0]} exists: give another name, or overwrite=True to replace what is there"
+            )
+        opened = [(stack.enter_context(files.atomic_write(card)), suffix) for card, suffix in every_card.items()]
+        temporary = stack.enter_context(files.atomic_path(path, ".keras"))
         write(temporary)
         files.sync(temporary)
         card = model_card.make_card(model, temporary, path.name)
-        json_file.write(json.dumps(card, indent=1).encode())
-        markdown_file.write(model_card.markdown(card).encode())
-        json_file.flush()
-        markdown_file.flush()
-        for old in cards:  # of the old file: with it the new one would be refused
-            old.unlink(missing_ok=True)
+        content = {".json": json.dumps(card, indent=1), ".md": model_card.markdown(card)}
+        for file, suffix in opened:
+            file.write(content[suffix].encode())
+            file.flush()
+        for old in every_card:  # of the old file: with it the new one would be refused
+            pathlib.Path(old).unlink(missing_ok=True)
+
+
+def _bytes(model):
+    variables = [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
+    return sum(ops.convert_to_numpy(variable).nbytes for variable in variables)
+
+
+def _validate_length(path):
+    """Raises OSError for a name longer than the file system takes. The names of the cards are the longest."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            message = f"name too long: its card {path.name} would have {len(os.fsencode(path.name))} bytes"
+            raise OSError(error.errno, f"{message}; give a shorter one") from None
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -102,16 +141,31 @@ def load(path: str | os.PathLike[str]) -> Any:
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path} is refused: only .keras files are read, other kinds can hold code that is run")
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError(f"{path} is damaged or not a .keras file: it isn't a file")
-    model_card.verify_checksum(path)
+    for _ in range(_TRIES):
+        before = model_card.versions(path)
+        try:
+            with files.open_regular(path) as file:
+                return _load(path, file)
+        except files.NotAFile:
+            raise ValueError(f"{path} is damaged or not a .keras file: it isn't a file") from None
+        except ValueError as error:
+            refusal = error
+        if model_card.versions(path) == before:  # else another process has saved, and this was half of each
+            break
+    raise refusal
+
+
+def _load(path: pathlib.Path, file: BinaryIO) -> Any:
+    """The model in an open file: what is loaded is what was validated, also if another process replaces the file."""
+    model_card.verify_checksum(path, file)
     try:
-        config, weights = _read_members(path)
+        config, weights = _read_members(file)
         validate_config(config)
         size = validate_weights(weights)
         del weights
+        file.seek(0)
         with limit_variables(4 * size + _SPARE):
-            return keras.saving.load_model(path, safe_mode=True)
+            return _compat.load_model(file)
     except Refusal as refusal:
         raise ValueError(f"{path} is {refusal}") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -119,17 +173,16 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"{path} is {refusal}") from error
 
 
-def _read_members(path: pathlib.Path) -> tuple[Any, bytes]:
+def _read_members(file: BinaryIO) -> tuple[Any, bytes]:
     """(configuration, bytes of the weights), after the validation of the archive's directory."""
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        _validate_end(file, size)
-        try:
-            with zipfile.ZipFile(file) as archive:
-                _validate_directory(archive.infolist(), size)
-                content = {info.filename: archive.read(info) for info in archive.infolist()}  # compares checksums too
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError) as error:
-            raise damage(error) from None
+    size = os.fstat(file.fileno()).st_size
+    _validate_end(file, size)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            _validate_directory(archive.infolist(), size)
+            content = {info.filename: archive.read(info) for info in archive.infolist()}  # compares checksums too
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, OverflowError) as error:
+        raise damage(error) from None
     try:
         return json.loads(content[CONFIG]), content[WEIGHTS]
     except RecursionError:

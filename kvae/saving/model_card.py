@@ -11,12 +11,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
 from keras import ops
 
+from kvae import files
 from kvae.data import provenance
 
 _MAX_CARD = 2**24  # bytes
@@ -173,18 +174,33 @@ def weights_hash(variables: Iterable[keras.Variable]) -> str:
     return sha256.hexdigest()
 
 
-def verify_checksum(path: pathlib.Path) -> None:
-    """Raises ValueError if there is a card beside the file, and the file differs from the card's checksum."""
+def versions(path: pathlib.Path) -> list[tuple[int, ...] | None]:
+    """What changes if another process saves to `path`: the identities of the file and its card."""
+    found = []
+    for each in (path, card_paths(path)[0]):
+        try:
+            status = os.stat(each)
+            found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def verify_checksum(path: pathlib.Path, file: BinaryIO) -> None:
+    """Raises ValueError if there is a card beside the file, and the open file differs from the card's checksum."""
     card = card_paths(path)[0]
     if not card.exists():
         return
     try:
-        if card.stat().st_size > _MAX_CARD:
-            raise ValueError
-        expected = json.loads(card.read_bytes())["file"]["sha256"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        expected = json.loads(files.read_regular(card, _MAX_CARD))["file"]
+        size, sha256 = expected["bytes"], expected["sha256"]
+    except FileNotFoundError:  # another process saves
+        return
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}'s card {card.name} is damaged: restore both, or delete the card") from None
-    if _file_hash(path) != expected:
+    is_same = os.fstat(file.fileno()).st_size == size and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    file.seek(0)
+    if not is_same:
         raise ValueError(
             f"{path} is damaged or altered: its SHA-256 isn't that of its card {card.name}; restore it, or delete the "
             "card if the file is the one that you mean"
@@ -222,14 +238,12 @@ def _file_hash(path: str | os.PathLike[str]) -> str:
 
 
 def _commit() -> dict[str, Any] | None:
-    """The commit of the working folder and whether its files differ from it, or None outside a repository."""
+    """The commit of the working folder, or None outside a repository.
+
+    Whether files differ from it isn't asked: for that git runs commands that the repository's configuration names.
+    """
     try:
-        results = [
-            subprocess.run([*_GIT, *command], capture_output=True, text=True, timeout=10)
-            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
+        result = subprocess.run([*_GIT, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if any(result.returncode for result in results):
-        return None
-    return {"commit": results[0].stdout.strip(), "changed": bool(results[1].stdout)}
+    return None if result.returncode else {"commit": result.stdout.strip()}

@@ -34,7 +34,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = pathlib.Path(directory)
+        self.directory = files.absolute(directory)
         self._damaged = set()
 
     def paths(self) -> list[pathlib.Path]:
@@ -53,7 +53,7 @@ class CheckpointFolder:
         parts = _encode(content, arrays)
         size = sum(map(len, parts))
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.directory)
             with files.atomic_write(path) as file:
                 for part in parts:
                     file.write(part)
@@ -91,21 +91,27 @@ class CheckpointFolder:
         )
         with contextlib.ExitStack() as stack:
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
+                files.make_folder(self.directory)
                 stack.enter_context(files.lock(self.directory, message))
             except OSError as error:
-                raise error if str(error) == message else _explain(error, self.directory) from error
-            for leftover in self.directory.glob(f"checkpoint-*{files.PARTIAL}"):
+                raise _explain(error, self.directory) from error
+            for leftover in self.directory.glob(f"checkpoint-*{files.PARTIAL}"):  # of 0.1.0
                 leftover.unlink()
+            files.remove_partial(self.directory)
             yield
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Any, list[np.ndarray]]:
     """(content, arrays) of a checkpoint. Raises OSError if the file is damaged, cut or altered."""
-    file = pathlib.Path(path).read_bytes()
+    try:
+        with files.open_regular(path) as opened:
+            file = opened.read(len(MAGIC))
+            file += opened.read() if file == MAGIC else b""
+    except files.NotAFile as error:
+        raise OSError(f"{error}: give back the checkpoint, or delete it") from None
     start = len(MAGIC) + _DIGEST_BYTES
     if not file.startswith(MAGIC) or len(file) < start + _LENGTH_BYTES:
-        found = f"{len(file)} bytes that don't begin as one does" if file else "nothing in it"
+        found = f"{os.path.getsize(path)} bytes that don't begin as one does" if file else "nothing in it"
         raise OSError(f"{path} is damaged: expected a checkpoint, found {found}")
     body = memoryview(file)[start:]
     if hashlib.sha256(body).digest() != file[len(MAGIC) : start]:
@@ -140,6 +146,8 @@ def _number(path):
 
 def _explain(error, path, size=None):
     """An OSError with the same number and advice in its message."""
+    if error.errno is None:  # it has a message of kvae's own
+        return error
     directory = next((folder for folder in (path, *path.parents) if folder.is_dir()), path)
     if error.errno in _FULL and size is not None:
         free = shutil.disk_usage(directory).free

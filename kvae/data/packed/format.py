@@ -22,6 +22,7 @@ from kvae import files
 MANIFEST = "manifest.json"
 FORMAT = "kvae packed data"
 VERSION = 1
+MAX_MANIFEST = 2**28  # bytes: 1.5 MB for a terabyte
 ADVICE = "restore it, or delete the folder and pack again"
 SAVE_PAUSE = 10  # times the duration of a save, from one save of the manifest to the next
 
@@ -68,11 +69,13 @@ def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a folder. Raises OSError if it is missing, damaged or of another version."""
     path = pathlib.Path(directory) / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(files.read_regular(path, MAX_MANIFEST))
         checksum = manifest.pop("checksum")
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is missing: expected a folder that `kvae.data.pack` wrote") from None
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except files.NotAFile as error:
+        raise OSError(f"{error}; {ADVICE}") from None
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise OSError(f"{path} is damaged: found no manifest in its {path.stat().st_size} bytes; {ADVICE}") from None
     if checksum != _checksum(manifest):
         raise OSError(f"{path} is altered: found another content than its checksum is of; {ADVICE}")
@@ -156,7 +159,7 @@ def _shard_fingerprints(path, shard, column):
     if size != shard["bytes"]:
         fault = "is empty" if not size else "is cut" if size < shard["bytes"] else "is too long"
         raise OSError(f"{path} {fault}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
-    with open(path, "rb") as file:
+    with files.open_regular(path) as file:
         start = file.read(column["header_bytes"])
         file.seek(column["header_bytes"] + shard["rows"] * row_bytes(column))
         end = file.read()

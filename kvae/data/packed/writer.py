@@ -5,7 +5,6 @@ import importlib.metadata
 import itertools
 import operator
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -163,9 +162,13 @@ def write_columns(
         directory, source, license, progress: as in `pack`.
         shard_bytes, block_bytes: sizes of a shard and of a block of the column with the largest rows.
     """
-    directory = pathlib.Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with files.lock(directory, f"another process is packing into {directory}: wait for its end"):
+    directory, is_new = files.absolute(directory), not os.path.lexists(directory)
+    advice = "make room and call again, which goes on behind the whole shards, or give another folder"
+    with (
+        files.explain_errors(directory, advice=advice),
+        _removed_if_empty(files.make_folder(directory), is_new),
+        files.lock(directory, f"another process is packing into {directory}: wait for its end"),
+    ):
         manifest = _new_manifest(directory, splits) or _unfinished_manifest(directory, splits)
         manifest.update(source=source, licence=license)  # spelled as in the first release, whose folders stay valid
         with format.ManifestSaver(directory, manifest) as saver:
@@ -173,6 +176,17 @@ def write_columns(
                 _write_split(name, _with_bar(name, batches, progress), saver, shard_bytes, block_bytes)
             manifest["complete"] = True
             saver.save()
+
+
+@contextlib.contextmanager
+def _removed_if_empty(directory, is_new):
+    try:
+        yield
+    except Exception:
+        if is_new:
+            with contextlib.suppress(OSError):  # of a folder that isn't empty
+                directory.rmdir()
+        raise
 
 
 def _with_bar(name, batches, progress) -> Iterator[shards.Rows]:
@@ -209,8 +223,9 @@ def _unfinished_manifest(directory, splits):
         raise shards.other_data_error(directory, f"the splits {list(manifest['splits'])}", list(splits))
     shard = rf"({'|'.join(splits)})-\w+-\d{{5,}}\.npy"
     for path in directory.glob(f"*{files.PARTIAL}"):
-        if re.fullmatch(f"{shard}|{format.MANIFEST}", path.name.removesuffix(files.PARTIAL)):
+        if re.fullmatch(f"{shard}|{format.MANIFEST}", path.name.removesuffix(files.PARTIAL)):  # of 0.1.0
             path.unlink()
+    files.remove_partial(directory)
     return manifest
 
 
