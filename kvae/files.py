@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from typing import BinaryIO
 
 import filelock
@@ -51,7 +52,7 @@ def make_folder(path: Path) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def open_regular(path: Path, most_bytes: int | None = None) -> Iterator[BinaryIO]:
+def open_regular(path: Path, most_bytes: int | None = None) -> Iterator[BufferedReader]:
     """Context manager. Opens a file for reading that must be a file, not a device, a pipe or a folder.
 
     Raises:
@@ -157,7 +158,7 @@ def explain_errors(path: Path, size: Callable[[], int] | None = None, advice: st
                 f"needs {need}, and {folder} has {room or f'{shutil.disk_usage(folder).free:,} bytes free'}: {advice}"
             )
         elif is_own and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            message = f"can't be written, {error.strerror.lower()}: give a folder that can be written to"
+            message = f"can't be written, {str(error.strerror).lower()}: give a folder that can be written to"
         else:
             raise
         raise OSError(error.errno, f"{path} {message}") from error
@@ -202,6 +203,8 @@ def lock_file(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _locked(path, timeout, message):
+    if not path.parent.is_dir():  # filelock would make it
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
     file_lock, is_locked = filelock.FileLock(path, timeout=timeout), True
     try:
         file_lock.acquire()

@@ -138,6 +138,8 @@ class _Rows:
         self.passes, self.batches = 0, 0
         self.count: Any = None
         self.mean: Any = None
+        self.weight: Any = None
+        self.offset: Any = None
         batches = int(stream.cardinality())
         target = batches * max_passes if batches > 0 else None
         self.bar = keras.utils.Progbar(target, unit_name="batch", verbose=1 if verbose else 0)

@@ -11,7 +11,8 @@ import stat
 import struct
 import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -141,21 +142,20 @@ def load(path: str | os.PathLike[str]) -> Any:
     path = pathlib.Path(path)
     if path.suffix != ".keras":
         raise ValueError(f"{path} is refused: only .keras files are read, other kinds can hold code that is run")
-    for _ in range(_TRIES):
+    for tries_left in reversed(range(_TRIES)):
         before = model_card.versions(path)
         try:
             with files.open_regular(path) as file:
                 return _load(path, file)
         except files.NotAFile:
             raise ValueError(f"{path} is damaged or not a .keras file: it isn't a file") from None
-        except ValueError as error:
-            refusal = error
-        if model_card.versions(path) == before:  # else another process has saved, and this was half of each
-            break
-    raise refusal
+        except ValueError:
+            if not tries_left or model_card.versions(path) == before:
+                raise  # else another process has saved, and this was half of each
+    return None
 
 
-def _load(path: pathlib.Path, file: BinaryIO) -> Any:
+def _load(path: pathlib.Path, file: BufferedReader) -> Any:
     """The model in an open file: what is loaded is what was validated, also if another process replaces the file."""
     model_card.verify_checksum(path, file)
     try:
@@ -173,7 +173,7 @@ def _load(path: pathlib.Path, file: BinaryIO) -> Any:
         raise ValueError(f"{path} is {refusal}") from error
 
 
-def _read_members(file: BinaryIO) -> tuple[Any, bytes]:
+def _read_members(file: BufferedReader) -> tuple[Any, bytes]:
     """(configuration, bytes of the weights), after the validation of the archive's directory."""
     size = os.fstat(file.fileno()).st_size
     _validate_end(file, size)
@@ -191,7 +191,7 @@ def _read_members(file: BinaryIO) -> tuple[Any, bytes]:
         raise damage(f"its {CONFIG} isn't JSON") from None
 
 
-def _validate_end(file: BinaryIO, size: int) -> None:
+def _validate_end(file: BufferedReader, size: int) -> None:
     """The end of an archive gives the size of its directory. zipfile reads a directory of any size into memory."""
     file.seek(max(size - 98, 0))
     end = file.read()

@@ -11,7 +11,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO
+from io import BufferedReader
+from typing import Any
 
 import keras
 import numpy as np
@@ -186,7 +187,7 @@ def versions(path: pathlib.Path) -> list[tuple[int, ...] | None]:
     return found
 
 
-def verify_checksum(path: pathlib.Path, file: BinaryIO) -> None:
+def verify_checksum(path: pathlib.Path, file: BufferedReader) -> None:
     """Raises ValueError if there is a card beside the file, and the open file differs from the card's checksum."""
     card = card_paths(path)[0]
     if not card.exists():

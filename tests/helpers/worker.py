@@ -76,6 +76,10 @@ def main(folder, phase):
         callbacks=callbacks,
     ).history
     model.fit(**rows(101), batch_size=25, verbose=0)
+    if phase == "resumed":
+        model.save(folder / "model.keras")
+        model.transform(rows(61)["x"], directory=folder / "codes")
+        assert kvae.load(folder / "model.keras").built and kvae.data.load(folder / "codes")  # the first has ended
     np.savez(folder / f"{phase}{worker}.npz", *model.get_weights(), **results, **history)
 
 

@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_synced_is_written_to_all_the_same(model, tmp_pa
     opened, open_file = [], os.open
 
     def open_on_windows(path, *arguments, **options):
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not options:  # rmtree gives options
             opened.append(path)
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return open_file(path, *arguments, **options)
