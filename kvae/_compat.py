@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from keras.src.saving import saving_lib
+from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 from tensorflow_datasets.core.download import downloader
 
 # Missing in the type stubs
@@ -48,6 +49,23 @@ def shuffles_unseeded(dataset: tf.data.Dataset) -> bool:
     """Whether the dataset is the result of a `shuffle` with neither its own seed nor the global one."""
     seeds = getattr(dataset, "_seed", None), getattr(dataset, "_seed2", None)
     return shuffles(dataset) and not any(seed is None or int(seed) for seed in seeds)
+
+
+class _IteratorWithin(OwnedIterator):
+    """TensorFlow's iterator, with a context manager around each step."""
+
+    def __next__(self):
+        with self._context():
+            return super().__next__()
+
+
+def iterate_within(context: Callable, dataset: tf.data.Dataset) -> Any:
+    """Return an iterator over a dataset whose steps are taken within `context()`."""
+    iterator: Any = iter(dataset)
+    if type(iterator) is OwnedIterator:
+        iterator.__class__ = _IteratorWithin
+        iterator._context = context
+    return iterator
 
 
 @contextlib.contextmanager

@@ -3,7 +3,8 @@
 import importlib
 
 from kvae import arguments
-from kvae.data.files import from_folder, from_hdf5, from_npy
+from kvae.data.files import from_hdf5, from_npy
+from kvae.data.folder import from_folder
 from kvae.data.loading import load
 from kvae.data.packed import pack, verify
 from kvae.data.parquet import from_parquet

@@ -134,6 +134,12 @@ def validate_shuffle(shuffle: int) -> None:
         raise ValueError(f"shuffle is {shuffle}, expected the number of images in the shuffling pool, or 0")
 
 
+def validate_damaged(damaged: str) -> None:
+    """Raise ValueError unless damaged is "error" or "skip"."""
+    if damaged not in ("error", "skip"):
+        raise ValueError(f"damaged is {damaged!r}, expected one of ('error', 'skip')")
+
+
 def validate_arrays(data: Any) -> int:
     """The number of examples in the arrays.
 

@@ -1,89 +1,22 @@
-"""Streams from users' files: a folder of images, and rows of .npy and HDF5 files. For Parquet see `parquet`."""
+"""Streams from users' files: rows of .npy and HDF5 files. For images see `folder`, for Parquet `parquet`."""
 
 import importlib
 import os
 import pathlib
+import zipfile
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kvae import _compat
-from kvae.data.decoding import Decoder
+from kvae import _compat, files
 from kvae.data.elements import validate_batch_size, validate_shuffle
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16  # of a shuffle buffer, so that neighbors in the file don't stay neighbors
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-
-
-def from_folder(
-    path: str | os.PathLike,
-    batch_size: int = 128,
-    *,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    labels: bool = False,
-    shuffle: int = 0,
-    seed: int | None = 0,
-) -> Stream:
-    """A Stream of the images in a folder and its subfolders, batches (n, height, width, channels) of uint8.
-
-    Args:
-        path: the folder. Files with other suffixes than .bmp, .gif, .jpeg, .jpg and .png are ignored.
-        batch_size: int. Default 128.
-        size: (height, width) for resizing all images; None if they have one size.
-        channels: 1, 3 or 4, for converting all images; None if they have the same number.
-        labels: whether the batches are (x, y). y (int64) numbers the folders directly in `path`, sorted by name.
-        shuffle: 0 keeps the order of the paths. Every other number shuffles all images in each epoch, as only their
-            names are in memory.
-        seed: int, decides on the order with the epoch; None draws one.
-
-    Raises:
-        OSError: without such a folder; within `clear_errors`, for a file without a readable image.
-        ValueError: for a folder without images; within `clear_errors`, for an image of another shape than the first.
-
-    Example:
-
-    >>> import pathlib, tempfile, keras, numpy as np, kvae
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for i in range(3):
-    ...         keras.utils.save_img(pathlib.Path(folder) / f"{i}.png", np.zeros((8, 6, 3)))
-    ...     [x.shape for x in kvae.data.from_folder(folder, batch_size=2).as_numpy_iterator()]
-    [(2, 8, 6, 3), (1, 8, 6, 3)]
-    """
-    validate_batch_size(batch_size)
-    validate_shuffle(shuffle)
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        raise NotADirectoryError(f"{path} is not a folder")
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    files = [file for file in files if not labels or file.parent != path]
-    if not files:
-        where = "folders in it" if labels else "folder"
-        raise ValueError(f"{path} holds no images: expected files that end in {', '.join(SUFFIXES)} in the {where}")
-    names = np.array([str(file) for file in files])
-    folders = [file.relative_to(path).parts[0] for file in files]
-    numbers = np.unique(folders, return_inverse=True)[1].astype(np.int64)
-    columns = (names, numbers) if labels else (names,)
-    decode = Decoder(tf.constant(names[0]), tf.io.read_file, os.fsdecode, size, channels)
-    seed, num_batches = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
-
-    def batches(epoch, skip, shard_index, num_shards):
-        shard_size(batch_size, num_shards)
-        rows = tf.range(len(names), dtype=tf.int64)
-        rows = _compat.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
-
-        def batch(number):
-            chosen = rows[number * batch_size : (number + 1) * batch_size][shard_index::num_shards]
-            return tuple(tf.gather(column, chosen) for column in columns)
-
-        # The dataset begins with the batches' numbers, since tf.data service deals these out to its workers.
-        return decode(tf.data.Dataset.range(skip, num_batches).map(batch)).prefetch(2)
-
-    return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
 
 
 def from_npy(
@@ -115,7 +48,7 @@ def from_npy(
     ...     [x.shape for x in kvae.data.from_npy(f"{folder}/x.npy", batch_size=3).as_numpy_iterator()]
     [(3, 2), (2, 2)]
     """
-    paths = [path] if labels is None else [path, labels]
+    paths = [files.absolute(file) for file in ([path] if labels is None else [path, labels])]
     return _from_arrays(
         lambda rows: [_mapped(file)[rows] for file in paths],
         [_mapped(file) for file in paths],
@@ -148,11 +81,22 @@ def from_hdf5(
         ImportError: without h5py.
         KeyError: for a name missing in the file.
         OSError: without such a file.
-        ValueError: for rows of other things than numbers.
+        TypeError: for a name that is no text.
+        ValueError: for files of another kind, and for rows of other things than numbers.
     """
     h5py = import_extra("h5py", "hdf5")
-    names = [dataset] if labels is None else [dataset, labels]
-    with h5py.File(path, "r") as file:
+    names = validate_names({"dataset": dataset, **({} if labels is None else {"labels": labels})})
+    path = validate_file(path)
+
+    def opened():
+        try:
+            return h5py.File(path, "r")
+        except OSError as error:
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing") from None
+            raise OSError(f"{path} can't be read as an HDF5 file, it is cut or of another kind: {error}") from None
+
+    with opened() as file:
         datasets = []
         file.visititems(lambda name, item: datasets.append(name) if isinstance(item, h5py.Dataset) else None)
         missing = [name for name in names if name.strip("/") not in datasets]
@@ -161,7 +105,7 @@ def from_hdf5(
         arrays = [file[name] for name in names]
 
         def read(rows):
-            with h5py.File(path, "r") as file:
+            with opened() as file:
                 return [file[name][rows] for name in names]
 
         return _from_arrays(read, arrays, [f"{path}[{name!r}]" for name in names], batch_size, shuffle, seed)
@@ -175,11 +119,34 @@ def import_extra(module: str, extra: str) -> ModuleType:
         raise ImportError(f"{module} is missing: install it with pip install 'keras-vae[{extra}]'") from None
 
 
+def validate_file(path: str | os.PathLike) -> pathlib.Path:
+    """The absolute path of a file. Raises ValueError for a folder, a pipe or a device, OSError if there is nothing."""
+    with files.open_regular(path):
+        return files.absolute(path)
+
+
+def validate_names(names: dict[str, Any]) -> list[str]:
+    """The names within a file, of {argument: name}. Raises TypeError for other things than text."""
+    for argument, name in names.items():
+        if not isinstance(name, str):
+            raise TypeError(f"{argument} is {name!r}, expected a name in the file, a text")
+    return list(names.values())
+
+
 def _mapped(path):
     try:
-        return np.load(path, mmap_mode="r")
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} can't be read as a .npy file, it is cut or of another kind: {error}") from None
+        with files.open_regular(path):
+            array = np.load(path, mmap_mode="r")
+    except files.NotAFile:
+        raise
+    except (ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
+        message = " ".join(str(error).split())
+        raise ValueError(f"{path} can't be read as a .npy file, it is cut or of another kind: {message}") from None
+    if not isinstance(array, np.ndarray):
+        with array:
+            found = f"found a .npz file with the arrays {array.files}"
+        raise ValueError(f"{path} can't be read as a .npy file: {found}, expected one array; save it with np.save")
+    return array
 
 
 def _from_arrays(read, arrays, names, batch_size, shuffle, seed):

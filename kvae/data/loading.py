@@ -3,7 +3,7 @@
 import os
 
 from kvae.data import packed, tfds_sets
-from kvae.data.elements import validate_batch_size, validate_shuffle
+from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
 from kvae.data.stream import Stream
 
 
@@ -59,8 +59,7 @@ def load(
     validate_shuffle(shuffle)
     if not 0 <= validation < 0.5:
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
-    if damaged not in ("error", "skip"):
-        raise ValueError(f"damaged is {damaged!r}, expected one of {('error', 'skip')}")
+    validate_damaged(damaged)
     arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
     if packed.is_packed(name):
         if config or data_dir:
@@ -71,4 +70,6 @@ def load(
             "damaged='skip' is for packed data alone: where files of a tensorflow-datasets set are damaged, delete its "
             "folder and load prepares it again"
         )
+    if data_dir is not None and "://" not in os.fspath(data_dir):
+        data_dir = os.path.abspath(data_dir)  # a later change of the working folder leaves it as it is
     return tfds_sets.load(name, batch_size, data_dir=data_dir, config=config, **arguments)

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data.decoding import Decoder
-from kvae.data.files import from_blocks, import_extra
+from kvae.data.files import from_blocks, import_extra, validate_file, validate_names
 from kvae.data.stream import Stream
 
 
@@ -36,11 +36,26 @@ def from_parquet(
         ImportError: without pyarrow.
         KeyError: for a column that the file doesn't hold.
         OSError: without such a file.
-        ValueError: for columns of other kinds or without rows; within `clear_errors`, for images of several shapes.
+        TypeError: for a name that is no text.
+        ValueError: for files of another kind, and for columns of other kinds or without rows; within `clear_errors`,
+            for images of several shapes.
     """
     parquet = import_extra("pyarrow.parquet", "parquet")
-    columns = [column] if labels is None else [column, labels]
-    file = parquet.ParquetFile(path)
+    columns = validate_names({"column": column, **({} if labels is None else {"labels": labels})})
+    path = validate_file(path)
+
+    def opened():
+        try:
+            return parquet.ParquetFile(path)
+        except (OSError, ValueError) as error:  # ArrowInvalid is a ValueError
+            if not path.exists():
+                raise FileNotFoundError(f"{path} is missing") from None
+            message = " ".join(str(error).split())
+            raise ValueError(
+                f"{path} can't be read as a Parquet file, it is cut or of another kind: {message}"
+            ) from None
+
+    file = opened()
     missing = [name for name in columns if name not in file.schema_arrow.names]
     if missing:
         raise KeyError(f"{path} holds no column {missing[0]!r}: found {file.schema_arrow.names}")
@@ -51,7 +66,7 @@ def from_parquet(
     names = [f"{path}'s column {name!r}" for name in columns]
 
     def read(numbers):
-        table = parquet.ParquetFile(path).read_row_groups([groups[i] for i in numbers], columns=columns)
+        table = opened().read_row_groups([groups[i] for i in numbers], columns=columns)
         return [_column(table[column].combine_chunks(), name) for column, name in zip(columns, names, strict=True)]
 
     first = read([0])
@@ -74,11 +89,13 @@ def _column(array, name):
         lengths = np.unique(array.value_lengths()) if hasattr(array, "value_lengths") else [array.type.list_size]
         if len(lengths) > 1:
             raise ValueError(f"{name} has lists of several lengths: from {lengths[0]} to {lengths[-1]}")
+        if not lengths[0]:
+            raise ValueError(f"{name} has empty lists, expected at least one number in each")
         shape.append(int(lengths[0]))
         array = array.flatten()
         _check_complete(array, name)
     values = array.to_numpy(zero_copy_only=False)
-    if values.dtype == object and not isinstance(values[0], bytes):
+    if values.dtype.kind not in "buif" and not isinstance(values[0], bytes):
         raise ValueError(f"{name} has the type {array.type}, expected numbers, lists of numbers or encoded images")
     return values.reshape(shape)
 

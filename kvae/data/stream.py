@@ -57,6 +57,7 @@ class Stream(_compat.WrappedDataset):
     Attributes:
         batches, num_batches, seed: the arguments.
         next_epoch: int, the epoch of the next iteration.
+        class_names: the names of the classes that y numbers, as `from_folder` knows them, or None.
         provenance: a `kvae.data.provenance.Provenance`, the origin of the examples, or None.
 
     Example:
@@ -91,6 +92,7 @@ class Stream(_compat.WrappedDataset):
         self.num_batches = int(num_batches)
         self.seed = seed
         self.next_epoch = 0
+        self.class_names: tuple[str, ...] | None = None
         self.provenance: Any = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
@@ -233,12 +235,13 @@ class Stream(_compat.WrappedDataset):
         stream = Stream(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
+        stream.class_names = self.class_names
         return stream
 
     def __iter__(self) -> Any:
         batches = self.epoch(self.next_epoch)
         self.next_epoch += 1
-        return iter(batches)
+        return _compat.iterate_within(clear_errors, batches)
 
     def _repr_html_(self):
         return html.stream(self, self._first_x, encode_png)

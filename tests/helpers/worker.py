@@ -79,7 +79,9 @@ def main(folder, phase):
     if phase == "resumed":
         model.save(folder / "model.keras")
         model.transform(rows(61)["x"], directory=folder / "codes")
-        assert kvae.load(folder / "model.keras").built and kvae.data.load(folder / "codes")  # the first has ended
+        assert keras.saving.load_model(folder / "model.keras").built and kvae.data.load(
+            folder / "codes"
+        )  # the first has ended
     np.savez(folder / f"{phase}{worker}.npz", *model.get_weights(), **results, **history)
 
 

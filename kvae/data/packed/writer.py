@@ -72,9 +72,20 @@ def pack(
     else:
         known_source, known_license = _common_provenance(datasets.values())
         known_source = source or known_source
+    _validate_class_names(datasets)
     splits = {name: _columns(data, name) for name, data in datasets.items()}
     with errors.clear_errors():
         write_columns(splits, directory, source=known_source, license=license or known_license, progress=progress)
+
+
+def _validate_class_names(datasets):
+    """Raises ValueError if a number means one class in a split and another class in another."""
+    known = {name: data.class_names for name, data in datasets.items() if getattr(data, "class_names", None)}
+    if len(set(known.values())) > 1:
+        raise ValueError(
+            f"the splits number other classes, {', '.join(f'{name} {list(names)}' for name, names in known.items())}: "
+            "give all of them the class_names of one"
+        )
 
 
 def _common_provenance(datasets):
