@@ -152,8 +152,8 @@ def explain_errors(path: Path, size: Callable[[], int] | None = None, advice: st
         folder = next((each for each in (path, *path.parents) if each.is_dir()), path)
         is_own = str(error.filename or "").startswith(str(folder))
         if error.errno in FULL:
-            room = {errno.EFBIG: "a limit on the size of files", errno.EDQUOT: "no quota left"}.get(error.errno)
-            need = "more room" if size is None else f"{size():,} bytes"
+            room = {errno.EFBIG: "a limit on the size of files", errno.EDQUOT: "no quota left"}.get(error.errno or 0)
+            need = "more room" if size is None else f"at least {size():,} bytes"
             message = (
                 f"needs {need}, and {folder} has {room or f'{shutil.disk_usage(folder).free:,} bytes free'}: {advice}"
             )

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import os
 import random
+import shutil
 import socket
 import sys
 import urllib.parse
@@ -14,7 +16,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging
 
-from kvae import _compat
+from kvae import _compat, files
 from kvae.data import elements, tfds_records
 from kvae.data.errors import clear_errors
 from kvae.data.provenance import Provenance, tfds_source
@@ -96,8 +98,12 @@ def _prepare(builder):
         # Ten tries without a network take minutes, and files that were downloaded before need none.
         with _compat.download_retries(0 if offline else None), contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
-    except (OSError, AssertionError, tfds.download.DownloadError) as error:
-        reason = "there is no network" if offline else " ".join(str(error).split())[:300] or type(error).__name__
+    except (OSError, AssertionError, RuntimeError, tf.errors.OpError, tfds.download.DownloadError) as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        if any(os.strerror(number) in str(error) for number in files.FULL):
+            reason += f"; {shutil.disk_usage(builder.data_path.parents[1]).free:,} bytes are free there, make room"
+        elif offline:
+            reason = "there is no network"
         raise OSError(
             f"{builder.name} can't be prepared: {reason}; where it can be, tfds.load({builder.name!r}) makes the "
             f"folder that is looked for here as {builder.data_path}"
