@@ -9,6 +9,7 @@ import pathlib
 import re
 import stat
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from io import BufferedReader
@@ -32,8 +33,11 @@ from kvae.saving.safety import (
 
 _ASSET = re.compile(r"assets/([\w-]+/)*vocabulary\.txt")  # of Keras' lookup layers
 _MAX_NAMES = 2**20  # bytes of the archive's directory
-_MAX_CONFIG = 2**24  # bytes
+_MAX_CONFIG = 2**22  # bytes
 _SPARE = 2**26  # bytes of variables that needn't be in the file
+_SPARE_VARIABLES = 1_000
+_MAX_MEMBERS = 1_000
+_MAX_NAME = 200  # bytes
 _TRIES = 20  # while another process saves
 
 
@@ -160,17 +164,27 @@ def _load(path: pathlib.Path, file: BufferedReader) -> Any:
     model_card.verify_checksum(path, file)
     try:
         config, weights = _read_members(file)
-        validate_config(config)
-        size = validate_weights(weights)
+        size, count = validate_weights(weights)
+        validate_config(config, size)
         del weights
         file.seek(0)
-        with limit_variables(4 * size + _SPARE):
-            return _compat.load_model(file)
+        with limit_variables(4 * size + _SPARE, 4 * count + _SPARE_VARIABLES):
+            model = _compat.load_model(file)
     except Refusal as refusal:
         raise ValueError(f"{path} is {refusal}") from None
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # of a configuration that Keras can't follow, in any way
         refusal = damage(f"Keras makes no model of it, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
         raise ValueError(f"{path} is {refusal}") from error
+    _warn_of_nonfinite(model, path)
+    return model
+
+
+def _warn_of_nonfinite(model, path):
+    for variable in model.weights:
+        if "float" in variable.dtype and not bool(ops.all(ops.isfinite(variable))):
+            message = f"{path} has NaN or infinite numbers in its weights, such as {variable.path}"
+            warnings.warn(f"{message}: the model was saved so, and computes nothing of use", stacklevel=4)
+            return
 
 
 def _read_members(file: BufferedReader) -> tuple[Any, bytes]:
@@ -205,6 +219,8 @@ def _validate_end(file: BufferedReader, size: int) -> None:
 
 
 def _validate_directory(members: list[zipfile.ZipInfo], size: int) -> None:
+    if len(members) > _MAX_MEMBERS:
+        raise harm(f"it holds {len(members)} files, expected {_MAX_MEMBERS} at most")
     counts = collections.Counter(member.filename for member in members)
     for name in (CONFIG, WEIGHTS):
         if name not in counts:
@@ -213,6 +229,8 @@ def _validate_directory(members: list[zipfile.ZipInfo], size: int) -> None:
         name, mode = member.filename, stat.S_IFMT(member.external_attr >> 16)
         if name not in (CONFIG, WEIGHTS, "metadata.json") and not _ASSET.fullmatch(name):
             raise harm(f"it holds {name!r}, which a saved model has no use for")
+        if len(os.fsencode(name)) > _MAX_NAME:
+            raise harm(f"it holds a name of {len(name)} characters")
         if counts[name] > 1:
             raise harm(f"it holds {name!r} more than once")
         if mode not in (0, stat.S_IFREG):

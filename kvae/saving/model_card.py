@@ -78,7 +78,19 @@ class Record:
 
     @classmethod
     def decode(cls, array: Any) -> "Record":
-        return cls(**json.loads(np.asarray(array, "uint8").tobytes()))
+        """The record of `encode`. Raises ValueError for values of other types."""
+        record = cls(**json.loads(np.asarray(array, "uint8").tobytes()))
+        is_right = (
+            all(isinstance(entry, dict) for entry in record.data)
+            and isinstance(record.start, str | None)
+            and type(record.epochs) is int
+            and record.epochs >= 0
+            and isinstance(record.metrics, dict)
+            and all(isinstance(value, int | float) for value in record.metrics.values())
+        )
+        if not is_right:
+            raise ValueError(f"the record of its training holds values of other types: {str(record.as_dict())[:100]}")
+        return record
 
     def __eq__(self, other):
         return isinstance(other, Record) and self.as_dict() == other.as_dict()

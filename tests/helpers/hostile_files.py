@@ -18,6 +18,8 @@ import h5py
 import keras
 import numpy as np
 
+import kvae
+
 
 class Folder:
     """Where a test's files are: an honest archive's members, a marker and a pipe."""
@@ -162,7 +164,7 @@ CONFIGS = {
     ),
     "1.6 TB of weights": (
         lambda f: f.with_layer(part("keras.layers", "Dense", {"units": 10**11, "name": "large"})),
-        r"wants 16\d{11} bytes of weights",
+        "has the size 100000000000, more than its weights are for",
     ),
     "nested 10,000 deep": (
         lambda f: f.write({**f.members, "config.json": '{"class_name":' + "[" * 10_000 + "]" * 10_000 + "}"}),
@@ -241,7 +243,7 @@ WEIGHTS = {
     "160 GB declared, compressed": dataset(
         "is filtered or compressed", shape=(200_000, 200_000), dtype="float32", chunks=(100, 100), compression="gzip"
     ),
-    "strings": dataset("expected numbers", data=["a"] * 3),
+    "strings": dataset("expected real numbers", data=["a"] * 3),
     "nested 1,000 deep": (deep_group, "model.weights.h5 is nested too deep"),
     "a loop": (loop, "is there twice"),
     "no HDF5": (lambda f: f.write({**f.members, "model.weights.h5": b"x" * 999}), "model.weights.h5 can't be read"),
@@ -310,8 +312,8 @@ def in_place_of_the_file(make):
 
 ARCHIVES = {
     "200 MB of zeros as config": (zeros, "is compressed, to 209715200 bytes"),
-    "200 MB as config": (sparse_zeros, "'config.json' in it has 209715200 bytes, expected 16777216 at most"),
-    "more than is there": (lambda f: patched(f, lambda *_: 2**23), "it declares 25165824 bytes and has"),
+    "200 MB as config": (sparse_zeros, "'config.json' in it has 209715200 bytes, expected 4194304 at most"),
+    "more than is there": (lambda f: patched(f, lambda *_: 2**21), "it declares 6291456 bytes and has"),
     "a list of names of 4 GB": (directory_of_4_gb, "its list of names has 4294967295 bytes"),
     "../x": (added("../marker"), r"it holds '\.\./marker', which a saved model has no use for"),
     "an absolute name": (added("/tmp/marker"), "it holds '/tmp/marker'"),
@@ -331,8 +333,132 @@ ARCHIVES = {
     "a folder": (in_place_of_the_file(lambda path: path.mkdir()), "damaged or not a .keras file: it isn't a file"),
     "a pipe": (in_place_of_the_file(os.mkfifo), "damaged or not a .keras file: it isn't a file"),
 }
+
+
+def layers(*parts):
+    def write(folder):
+        folder.config["config"]["layers"] += parts
+        folder.with_config(folder.config)
+
+    return write
+
+
+def keras_layer(name, **config):
+    return part("keras.layers", name, config)
+
+
+def metric(name, **config):
+    def write(folder):
+        folder.config["compile_config"] = {
+            "optimizer": "adam",
+            "loss": "mse",
+            "metrics": [part("keras.metrics", name, config)] if isinstance(config, dict) else config,
+        }
+        folder.with_config(folder.config)
+
+    return write
+
+
+def functional(*parts, outputs):
+    """A functional model of one input, x (n, 3), and these layers."""
+
+    def write(folder):
+        x = part("keras.layers", "InputLayer", {"batch_shape": [None, 3], "dtype": "float32", "name": "x"})
+        layers = [{**x, "name": "x", "inbound_nodes": []}, *parts]
+        config = {"name": "f", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [[outputs, 0, 0]]}
+        folder.with_config(part("keras.src.models.functional", "Functional", config))
+
+    return write
+
+
+def node(module, name, config, *arguments):
+    return {**part(module, name, config), "name": config["name"], "inbound_nodes": [{"args": arguments, "kwargs": {}}]}
+
+
+def tensor(of):
+    return part("keras", "__keras_tensor__", {"shape": [None, 3], "dtype": "float32", "keras_history": [of, 0, 0]})
+
+
+def numbers(count):
+    return part(None, "__numpy__", {"value": [1] * count, "dtype": "float32"})
+
+
+def record(**values):
+    def write(folder):
+        model = kvae.PCA(1).fit(np.random.default_rng(0).normal(size=(9, 3)), verbose=0)
+        for name, value in values.items():
+            setattr(model.record, "_data" if name == "data" else name, value)
+        keras.saving.save_model(model, folder.file)
+
+    return write
+
+
+def chain(count):
+    previous, parts = "x", []
+    for number in range(count):
+        parts.append(node("keras.layers", "Dense", {"name": f"d{number}", "units": 1}, tensor(previous)))
+        previous = f"d{number}"
+    return functional(*parts, outputs=previous)
+
+
+LARGE = {"kernel_initializer": part("keras.initializers", "Orthogonal", {"gain": 1.0, "seed": None})}
+SIZE = "has the size"
+SIZES = {
+    "8 GB of unknown words": (layers(keras_layer("StringLookup", vocabulary=["a"], num_oov_indices=10**9)), SIZE),
+    "10**9 numbers": (layers(keras_layer("IntegerLookup", vocabulary=[1], num_oov_indices=10**9)), SIZE),
+    "5 * 10**7 ngrams": (layers(keras_layer("TextVectorization", ngrams=5 * 10**7)), SIZE),
+    "10**9 thresholds": (metric("AUC", num_thresholds=10**9), SIZE),
+    "10**9 thresholds of a precision": (metric("PrecisionAtRecall", recall=0.5, num_thresholds=10**9), SIZE),
+    "10**5 x 10**5 classes": (metric("MeanIoU", num_classes=10**5), SIZE),
+    "16,000 x 16,000 classes": (metric("MeanIoU", num_classes=16_000), r"wants 20\d{8} bytes of weights"),
+    "16,000 x 16,000 weights": (
+        layers(*(keras_layer("Dense", units=16_000, **LARGE) for _ in range(2))),
+        r"wants 10\d{8} bytes of weights",
+    ),
+    "a table of 16,000 x 8,000": (
+        layers(keras_layer("MelSpectrogram", num_mel_bins=16_000, fft_length=16_000)),
+        "has a MelSpectrogram, which makes tables",
+    ),
+    "20,000 layers": (layers(*(keras_layer("Dense", units=1) for _ in range(20_000))), "has more than 1,500 layers"),
+    "20,000 layers without weights": (
+        layers(*(keras_layer("Activation", activation="tanh") for _ in range(20_000))),
+        "has more than 1,500 layers",
+    ),
+    "1,600 layers, one behind the other": (chain(1_600), "has more than 1,500 layers"),
+    "a loop of 16,000 turns": (
+        functional(
+            node("kvae.flows", "Planar", {"name": "f", "steps": 16_000}, tensor("x")),
+            outputs="f",
+        ),
+        "has a Planar of 16000 steps, expected 1000 at most",
+    ),
+    "an unrolled loop of 16,000 turns": (
+        layers(
+            keras_layer("InputLayer", batch_shape=[None, 16_000, 1]),
+            keras_layer("SimpleRNN", units=1, unroll=True),
+        ),
+        "unrolls a loop over inputs of size 16000",
+    ),
+    "a table of constants": (
+        functional(node("keras.src.ops.numpy", "Outer", {"name": "o"}, numbers(16_000), numbers(16_000)), outputs="o"),
+        "computes something that isn't a function of the model's input",
+    ),
+    "an output that isn't there": (
+        functional(outputs="nothing"),
+        "damaged or not a .keras file: Keras makes no model of it",
+    ),
+    "a long name": (added(f"assets/{300 * 'a'}/vocabulary.txt"), "it holds a name of 322 characters"),
+    "2,000 assets": (
+        lambda f: f.write({**f.members, **{f"assets/a{i}/vocabulary.txt": b"" for i in range(2_000)}}),
+        "it holds 2003 files, expected 1000 at most",
+    ),
+    "complex weights": dataset("expected real numbers", data=np.ones((3, 4), "complex64")),
+    "a record of another epoch": (record(epochs="x"), "the record of its training holds values of other types"),
+    "a record of other data": (record(data=["x"]), "the record of its training holds values of other types"),
+    "a record of other metrics": (record(metrics={"a": []}), "the record of its training holds values of other types"),
+}
 HOSTILE = {
     f"{kind}: {name}": case
-    for kind, cases in (("config", CONFIGS), ("weights", WEIGHTS), ("archive", ARCHIVES))
+    for kind, cases in (("config", CONFIGS), ("weights", WEIGHTS), ("archive", ARCHIVES), ("size", SIZES))
     for name, case in cases.items()
 }

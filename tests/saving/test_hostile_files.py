@@ -14,6 +14,7 @@ from hostile_files import HOSTILE, Folder, Touch, lambda_layer, touching
 from small_models import dense_vae
 
 import kvae
+from kvae import _compat
 from kvae.networks import dense_decoder
 
 SECONDS = 20
@@ -94,6 +95,27 @@ def test_a_file_that_is_not_its_cards_is_refused(tmp_path):
         kvae.load(tmp_path / "a.keras")
     (tmp_path / "a.card.json").unlink()
     kvae.load(tmp_path / "a.keras")
+
+
+def test_what_is_loaded_is_what_was_checked(tmp_path, monkeypatch):
+    path, other = tmp_path / "a.keras", tmp_path / "b.keras"
+    model = kvae.PCA(2).fit(np.random.default_rng(0).random((20, 4)), verbose=0)
+    model.save(path)
+    keras.saving.save_model(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]), other)
+    load = _compat.load_model
+    monkeypatch.setattr(_compat, "load_model", lambda file: (os.replace(other, path), load(file))[1])
+    assert isinstance(kvae.load(path), kvae.PCA) and not other.exists()
+
+
+def test_weights_that_are_not_numbers_are_told(tmp_path):
+    model = kvae.PCA(2).fit(np.random.default_rng(0).random((20, 4)), verbose=0)
+    model.mean.assign([1.0, np.nan, 2.0, 3.0])
+    model.save(tmp_path / "a.keras")
+    with pytest.warns(
+        UserWarning, match=r"a\.keras has NaN or infinite numbers in its weights, such as .*mean"
+    ) as told:
+        kvae.load(tmp_path / "a.keras")
+    assert told[0].filename == __file__
 
 
 # Honest files
