@@ -10,7 +10,7 @@ import re
 import sys
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import h5py
 import keras
@@ -136,7 +136,7 @@ def _validate_nodes(nodes: Any) -> None:
             raise harm(f"its {CONFIG} computes something that isn't a function of the model's input")
 
 
-def _is_one_of(target: Any, kinds: tuple) -> bool:
+def _is_one_of(target: Any, kinds: tuple) -> TypeGuard[type]:
     return isinstance(target, type) and issubclass(target, kinds)
 
 
