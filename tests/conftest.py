@@ -15,7 +15,7 @@ tf.config.set_logical_device_configuration(
 )
 
 
-CPU_SECONDS = collections.Counter()  # by file
+CPU_SECONDS, USED = collections.Counter(), collections.Counter()  # by file, by process
 
 
 def pytest_addoption(parser):
@@ -28,12 +28,17 @@ def cpu_seconds():
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    before = cpu_seconds()
-    try:
-        return (yield)
-    finally:
-        CPU_SECONDS[item.nodeid.split("::")[0]] += cpu_seconds() - before
+def pytest_runtest_makereport(item, call):
+    """Each report says the CPU seconds of the process until then, also to the process that started it."""
+    report = yield
+    report.cpu_seconds, report.process = cpu_seconds(), os.getpid()
+    return report
+
+
+def pytest_runtest_logreport(report):
+    """The import of TensorFlow is in a process's first file."""
+    CPU_SECONDS[report.nodeid.split("::")[0]] += report.cpu_seconds - USED[report.process]
+    USED[report.process] = report.cpu_seconds
 
 
 def pytest_terminal_summary(terminalreporter, config):

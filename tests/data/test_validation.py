@@ -11,6 +11,7 @@ import pytest
 import scipy.sparse
 import scipy.stats
 import tensorflow as tf
+from breadth import EAGERLY_AND_IN_A_GRAPH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hypothesis_numpy
@@ -240,15 +241,16 @@ MAKERS = {
 _COMPILED = {}
 
 
-def compiled(name):
+def compiled(name, eagerly=False):
     """A model of this name, one for all tests, in the state that it had when it was made."""
-    if name not in _COMPILED:
+    key = (name, "eagerly") if eagerly else name
+    if key not in _COMPILED:
         keras.utils.set_random_seed(0)
         model = MAKERS[name]()
-        model.compile()
+        model.compile(run_eagerly=eagerly)
         model.optimizer.build(model.trainable_variables)
-        _COMPILED[name] = model, state(model)
-    model, start = _COMPILED[name]
+        _COMPILED[key] = model, state(model)
+    model, start = _COMPILED[key]
     for variable, value in zip(variables(model), start, strict=True):
         variable.assign(value)
     return model
@@ -335,9 +337,9 @@ def test_a_model_that_refused_a_shape_takes_the_right_one():
     assert model.event_shape == (6,)
 
 
-def outcome(data):
+def outcome(data, eagerly):
     """What a model becomes of data, and says of them."""
-    model = compiled("vae")
+    model = compiled("vae", eagerly)
     size = {} if isinstance(data, tf.data.Dataset) else {"batch_size": 16, "shuffle": False}
     model.fit(data, verbose=0, **size)
     numbers = model.evaluate(data, verbose=0, return_dict=True)
@@ -347,27 +349,28 @@ def outcome(data):
 _OUTCOMES = {}
 
 
-def outcome_of_reference(data):
-    if id(data) not in _OUTCOMES:
-        _OUTCOMES[id(data)] = outcome(data)
-    return _OUTCOMES[id(data)]
+def outcome_of_reference(data, eagerly):
+    if (id(data), eagerly) not in _OUTCOMES:
+        _OUTCOMES[id(data), eagerly] = outcome(data, eagerly)
+    return _OUTCOMES[id(data), eagerly]
 
 
+@EAGERLY_AND_IN_A_GRAPH
 @pytest.mark.parametrize("row", ACCEPTED, ids=lambda row: row.name)
 @pytest.mark.filterwarnings("ignore:The images hold whole numbers")
-def test_accepted_data_do_what_their_reference_does(row):
+def test_accepted_data_do_what_their_reference_does(row, eagerly):
     data = row.make()
     before = copies(data)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        weights, numbers, codes = outcome(data)
+        weights, numbers, codes = outcome(data, eagerly)
     said = [str(warning.message) for warning in said if issubclass(warning.category, UserWarning)]
     assert bool(said) == bool(row.rule.warning) and (not said or re.search(row.rule.warning, said[0]))
     for part, copy in zip(copies(data), before, strict=True):
         np.testing.assert_array_equal(part, copy)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        expected_weights, expected_numbers, expected_codes = outcome_of_reference(row.rule.reference)
+        expected_weights, expected_numbers, expected_codes = outcome_of_reference(row.rule.reference, eagerly)
     for found, expected in zip(weights, expected_weights, strict=True):
         assert np.all(np.isfinite(found))
         np.testing.assert_array_equal(found, expected)
@@ -412,7 +415,7 @@ def test_a_later_batch_without_a_probability_is_an_error(likelihood, x, wrong, m
     x = x.copy()
     x[40, 3] = wrong
     model = dense_vae(likelihood=likelihood)
-    model.compile()
+    model.compile(run_eagerly=likelihood != "bernoulli")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for call in model.fit, model.evaluate, model.transform:

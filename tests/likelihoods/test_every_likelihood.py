@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from breadth import EAGERLY_AND_IN_A_GRAPH, thorough
 from likelihood_cases import CASES, SHAPE, pixels
 
 import kvae
@@ -66,6 +67,7 @@ def test_values_and_gradients_are_finite_in_float32(rng, make, data, value):
         assert np.all(np.isfinite(number))
 
 
+@EAGERLY_AND_IN_A_GRAPH
 @cases(
     "gaussian decoder",
     "bernoulli",
@@ -77,10 +79,10 @@ def test_values_and_gradients_are_finite_in_float32(rng, make, data, value):
     "categorical",
     "categorical 5",
 )
-def test_it_trains_is_saved_and_samples(rng, tmp_path, make, data):
+def test_it_trains_is_saved_and_samples(rng, tmp_path, make, data, eagerly):
     x = data(rng, 40, *SHAPE).astype("float32")
     model = vae(make())
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=eagerly)
     before = model.get_weights()
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
@@ -136,10 +138,10 @@ def test_a_uniform_image_costs_8_bits_per_dimension(rng):
 def test_uint8_means_levels_and_not_counts(rng):
     x = rng.integers(0, 256, size=(40, *SHAPE)).astype("uint8")
     model = vae(kvae.DiscretizedLogisticLikelihood())
-    model.compile()
+    model.compile(run_eagerly=True)
     np.testing.assert_allclose(model.evaluate(x, verbose=0), model.evaluate(x / np.float32(255), verbose=0), rtol=1e-6)
     model = vae(kvae.PoissonLikelihood())
-    model.compile()
+    model.compile(run_eagerly=True)
     with pytest.raises(ValueError, match="uint8 means images"):
         model.fit(x)
     model.fit(x.astype("int32"), verbose=0)
@@ -152,7 +154,7 @@ def test_a_decoder_of_zeros_says_mid_grey_give_or_take_a_quarter():
     assert np.std(distribution.sample(1)) == pytest.approx(0.25, abs=0.03)
 
 
-@pytest.mark.parametrize("largest, dispersion", [(20, None), (20_000, "decoder")])
+@pytest.mark.parametrize("largest, dispersion", [thorough(20, None), (20_000, "decoder")])
 def test_an_untrained_model_survives_counts(rng, tmp_path, largest, dispersion):
     """As they are where they are small, by their logarithms in the encoder where they aren't."""
     x = np.rint(largest ** rng.random((200, 64))).astype("float32")
