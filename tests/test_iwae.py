@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from breadth import some, thorough
 from combinations import gradient, made, z_below
 
 import kvae
@@ -71,7 +72,7 @@ def test_the_bound_rises_with_the_samples_to_log_p(linear, posterior, tolerance)
     assert bounds[-1] == pytest.approx(log_p.mean(), abs=tolerance)
 
 
-@pytest.mark.parametrize("posterior", [DiagonalNormal, FullNormal])
+@pytest.mark.parametrize("posterior", [thorough(DiagonalNormal), FullNormal])
 def test_both_gradients_have_the_same_expectation_and_for_one_sample_the_elbos(linear, posterior):
     model, _, x = linear
     model, x = model(posterior(), off=0.3), tf.repeat(x[:2], 500, axis=0)
@@ -115,7 +116,10 @@ def test_at_the_exact_posterior_the_doubly_reparameterized_gradient_has_no_varia
 
 @pytest.mark.parametrize(
     "prior, posterior",
-    [*itertools.product(["mixture", "flow", "vamp"], ["diagonal", "full", "coupling", "autoregressive"])],
+    some(
+        list(itertools.product(["mixture", "flow", "vamp"], ["diagonal", "full", "coupling", "autoregressive"])),
+        *(("mixture", "diagonal"), ("flow", "full"), ("vamp", "coupling"), ("flow", "autoregressive")),
+    ),
 )
 def test_the_doubly_reparameterized_gradient_is_its_formula(rng, float64, prior, posterior):
     """Encoder: sum_k w_k^2 (d log w_k / dz) dz/dphi at constant parameters of q; all else as the plain gradient."""

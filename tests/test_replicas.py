@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from breadth import thorough
 from replicated import VAEOfExamples, images, regularised, shuffled
 from small_models import dense_vae
 
@@ -31,7 +32,7 @@ def same(found, expected):
         np.testing.assert_allclose(found[1][name], numbers, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "batch_size"), [("stream", 25), ("dataset", 20), ("packed", 20)])
+@pytest.mark.parametrize(("kind", "batch_size"), [("stream", 25), thorough("dataset", 20), thorough("packed", 20)])
 def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, batch_size, tmp_path):
     """With weighted examples and a layer's own loss; the last batch is one example, which leaves a replica none."""
     x = images(101)
@@ -50,6 +51,7 @@ def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, ba
     same(found, expected)
 
 
+@pytest.mark.thorough
 def test_a_strategy_of_one_replica_trains_to_the_weights_of_none():
     x = images(20)
 
@@ -61,6 +63,7 @@ def test_a_strategy_of_one_replica_trains_to_the_weights_of_none():
     same(*(trained(strategy, model, x, batch_size=10, shuffle=False) for strategy in (one, None)))
 
 
+@pytest.mark.thorough
 def test_convolutions_take_a_batch_that_leaves_a_replica_nothing(strategy, rng):
     x = rng.random((21, 8, 8, 1)).astype("float32")
 
@@ -110,6 +113,7 @@ def test_replicas_read_each_epoch_in_its_order_and_together_all_of_it(strategy):
                 np.testing.assert_array_equal(np.concatenate(values), wanted)
 
 
+@pytest.mark.thorough
 def test_a_model_that_is_built_by_fit_works_on_replicas_and_saves(strategy, tmp_path):
     x = images(61)
     with strategy.scope():
@@ -129,7 +133,7 @@ def test_a_model_that_is_built_by_fit_works_on_replicas_and_saves(strategy, tmp_
     assert pca.evaluate(x, verbose=0) == pytest.approx(alone.evaluate(x, verbose=0), rel=1e-6)
 
 
-@pytest.mark.parametrize("clipping", [{"clipnorm": 0.01}, {"clipvalue": 0.002}])
+@pytest.mark.parametrize("clipping", [{"clipnorm": 0.01}, thorough({"clipvalue": 0.002})])
 def test_gradients_are_clipped_as_one_replica_clips_them(strategy, clipping):
     """Of an array in a drawn order, whose last batch is one example."""
 

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from breadth import thorough
 from keras.optimizers.schedules import PolynomialDecay
 from small_models import dense_vae
 
@@ -62,7 +63,8 @@ def test_a_share_is_one_of_the_run_that_fit_starts(x):
     accumulating.compile(
         keras.optimizers.Adam(gradient_accumulation_steps=2), loss=kvae.ELBO(beta=CyclicalWarmUp(cycles=1, ramp=1.0))
     )
-    accumulating.fit(x, batch_size=10, epochs=5, verbose=0)
+    with pytest.raises(InterruptedError):
+        accumulating.fit(x, batch_size=10, epochs=5, verbose=0, callbacks=[Stop()])
     assert float(accumulating.loss.beta(5)) == pytest.approx(0.5)
 
 
@@ -95,8 +97,8 @@ def test_only_a_weight_below_one_makes_the_loss_no_bound(x):
     "beta, said",
     [
         (LinearWarmUp(20), ""),
-        (CyclicalWarmUp(2), ""),
-        (0.5, ""),
+        thorough(CyclicalWarmUp(2), ""),
+        thorough(0.5, ""),
         (LinearWarmUp(share=1.0, end=4.0), "The KL's weight will be 4 when this run ends after step 20."),
         (PolynomialDecay(0.0, 10, end_learning_rate=4.0), "weight will be 4 when this run ends after step 20."),
         (LinearWarmUp(10, end=0.1), "weight will be 0.1 when this run ends after step 20: the loss is then no bound"),
@@ -106,7 +108,7 @@ def test_only_a_weight_below_one_makes_the_loss_no_bound(x):
 def test_a_run_that_is_long_enough_is_told_of_a_weight_other_than_one(x, beta, said, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        fitted(x, beta, epochs=5, verbose=2)
+        (begun if said else fitted)(x, beta, epochs=5, verbose=2)
         printed = capsys.readouterr().out
         assert said in printed and printed.count("The KL's weight") == bool(said)
         begun(x, beta, epochs=5)
@@ -123,7 +125,7 @@ def test_a_run_that_is_long_enough_is_told_of_a_weight_other_than_one(x, beta, s
 )
 def test_a_run_of_unknown_length_is_told_when_the_weight_is_reached(x, beta, said, capsys):
     stream = tf.data.Dataset.from_tensor_slices(x).batch(10).filter(lambda batch: True)
-    fitted(stream, beta, batch_size=None, verbose=2)
+    (begun if said else fitted)(stream, beta, batch_size=None, verbose=2)
     printed = capsys.readouterr().out
     assert printed.count("The KL's weight") == bool(said) and re.match(f".*{said}", printed)
     begun(stream, beta, batch_size=None)
@@ -138,7 +140,7 @@ def test_a_share_of_a_run_of_unknown_length_is_refused(x):
         model.fit(stream, verbose=0)
 
 
-@pytest.mark.parametrize("beta", [LinearWarmUp(share=0.25, end=2.0), CyclicalWarmUp(3, 0.4, steps=10)])
+@pytest.mark.parametrize("beta", [LinearWarmUp(share=0.25, end=2.0), thorough(CyclicalWarmUp(3, 0.4, steps=10))])
 def test_a_loaded_model_evaluates_alike(x, tmp_path, beta):
     model = fitted(x, beta, epochs=3)
     model.save(tmp_path / "vae.keras")

@@ -5,7 +5,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import dense_vae, same_weights
+from breadth import some
+from small_models import dense_vae, same_weights, shared
 
 from kvae.callbacks import Checkpoint
 from kvae.data import Stream
@@ -48,35 +49,34 @@ def test_a_mapped_stream_keeps_the_order_and_other_transformations_draw_an_epoch
     assert [int(data.cardinality()) for data in (stream, taken, stream.map(lambda x: x))] == [4, 4, 4]
 
 
-class Seen(keras.callbacks.Callback):
-    """The weights after each epoch."""
-
-    def on_train_begin(self, logs=None):
-        self.weights = []
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.weights.append(self.model.get_weights())
-
-
 def fitted(*fits, steps="auto"):
-    keras.utils.set_random_seed(0)
-    model, seen = dense_vae(), Seen()
-    model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=steps)
+    """The shared model, which begins anew, after these fits."""
+
+    def compiled():
+        model = dense_vae()
+        model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=steps)
+        return model
+
+    model = shared(("streams", steps), compiled)
     for arguments in fits:
-        model.fit(verbose=0, callbacks=[seen], **arguments)
+        model.fit(verbose=0, **arguments)
     return model
+
+
+def weights_after(*fits, steps="auto"):
+    return fitted(*fits, steps=steps).get_weights()
 
 
 def test_fit_reads_pixels_epoch_by_epoch_too():
     """No map that looks for NaN stands between these and Keras."""
     pixels = shuffled().map(lambda x: tf.cast(x * 255, tf.uint8))
-    once = fitted({"x": pixels, "epochs": 3})
+    once = weights_after({"x": pixels, "epochs": 3})
     assert same_weights(once, fitted(*({"x": pixels.epoch(n)} for n in range(3))))
 
 
 def test_fit_reads_epoch_by_epoch_and_goes_on_behind_its_last():
     stream = shuffled()
-    once = fitted({"x": stream, "epochs": 3, "validation_data": stream})
+    once = weights_after({"x": stream, "epochs": 3, "validation_data": stream})
     assert same_weights(once, fitted(*({"x": shuffled().epoch(n)} for n in range(3))))
     ends_found = fitted({"x": stream, "epochs": 3}, steps=3)  # as 3 doesn't divide an epoch
     assert same_weights(once, ends_found) and int(ends_found.optimizer.iterations) == 3 * stream.num_batches
@@ -92,8 +92,7 @@ def test_no_thread_of_an_iterator_sleeps_through_its_end():
     )
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("batches", [3, 5])
+@pytest.mark.parametrize("batches, steps", some([(3, 1), (3, 3), (5, 1), (5, 3)], (3, 3), (5, 1)))
 def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps):
     stream = Stream(
         lambda epoch, skip, shard_index, num_shards: (
@@ -110,14 +109,15 @@ def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
     read, gather = [], np.memmap.__getitem__
     np.save(tmp_path / "x.npy", IMAGES)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    once = fitted({"x": IMAGES, "epochs": 2, "batch_size": 5, "shuffle": False, "validation_data": IMAGES})
-    assert same_weights(once, fitted({"x": from_arrays((IMAGES,), 5, shuffle=False), "epochs": 2}))
-    assert once.history.history["val_loss"][-1] == pytest.approx(
-        once.evaluate(IMAGES, verbose=0, return_dict=True)["loss"], rel=1e-6
+    model = fitted({"x": IMAGES, "epochs": 2, "batch_size": 5, "shuffle": False, "validation_data": IMAGES})
+    assert model.history.history["val_loss"][-1] == pytest.approx(
+        model.evaluate(IMAGES, verbose=0, return_dict=True)["loss"], rel=1e-6
     )
+    once = model.get_weights()
+    assert same_weights(once, fitted({"x": from_arrays((IMAGES,), 5, shuffle=False), "epochs": 2}))
     monkeypatch.setattr(np.memmap, "__getitem__", lambda *args: read.append(len(gather(*args))) or gather(*args))
     arguments = {"epochs": 2, "batch_size": 5}
-    in_tensor = fitted({"x": tf.constant(IMAGES), **arguments})
+    in_tensor = weights_after({"x": tf.constant(IMAGES), **arguments})
     assert same_weights(fitted({"x": mapped, **arguments}), in_tensor)
     assert 10 not in read  # all are less than a megabyte
     monkeypatch.setattr("kvae.data.arrays._AT_ONCE", 10 * IMAGES[0].nbytes)
@@ -146,7 +146,8 @@ def test_evaluate_and_predict_read_arrays_as_streams_of_them(tmp_path, monkeypat
         np.testing.assert_allclose(model.predict(parts, batch_size=7, verbose=0), codes, atol=1e-6)
     with pytest.raises(ValueError, match="as many examples"):
         model.evaluate(IMAGES, sample_weight=weights[1:], verbose=0)
-    fresh = fitted()
+    fresh = dense_vae()
+    fresh.compile()
     with pytest.raises(ValueError, match="as many examples"):
         fresh.fit(IMAGES, sample_weight=weights[1:], verbose=0)
     assert not fresh.optimizer.built
@@ -169,9 +170,9 @@ class Interrupts(keras.callbacks.Callback):
 
 def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
     stream = shuffled()
-    once = fitted({"x": stream, "epochs": 3})
+    once = weights_after({"x": stream, "epochs": 3})
     keras.utils.set_random_seed(0)
-    model = dense_vae()
+    model = dense_vae()  # of its own: Keras notes in it where the run went on
     model.compile(keras.optimizers.Adam(1e-2))
     backup = keras.callbacks.BackupAndRestore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -181,9 +182,10 @@ def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
 
 
 def test_stretches_of_the_stream_go_on_behind_each_other():
-    once = fitted({"x": shuffled().from_batch(0).take(9)})
+    once = weights_after({"x": shuffled().from_batch(0).take(9)})
     assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}))
-    in_groups = fitted({"x": shuffled(), "steps_per_epoch": 5, "epochs": 2}, steps=2)  # of which Keras takes whole ones
+    # Of groups of two steps Keras takes whole ones.
+    in_groups = weights_after({"x": shuffled(), "steps_per_epoch": 5, "epochs": 2}, steps=2)
     assert same_weights(fitted({"x": shuffled().from_batch(0).take(12)}), in_groups)
     first = {"x": shuffled(), "steps_per_epoch": 3, "epochs": 2}
     assert same_weights(once, fitted(first, {**first, "initial_epoch": 2, "epochs": 3}))

@@ -38,7 +38,7 @@ def test_a_variational_encoder_lends_its_mean():
 def test_it_is_saved_and_loaded(tmp_path, rng):
     x = rng.random((30, 5)).astype("float32")
     model = kvae.Autoencoder(dense_encoder((5,), 2), dense_decoder((5,), 2))
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(x, verbose=0)
     model.save(tmp_path / "ae.keras")
     loaded = keras.saving.load_model(tmp_path / "ae.keras")

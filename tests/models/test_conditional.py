@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from breadth import EAGERLY_AND_IN_A_GRAPH, thorough
 from keras import layers
 from small_models import dense_vae, same_weights, shared
 
@@ -108,12 +109,13 @@ def test_linear_gaussian_draws_with_the_exact_posterior_say_log_p_of_x_given_y(r
     np.testing.assert_allclose(np.cov(samples.T), covariance, atol=0.03)
 
 
+@EAGERLY_AND_IN_A_GRAPH
 @pytest.mark.parametrize("streamed", [False, True])
-def test_it_trains_and_is_saved(data, tmp_path, streamed):
+def test_it_trains_and_is_saved(data, tmp_path, streamed, eagerly):
     x, y = data
     given = (tf.data.Dataset.from_tensor_slices((x, y)).batch(20),) if streamed else (x, y)
     model = conditional()
-    model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"])
+    model.compile(keras.optimizers.Adam(1e-2), metrics=["mse"], run_eagerly=eagerly)
     sizes = {} if streamed else {"batch_size": 20, "shuffle": False}
     history = model.fit(*given, epochs=3, validation_data=given[0] if streamed else given, verbose=0, **sizes).history
     assert history["loss"][-1] < history["loss"][0] and history["val_mse"][-1] > 0
@@ -157,7 +159,7 @@ def test_what_would_simulate_labels_is_refused_before_any_work():
             function(conditional())
 
 
-@pytest.mark.parametrize("label", [-1, LABELS])
+@pytest.mark.parametrize("label", [thorough(-1), LABELS])
 def test_class_numbers_that_are_not_there_are_refused(data, label):
     x, y = data
     model = compiled()
@@ -180,7 +182,7 @@ def test_class_numbers_that_are_not_there_are_refused(data, label):
             call()
 
 
-@pytest.mark.parametrize("label", [-1, LABELS])
+@pytest.mark.parametrize("label", [thorough(-1), LABELS])
 def test_class_numbers_that_are_not_there_stop_a_stream_in_any_batch(data, label):
     x, y = data
     y[50] = label

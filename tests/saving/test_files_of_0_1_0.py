@@ -8,6 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+from breadth import EAGERLY_AND_IN_A_GRAPH
 
 import kvae
 
@@ -18,11 +19,13 @@ EXPECTED = json.loads((FOLDER / "expected.json").read_text())
 NEW_NAMES = {"quantisation_loss": "quantization_loss"}
 
 
+@EAGERLY_AND_IN_A_GRAPH
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.keras")))
-def test_a_model_gives_the_numbers_that_it_gave_and_trains_on(name):
+def test_a_model_gives_the_numbers_that_it_gave_and_trains_on(name, eagerly):
     with warnings.catch_warnings():
         warnings.simplefilter("error", DeprecationWarning)
         model = kvae.load(FOLDER / f"{name}.keras")
+    model.run_eagerly = eagerly
     expected = EXPECTED[name]
     data = {"x": X, "y": LABELS} if name == "conditional_vae" else {"x": X}
     numbers = {NEW_NAMES.get(key, key): value for key, value in expected["evaluate"].items()}

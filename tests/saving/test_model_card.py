@@ -33,7 +33,7 @@ def test_the_same_run_has_the_same_card_and_the_same_weights_hash(x, tmp_path):
     found = []
     for name, seed in ("a", 0), ("b", 0), ("c", 1):
         keras.utils.clear_session()  # layers are numbered through a process
-        model = compiled(seed)
+        model = compiled(seed, run_eagerly=True)
         model.fit(x, epochs=2, batch_size=25, verbose=0)
         model.save(tmp_path / f"{name}.keras")
         card = card_of(tmp_path / f"{name}.keras")
@@ -110,7 +110,7 @@ def test_fit_reads_no_examples_for_a_card_until_it_is_saved(x, tmp_path, monkeyp
     hashed, digest = [], provenance.digest
     monkeypatch.setattr(provenance, "digest", lambda examples: hashed.append(1) or digest(examples))
     model = dense_vae()
-    model.compile(keras.optimizers.Adam())
+    model.compile(keras.optimizers.Adam(), run_eagerly=True)
     for _ in range(2):
         model.fit(train, verbose=0)
     assert not hashed

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from small_models import dense_vae, same_weights
+from breadth import some
+from small_models import dense_vae, same_weights, shared
 
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
@@ -187,10 +188,19 @@ def test_settings_of_a_lambda_are_those_in_another_kernel_of_a_notebook():
     assert found("/tmp/ipykernel_1/2.py") == found("/tmp/ipykernel_22/2.py")
 
 
+def begun(rate=1e-2, latent_dim=2, **compiled):
+    """The shared model of these arguments, as in a process that has just made it."""
+
+    def make():
+        model = dense_vae(latent_dim=latent_dim)
+        model.compile(keras.optimizers.Adam(rate), **compiled)
+        return model
+
+    return shared(("checkpoint", rate, latent_dim, *compiled.items()), make)
+
+
 def fitted(directory, rng, rate=1e-2, latent_dim=2, batch_size=10, x=None, **fit):
-    keras.utils.set_random_seed(0)
-    model = dense_vae(latent_dim=latent_dim)
-    model.compile(keras.optimizers.Adam(rate))
+    model = begun(rate, latent_dim)
     before = model.get_weights()
     x = np.random.default_rng(0).random((50, 6), "float32") if x is None else x
     try:
@@ -209,7 +219,7 @@ def test_another_run_is_refused_and_more_epochs_go_on(tmp_path, rng, capsys):
             fitted(tmp_path, rng, **change)
     longer = fitted(tmp_path, rng, epochs=2)
     assert longer.history.epoch == [0, 1]
-    assert same_weights(longer, fitted(tmp_path / "other", rng, epochs=2))
+    assert same_weights(longer.get_weights(), fitted(tmp_path / "other", rng, epochs=2))
     assert not capsys.readouterr().out
 
 
@@ -228,10 +238,14 @@ class Dies(keras.callbacks.Callback):
             raise InterruptedError
 
 
-def through(directory, *callbacks, x=None, optimizer=lambda: keras.optimizers.Adam(1e-2), **compiled):
-    keras.utils.set_random_seed(0)
-    model = dense_vae()
-    model.compile(optimizer(), **compiled)
+def through(directory, *callbacks, x=None, optimizer=None, **compiled):
+    """Two epochs of a new model with this optimizer, or of the shared one."""
+    if optimizer:
+        keras.utils.set_random_seed(0)
+        model = dense_vae()
+        model.compile(optimizer(), **compiled)
+    else:
+        model = begun()
     x = np.random.default_rng(0).random((200, 6), "float32") if x is None else x
     model.fit(x, batch_size=10, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 3), *callbacks])
     return model
@@ -244,7 +258,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("optimizer", some(OPTIMIZERS, "accumulated"))
 def test_all_that_an_optimizer_keeps_goes_on_in_the_middle_of_an_epoch(tmp_path, optimizer):
     whole = through(tmp_path / "a", optimizer=optimizer, metrics=["mse"])
     with pytest.raises(InterruptedError):
@@ -267,24 +281,23 @@ class Stops(Dies):
 
 def test_a_run_that_a_callback_stopped_in_an_epoch_goes_on_there(tmp_path):
     whole = through(tmp_path / "a", x=tf.constant(np.random.default_rng(0).random((200, 6), "float32")))
+    weights, history = whole.get_weights(), whole.history.history
     through(tmp_path / "b", Stops(1, 8))
     stopped = through(tmp_path / "b", Stops(1, 2))
     assert checkpoint_files.CheckpointFolder(tmp_path / "b").latest()[0]["place"][:2] == [1, 10]
     stopped.fit(np.random.default_rng(1).random((20, 6), "float32"), verbose=0)
     assert int(stopped.optimizer.iterations) == 20 + 10 + 1  # that fit has not passed over its batch
     again = through(tmp_path / "b")
-    assert same_weights(again, whole) and again.history.history == whole.history.history
+    assert same_weights(again, weights) and again.history.history == history
 
 
 def test_an_endless_stream_is_read_in_whole_groups_of_steps(tmp_path):
     x = tf.data.Dataset.from_tensor_slices(np.random.default_rng(0).random((200, 6), "float32")).batch(10).repeat()
 
     def fit(directory, *callbacks):
-        keras.utils.set_random_seed(0)
-        model = dense_vae()
-        model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4)
+        model = begun(steps_per_execution=4)
         model.fit(x, epochs=3, steps_per_epoch=18, verbose=0, callbacks=[Checkpoint(directory, 4), *callbacks])
-        return model
+        return model.get_weights()
 
     whole = fit(tmp_path / "a")
     with pytest.raises(InterruptedError):
@@ -312,13 +325,13 @@ def test_what_would_put_other_weights_in_place_or_lose_the_order_is_refused(tmp_
 def test_a_learning_rate_that_a_callback_lowered_goes_on(tmp_path, rng):
     lowers = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)
     model = dense_vae()
-    model.compile(keras.optimizers.Adam(1e-2))
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     x = rng.random((50, 6), "float32")
     for epochs in (2, 3):  # in one process, where the second begins with the lowered rate
         model.fit(x, epochs=epochs, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
     np.testing.assert_allclose(model.history.history["learning_rate"], [5e-3, 2.5e-3, 1.25e-3], rtol=1e-6)
     again = dense_vae()  # in another process
-    again.compile(keras.optimizers.Adam(1e-2))
+    again.compile(keras.optimizers.Adam(1e-2), run_eagerly=True)
     again.fit(x, epochs=4, verbose=0, callbacks=[Checkpoint(tmp_path), lowers])
     assert float(again.optimizer.learning_rate) == pytest.approx(6.25e-4)
 
@@ -328,20 +341,19 @@ def test_skipped_steps_are_counted_through_a_death_in_the_epoch(tmp_path):
     x[2:, 12] = np.nan
 
     def fit(directory, *callbacks):
-        keras.utils.set_random_seed(0)
-        model = dense_vae()
-        model.compile(keras.optimizers.Adam(1e-2))
+        model = begun()
         batches = tf.data.Dataset.from_tensor_slices(x.reshape(-1, 10, 6))
         with pytest.warns(UserWarning, match="skipped"):
-            return model.fit(batches, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 3), *callbacks])
+            history = model.fit(batches, epochs=2, verbose=0, callbacks=[Checkpoint(directory, 3), *callbacks])
+        return history.history, model.get_weights()
 
-    whole = fit(tmp_path / "a")
+    history, weights = fit(tmp_path / "a")
     with pytest.raises(InterruptedError):
         fit(tmp_path / "b", Dies(1, 16))
-    again = fit(tmp_path / "b")
-    assert again.history == whole.history
-    assert again.history["skipped_steps"] == [2, 2]
-    assert same_weights(again.model, whole.model)
+    again, found = fit(tmp_path / "b")
+    assert again == history
+    assert again["skipped_steps"] == [2, 2]
+    assert same_weights(found, weights)
 
 
 class DiesInValidation(keras.callbacks.Callback):
@@ -353,31 +365,30 @@ def test_a_run_that_dies_behind_an_epochs_last_group_goes_on_with_the_next_epoch
     x = np.random.default_rng(0).random((90, 6), "float32")  # 9 batches, in groups of 4
 
     def fit(directory, *callbacks):
-        keras.utils.set_random_seed(0)
-        model = dense_vae()
-        model.compile(keras.optimizers.Adam(1e-2), steps_per_execution=4)
+        model = begun(steps_per_execution=4)
         checkpoint = Checkpoint(directory, 4)
         data = from_arrays((x,), 10)
         model.fit(data, validation_data=x, epochs=2, verbose=0, callbacks=[checkpoint, *callbacks])
-        return model
+        return model.history.history, model.get_weights()
 
     with pytest.raises(InterruptedError):
         fit(tmp_path / "a", DiesInValidation())
     assert checkpoint_files.CheckpointFolder(tmp_path / "a").latest()[0]["place"][:2] == [0, 9]
-    again, whole = fit(tmp_path / "a"), fit(tmp_path / "b")
-    assert same_weights(again, whole)
-    assert again.history.history == whole.history.history
+    (history, weights), (whole_history, whole) = fit(tmp_path / "a"), fit(tmp_path / "b")
+    assert same_weights(weights, whole)
+    assert history == whole_history
 
 
 def test_an_order_that_cannot_be_repeated_is_told(tmp_path):
     x = np.random.default_rng(0).random((50, 6), "float32")
     model = dense_vae()
-    model.compile()
+    model.compile(run_eagerly=True)
     shuffled = tf.data.Dataset.from_tensor_slices(x).shuffle(50, seed=0).batch(10).prefetch(1)
     with pytest.warns(UserWarning, match=r"shuffled by tf\.data"):
         model.fit(shuffled, verbose=0, callbacks=[Checkpoint(tmp_path)])
 
 
+@pytest.mark.thorough
 def test_replicas_go_on(tmp_path, strategy):
     def fit(directory, *callbacks):
         keras.utils.set_random_seed(0)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from breadth import some
 from small_models import dense_vae, put_back, same_weights, state, variables
 
 import kvae
@@ -49,16 +50,24 @@ def fitted(data, model=dense_vae, optimizer=kvae.optimizers.Adam, **arguments):
 @pytest.mark.filterwarnings("ignore:fit skipped")
 @pytest.mark.parametrize(
     ("model", "arguments"),
-    [
-        (dense_vae, {}),
-        (dense_vae, {"steps_per_execution": 3}),
-        (dense_vae, {"run_eagerly": True}),
-        (dense_vae, {"jit_compile": True, "steps_per_execution": 3}),
-        (normalised, {"metrics": ["mse"]}),
-        (dense_vae, {"optimizer": lambda rate: keras.optimizers.SGD(1e-3, gradient_accumulation_steps=3)}),
-        (dense_vae, {"optimizer": lambda rate: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(rate), 64.0)}),
-    ],
-    ids=["auto", "grouped", "eager", "xla", "normalised", "accumulated", "scaled"],
+    some(
+        {
+            "auto": (dense_vae, {}),
+            "grouped": (dense_vae, {"steps_per_execution": 3}),
+            "eager": (dense_vae, {"run_eagerly": True}),
+            "xla": (dense_vae, {"jit_compile": True, "steps_per_execution": 3}),
+            "normalised": (normalised, {"metrics": ["mse"]}),
+            "accumulated": (
+                dense_vae,
+                {"optimizer": lambda rate: keras.optimizers.SGD(1e-3, gradient_accumulation_steps=3)},
+            ),
+            "scaled": (
+                dense_vae,
+                {"optimizer": lambda rate: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(rate), 64.0)},
+            ),
+        },
+        *("grouped", "eager", "normalised", "accumulated"),
+    ),
 )
 def test_weights_and_history_are_those_without_the_spoilt_batches(x, model, arguments):
     arguments = dict(arguments)
@@ -105,7 +114,7 @@ def test_a_run_of_them_stops_the_fit_with_the_weights_from_before(x):
     bad, good = streams(x, spoilt={batch: (0, np.nan) for batch in (2, 5, 6, 7)})
     keras.utils.set_random_seed(0)
     model = dense_vae()
-    model.compile(kvae.optimizers.Adam(1e-2), skip_nonfinite=3)
+    model.compile(kvae.optimizers.Adam(1e-2), skip_nonfinite=3, run_eagerly=True)
     with pytest.raises(
         ValueError, match=r"fit stopped in epoch 0 after 3 skipped steps in a row.*batch 7, row 0"
     ) as found:
@@ -113,11 +122,11 @@ def test_a_run_of_them_stops_the_fit_with_the_weights_from_before(x):
     assert "\n" not in str(found.value)
     keras.utils.set_random_seed(0)
     expected = dense_vae()
-    expected.compile(kvae.optimizers.Adam(1e-2))
+    expected.compile(kvae.optimizers.Adam(1e-2), run_eagerly=True)
     expected.fit(good.take(4), verbose=0)
     assert same_weights(model, expected)
     with pytest.warns(UserWarning, match="fit skipped 4 of 12"):
-        other, _ = fitted(bad, skip_nonfinite=4)
+        other, _ = fitted(bad, skip_nonfinite=4, run_eagerly=True)
     assert all(np.isfinite(weight).all() for weight in other.get_weights())
 
 
@@ -183,6 +192,7 @@ def test_an_overflow_that_the_loss_scale_is_there_for_is_no_fault(x):
     assert float(model.optimizer.dynamic_scale) < 2.0**100 and int(model.optimizer.iterations) < 24
 
 
+@pytest.mark.thorough
 def test_replicas_leave_the_same_steps_out(x, strategy):
     bad, good = streams(x, spoilt={3: (7, np.nan), 4: (2, 1e30)})
     with strategy.scope():
