@@ -23,13 +23,11 @@ stateless_shuffle = tf.random.experimental.stateless_shuffle  # pyright: ignore[
 class WrappedDataset(tf.data.Dataset):
     """A stand-in for `dataset`: tf.data's transformations read `dataset`, an iteration may read another one."""
 
-    def __init__(self, dataset: tf.data.Dataset):
-        self._dataset = dataset
-        super().__init__(dataset._variant_tensor)  # pyright: ignore[reportCallIssue]
+    element_spec: Any = None
 
-    @property
-    def element_spec(self):
-        return self._dataset.element_spec
+    def __init__(self, dataset: tf.data.Dataset):
+        self._dataset, self.element_spec = dataset, dataset.element_spec
+        super().__init__(dataset._variant_tensor)  # pyright: ignore[reportCallIssue]
 
     def _inputs(self):
         return [self._dataset]
@@ -132,10 +130,14 @@ def numpy_function(function, inputs, dtypes):
 # Optimizers and replicas -----------------------------------------------------------------------------------------
 
 
-def adam_moments(optimizer, variable):
-    """Return Adam's running averages (m, v) of a variable's gradient and squared gradient, as Keras variables."""
-    index = optimizer._get_variable_index(variable)
-    return optimizer._momentums[index], optimizer._velocities[index]
+def adam_moments(optimizer):
+    """Return a built Adam's running averages and their order.
+
+    Returns:
+        (m, v, index): lists of Keras variables, the averages of the gradients and of the squared gradients, and the
+        function from a trained variable to its number in both lists.
+    """
+    return optimizer._momentums, optimizer._velocities, optimizer._get_variable_index
 
 
 def clip_gradients(optimizer, gradients):

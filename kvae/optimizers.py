@@ -28,6 +28,11 @@ class Adam(keras.optimizers.Adam):
         Kingma and Ba (2015), "Adam: a method for stochastic optimization", algorithm 1.
     """
 
+    def build(self, variables: list) -> None:
+        """Make the running averages for these variables. A second call does nothing."""
+        super().build(variables)
+        self._means, self._squares, self._index = _compat.adam_moments(self)
+
     def apply(self, grads: list, trainable_variables: list | None = None) -> None:
         self._powers = {}
         super().apply(grads, trainable_variables)
@@ -43,12 +48,12 @@ class Adam(keras.optimizers.Adam):
         """
         if self.amsgrad or isinstance(gradient, tf.IndexedSlices):
             return super().update_step(gradient, variable, learning_rate)
-        momentum, velocity = _compat.adam_moments(self, variable)
+        index = self._index(variable)
         beta1_power, beta2_power = self._beta_powers(variable.dtype)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
-            m=momentum.value.handle,
-            v=velocity.value.handle,
+            m=self._means[index].value.handle,
+            v=self._squares[index].value.handle,
             beta1_power=beta1_power,
             beta2_power=beta2_power,
             lr=ops.cast(learning_rate, variable.dtype),

@@ -198,13 +198,6 @@ def validate_class_weight(data: Any, class_weight: dict | None, checkpoint: Any)
         )
 
 
-def num_batches(data: Any) -> int | None:
-    """The batches of a dataset. None for arrays and for datasets of unknown or infinite length."""
-    if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
-        return int(data.cardinality())
-    return None
-
-
 def without_end(data: Any, steps_per_epoch: int) -> Any:
     """The data for epochs of the next `steps_per_epoch` batches: a plain dataset begins anew at its end."""
     if not isinstance(data, tf.data.Dataset) or isinstance(data, Stream):

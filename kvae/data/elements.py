@@ -97,26 +97,6 @@ def native(array: np.ndarray) -> np.ndarray:
     return array.astype(native_dtype(array.dtype), copy=False)
 
 
-def is_dataset(data: Any) -> bool:
-    """Whether the data are a `tf.data.Dataset`, such as a `Stream`."""
-    return isinstance(data, tf.data.Dataset)
-
-
-def x_spec(dataset: tf.data.Dataset) -> tf.TensorSpec:
-    """The shape and dtype of x in a dataset's batches. Raises TypeError unless x is one dense tensor."""
-    spec = unpack(dataset.element_spec)[0]
-    if not isinstance(spec, tf.TensorSpec):
-        advice = "map makes one of it, with .to_tensor() or tf.sparse.to_dense"
-        raise TypeError(f"x is {spec} in the stream, expected one dense tensor: {advice}")
-    return spec
-
-
-def are_pixels(data: Any) -> bool:
-    """Whether x is uint8 or bool: scaled, it holds no value outside of [0, 1]."""
-    dtype = x_spec(data).dtype if is_dataset(data) else unpack(data)[0].dtype
-    return tf.as_dtype(dtype) in (tf.uint8, tf.bool)
-
-
 # Arrays and arguments that can't be read, and the advice for each -----------------------------------------------------
 
 

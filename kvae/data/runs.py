@@ -92,17 +92,17 @@ def distribute(data, strategy: tf.distribute.Strategy, steps_per_epoch: int | No
         ValueError: if the workers can't share a Stream's batches, or if each of several workers would shuffle a plain
             dataset in its own order.
     """
-    num_workers = replicas.workers(strategy)
     with strategy.scope():
-        alone = not tf.distribute.has_strategy()
-    if isinstance(data, Stream):
-        if not alone:
-            if num_workers > 1:  # it raises if it can't be shared
-                data.batches(tf.constant(0, tf.int64), skip=0, shard_index=0, num_shards=num_workers)
-            return DistributedRun(data, strategy, steps_per_epoch, once)
+        is_alone = not tf.distribute.has_strategy()
+    if is_alone and isinstance(data, Stream):
         return next_epoch(data) if once else Run(data, steps_per_epoch)
-    if alone or not isinstance(data, tf.data.Dataset):
+    if is_alone or not isinstance(data, tf.data.Dataset):
         return data
+    num_workers = replicas.workers(strategy)
+    if isinstance(data, Stream):
+        if num_workers > 1:  # it raises if it can't be shared
+            data.batches(tf.constant(0, tf.int64), skip=0, shard_index=0, num_shards=num_workers)
+        return DistributedRun(data, strategy, steps_per_epoch, once)
     if num_workers > 1 and any(map(_compat.shuffles_unseeded, _compat.sources(data))):
         raise ValueError(
             "the data are shuffled by tf.data without a seed, by each worker in its own order, of which its share "

@@ -1,4 +1,9 @@
-"""`Stream`: batches in an order given by seed and epoch, so a run can go on in the middle of an epoch."""
+"""`Stream`: batches in an order given by seed and epoch, so a run can go on in the middle of an epoch.
+
+Each source makes the order of an epoch in its own function `batches`: `from_arrays` in `arrays.py` for arrays,
+`packed/reader.py` for packed folders, `tfds_records.py` for sets of tensorflow-datasets, `files.py` for folders of
+images and .npy, HDF5 and Parquet files.
+"""
 
 import inspect
 import os

@@ -9,22 +9,24 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import elements
-from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE, clear_errors
+from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
 from kvae.data.stream import Stream, next_epoch
 
 
 class FirstBatch(NamedTuple):
-    """The first batch of data after the checks, and the number of batches.
+    """The first batch of data after the checks.
 
     Attributes:
         x: array (n, ...), float32, scaled.
         element: the batch as it was read; of arrays their first rows.
-        num_batches: int, the batches of a dataset. None for arrays and for datasets of unknown or infinite length.
+        dtype: str, the dtype of x as it was read.
+        y: of a stream the labels of this batch, of arrays all labels; None without labels.
     """
 
     x: np.ndarray
     element: Any
-    num_batches: int | None
+    dtype: str
+    y: Any
 
 
 # The first batch ------------------------------------------------------------------------------------------------------
@@ -64,14 +66,13 @@ def validate_first_batch(
     dtype('float32')
     """
     limit = None if dtype is None else largest_magnitude(dtype)
-    num_batches = None
     if isinstance(data, tf.data.Dataset):
         x, element = _first_element(data, event_shape, steps, name)
         validate_values(x, limit, name)
-        num_batches = int(data.cardinality()) if int(data.cardinality()) >= 0 else None
+        y = elements.unpack(element)[1]
     else:
         length = elements.validate_arrays(data)
-        array = elements.unpack(data)[0]
+        array, y, _ = elements.unpack(data)
         validate_dtype(array.dtype, name)
         validate_shape(array.shape, event_shape, name)
         if not length:
@@ -84,12 +85,11 @@ def validate_first_batch(
             f"{name} is uint8 and holds 0 and 1 alone, but uint8 means 0 to 255 and is scaled by 1/255: give it as "
             "bool or float"
         )
-    return FirstBatch(keras.ops.convert_to_numpy(elements.scale(x)), element, num_batches)
+    return FirstBatch(keras.ops.convert_to_numpy(elements.scale(x)), element, tf.as_dtype(x.dtype).name, y)
 
 
-@clear_errors()
 def _first_element(dataset, event_shape, steps, name):
-    spec = elements.x_spec(dataset)
+    spec = x_spec(dataset)
     validate_dtype(spec.dtype, name)
     validate_shape(spec.shape, event_shape, name)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
@@ -109,7 +109,7 @@ def warn_if_constant(x: np.ndarray, name: str) -> None:
         warnings.warn(
             f"Every value in the first batch of {name} is {float(x.flat[0]):g}, of which there is nothing to learn: "
             "see whether the data were read and scaled as they should be (whole numbers divided by // 255 are 0).",
-            stacklevel=6,
+            stacklevel=5,
         )
 
 
@@ -131,7 +131,7 @@ def image_shape(data: Any) -> tuple[int, ...]:
     if not isinstance(data, tf.data.Dataset):
         elements.validate_arrays(data)
         return tuple(elements.unpack(data)[0].shape[1:])
-    shape = elements.x_spec(data).shape
+    shape = x_spec(data).shape
     if shape.rank is None or None in shape[1:]:
         raise ValueError(f"the stream doesn't tell its images' shape: found {shape}, expected (None, h, w, c)")
     unbatched = shape.rank == 3 and shape[0] is not None and shape[2] in (1, 3, 4)
@@ -139,6 +139,21 @@ def image_shape(data: Any) -> tuple[int, ...]:
         raise ValueError(f"the stream's elements have the shape {shape}, not batches: call .batch(n) on it first")
     sizes: Any = shape[1:].as_list()
     return tuple(sizes)
+
+
+def x_spec(dataset: tf.data.Dataset) -> tf.TensorSpec:
+    """The shape and dtype of x in a dataset's batches. Raises TypeError unless x is one dense tensor."""
+    spec = elements.unpack(dataset.element_spec)[0]
+    if not isinstance(spec, tf.TensorSpec):
+        advice = "map makes one of it, with .to_tensor() or tf.sparse.to_dense"
+        raise TypeError(f"x is {spec} in the stream, expected one dense tensor: {advice}")
+    return spec
+
+
+def are_pixels(data: Any) -> bool:
+    """Whether x is uint8 or bool: scaled, it holds no value outside of [0, 1]."""
+    dtype = x_spec(data).dtype if isinstance(data, tf.data.Dataset) else elements.unpack(data)[0].dtype
+    return tf.as_dtype(dtype) in (tf.uint8, tf.bool)
 
 
 # Dtypes, shapes, values -----------------------------------------------------------------------------------------------
@@ -227,7 +242,7 @@ def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
     Within `clear_errors` this is a ValueError with batch and row. Arrays are returned as they are, since
     `validate_first_batch` searches them as a whole.
     """
-    if not isinstance(data, tf.data.Dataset) or not elements.x_spec(data).dtype.is_floating:
+    if not isinstance(data, tf.data.Dataset) or not x_spec(data).dtype.is_floating:
         return data
 
     def check(batch, element):

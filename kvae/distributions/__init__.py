@@ -4,14 +4,12 @@ Axis 0 is the batch and all other axes are the event, in every method. Densities
 """
 
 from kvae.distributions.base import Distribution, Reparameterized
-from kvae.distributions.bernoulli import Bernoulli
+from kvae.distributions.bernoulli import Bernoulli, ContinuousBernoulli
 from kvae.distributions.chain import Chain
-from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
 from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.distributions.discrete import CategoricalLevels, DiscretizedLogisticMixture, OneHotCategorical
 from kvae.distributions.mixture import Mixture
-from kvae.distributions.multivariate_normal import MultivariateNormal
-from kvae.distributions.normal import Normal, sum_event
+from kvae.distributions.normal import MultivariateNormal, Normal, sum_event
 
 __all__ = [
     "Bernoulli",

@@ -56,7 +56,7 @@ class Autoencoder(EncoderDecoder):
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True, **step.target)
                 loss = step.loss(losses)
-            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
+            return step.apply_gradients(tape.gradient(loss, self.trainable_weights), losses=losses, numbers=numbers)
 
     def losses_per_example(
         self, x: Any, training: bool = False, index: Any = None, target: Any = None

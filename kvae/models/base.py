@@ -206,13 +206,14 @@ class LatentModel(keras.Model):
             steps: int, the batches to read; None reads all.
             **options: further arguments of `keras.Model.evaluate`, such as `return_dict`.
         """
+        if options.get("_use_cached_eval_dataset"):  # Keras calls it so after an epoch of `fit`: all is checked
+            return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **options)
         replicas.validate_settings(self)
         plan.check_counts(steps=steps, **options)
-        data = elements.fit_arguments(x, y, sample_weight)
-        if not options.get("_use_cached_eval_dataset"):
-            data = plan.once_through(self, (self._checked(data[0], "x", steps), *data[1:]), options)
+        x, *others = elements.fit_arguments(x, y, sample_weight)
+        x, y, sample_weight = plan.once_through(self, (self._checked(x, "x", steps), *others), options)
         with errors.clear_errors(), self._steps_grouped_for(steps):
-            return super().evaluate(data[0], data[1], sample_weight=data[2], steps=steps, **options)
+            return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **options)
 
     def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
         """Reconstructions, as `reconstruct` gives them: `keras.Model.predict`, after x is checked.
@@ -317,7 +318,8 @@ class LatentModel(keras.Model):
         `batch_size` codes are decoded at once.
         """
         self.check_built()
-        validation.validate_first_batch(z, (self.latent_dim,), name="z")
+        with errors.clear_errors():
+            validation.validate_first_batch(z, (self.latent_dim,), name="z")
         return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])
 
     def reconstruct(self, x: Any, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
@@ -385,25 +387,26 @@ class LatentModel(keras.Model):
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""
         with errors.clear_errors():
-            self._build_for(self._first_batch(data, name, steps).x)
+            plan.build_for(self, plan.first_batch(self, data, name, steps).x)
+        if not isinstance(data, tf.data.Dataset):
+            return data
         return self._scorable(validation.stop_at_nonfinite(data, name), name)
 
-    # Hooks: ConditionalVAE extends them. The work is done in `kvae.training.plan`.
-
-    def _first_batch(self, data, name, steps=None, event_shape=None):
-        return plan.first_batch(self, data, name, steps, event_shape)
-
-    def _build_for(self, first):
-        plan.build_for(self, first)
-
-    def _scorable(self, data, name):
-        return plan.stop_at_unscorable(self, data, name)
-
-    def _check_values(self, x):
-        """Raise ValueError for values (numpy, scaled) that the model can't score."""
+    def _check_values(self, x, y):
+        """Raise ValueError for an x (numpy, scaled), or a y as it is stored, that the model can't score."""
         for part in (self.likelihood, getattr(self, "prior", None)):
             if part is not None:
                 part.check_data(x)
+
+    def _scorable(self, data, name):
+        """The same data. Arrays are searched now for values without a probability; a stream stops at them."""
+        likelihood = self.likelihood
+        if likelihood is None or likelihood.expected is None:
+            return data
+        if likelihood.takes_pixels and validation.are_pixels(data):
+            return data
+        complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
+        return validation.stop_at_unsupported(data, likelihood.supports, complaint, name)
 
     # Saving
 

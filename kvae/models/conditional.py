@@ -161,15 +161,15 @@ class ConditionalVAE(VAE):
             )
         return ops.cast(y, self.variable_dtype)
 
-    def _first_batch(self, data, name, steps=None, event_shape=None):
-        first = super()._first_batch(data, name, steps, event_shape)
-        self._check_labels(elements.unpack(first.element if elements.is_dataset(data) else data)[1])
-        return first
+    def _check_values(self, x, y):
+        super()._check_values(x, y)
+        self._check_labels(y)
 
     def _scorable(self, data, name):
         """The same data; a stream stops at class numbers outside 0 to label_dim - 1, too."""
         data = super()._scorable(data, name)
-        y: Any = elements.unpack(data.element_spec)[1] if elements.is_dataset(data) else None
+        spec = getattr(data, "element_spec", None)  # arrays have none: `_check_values` looks at all their y
+        y: Any = None if spec is None else elements.unpack(spec)[1]
         if not (hasattr(y, "dtype") and y.dtype.is_integer and y.shape.rank == 1):
             return data
         complaint = f"expected class numbers from 0 to {self.label_dim - 1}, label_dim being {self.label_dim}"

@@ -15,7 +15,7 @@ from kvae.data import elements
 
 
 class Step:
-    """One batch on its way through a model: `x`, as the networks take it, its `loss`, and the update that `take` makes.
+    """One batch on its way through a model: `x` as the networks take it, its `loss`, and `apply_gradients` of it.
 
     `target` is {"target": images to reconstruct from x} where a denoising autoencoder is given them, else empty.
 
@@ -31,8 +31,8 @@ class Step:
     def __init__(self, model: Any, data: Any):
         self.model = model
         self.raw = model._read(data)  # uint8 pixels are still 0..255 here
-        self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
         self.x, self.examples = model._scaled(self.raw), None
+        self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
         self.target = {name: model._scaled(y) for name, y in model._read_target(data).items()}
         self.is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
         if not self.is_alone:
@@ -70,7 +70,7 @@ class Step:
             return ops.mean(losses) + own_losses
         return replicas.mean(losses) + replicas.divided(own_losses)
 
-    def take(self, gradients: list, losses: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    def apply_gradients(self, gradients: list, *, losses: Any, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """Update the weights and the means, unless x, a loss or a gradient isn't finite. Returns the logs.
 
         Args:

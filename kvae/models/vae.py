@@ -11,7 +11,7 @@ from keras import ops
 
 from kvae import arguments, likelihoods
 from kvae.layers import Sampling
-from kvae.models import encoder_decoder as parts
+from kvae.models import encoder_decoder
 from kvae.models.step import Step
 from kvae.objectives import Draw, Objective, score
 from kvae.posteriors import Posterior
@@ -19,7 +19,7 @@ from kvae.priors import Prior
 
 
 @keras.saving.register_keras_serializable("kvae")
-class VAE(parts.EncoderDecoder):
+class VAE(encoder_decoder.EncoderDecoder):
     """x comes from an unobserved z, with prior p(z), decoder p(x|z), and encoder q(z|x) for the unknown p(z|x).
 
     p(x) = integral of p(x|z) p(z) dz is intractable. `fit` maximizes its lower bound over both networks:
@@ -67,7 +67,7 @@ class VAE(parts.EncoderDecoder):
         family = arguments.renamed("posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family)
         super().__init__(encoder, decoder, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
-        self.prior, self.posterior_family = parts.prior_and_posterior(prior, family, self.variable_dtype)
+        self.prior, self.posterior_family = encoder_decoder.prior_and_posterior(prior, family, self.variable_dtype)
         self.seed = arguments.seed(seed)
         self.sampling = Sampling(seed=self.seed, dtype=self.variable_dtype)
         self.sample_seed = keras.random.SeedGenerator(self.seed)
@@ -79,11 +79,11 @@ class VAE(parts.EncoderDecoder):
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
                 loss = step.loss(losses)
-            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
+            return step.apply_gradients(tape.gradient(loss, self.trainable_weights), losses=losses, numbers=numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(objective of x (n, ...), {name: number}), each (n,), in nats; see `draw` for `training` and `index`."""
-        objective = parts.compiled_loss(self)  # ELBO(beta): reconstruction_loss + beta * kl_loss
+        objective = encoder_decoder.compiled_loss(self)  # ELBO(beta): reconstruction_loss + beta * kl_loss
         options = {"doubly_reparameterized": objective.doubly_reparameterized}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         return objective(drawn, self.optimizer.iterations), {
@@ -142,8 +142,8 @@ class VAE(parts.EncoderDecoder):
 
     def compile(self, optimizer: Any = "adam", loss: Objective | None = None, **kwargs: Any) -> None:
         """`keras.Model.compile` with an optimizer and an objective as loss; None is `ELBO()`."""
-        super().compile(optimizer=optimizer, loss=parts.objective(self, loss), **kwargs)
+        super().compile(optimizer=optimizer, loss=encoder_decoder.objective(self, loss), **kwargs)
 
     def _build_parts(self, event_shape):
-        parts.build_encoder_and_decoder(self, event_shape)
-        parts.build_densities(self, event_shape, self.latent_dim)
+        encoder_decoder.build_encoder_and_decoder(self, event_shape)
+        encoder_decoder.build_densities(self, event_shape, self.latent_dim)

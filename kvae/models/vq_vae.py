@@ -17,6 +17,7 @@ from kvae.data import elements, errors
 from kvae.distributions import sum_event
 from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes, warn_of_activations
 from kvae.models.step import Step
+from kvae.training import plan
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -169,7 +170,7 @@ class VQVAE(EncoderDecoder):
             with tf.GradientTape() as tape:
                 losses, numbers = self.losses_per_example(step.x, training=True)
                 loss = step.loss(losses)
-            return step.take(tape.gradient(loss, self.trainable_weights), losses, numbers)
+            return step.apply_gradients(tape.gradient(loss, self.trainable_weights), losses=losses, numbers=numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(loss (n,), {name: (n,)}) of x (n, ...), in nats. `training` goes to the networks; no `index` is read."""
@@ -221,7 +222,7 @@ class VQVAE(EncoderDecoder):
             x: an array (n, ...) of some hundred images or more.
         """
         with errors.clear_errors():
-            self._build_for(self._first_batch(x, "x").x)
+            plan.build_for(self, plan.first_batch(self, x, "x").x)
         vectors = self.vectors(x)
         unused = np.bincount(np.ravel(self.quantizer.nearest(vectors)), minlength=self.codes) == 0
         rows = ops.convert_to_numpy(vectors).reshape(-1, vectors.shape[-1])

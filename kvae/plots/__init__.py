@@ -1,9 +1,9 @@
 """Pictures of models and their training. Each function draws in the Axes `ax`, or a new one, and returns it."""
 
+from kvae.plots.codes import latents
 from kvae.plots.densities import aggregate_posterior, posterior
 from kvae.plots.numbers import comparison, history, matrix
 from kvae.plots.pictures import code_map, manifold, reconstructions, samples, traversals
-from kvae.plots.points import latents
 
 __all__ = [
     "aggregate_posterior",

@@ -42,23 +42,25 @@ def planned(
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
     given = elements.fit_arguments(*given)
     with errors.clear_errors(), contextlib.ExitStack() as stack:
-        batch = _first_batch_for_training(model, given, steps_per_epoch)
+        is_stream = isinstance(given[0], tf.data.Dataset)
+        batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
         first = batch.x
+        validation.warn_if_constant(first, "x")
         if validation_data is not None:
             validation_data = _validation(model, validation_data, first.shape[1:], options)
-        model._build_for(first)
-        x_seen = {"dtype": _dtype_name(batch), "largest": float(np.abs(first).max())}
+        build_for(model, first)
+        x_seen = {"dtype": batch.dtype, "largest": float(np.abs(first).max())}
         if not model.compiled:
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         build_optimizer(model)
         warn_of_scale(model, batch)
-        batch_size = len(first) if elements.is_dataset(given[0]) else _batch_size(options)
+        batch_size = len(first) if is_stream else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings, x_seen)
         _warn_of_moving_loss(model, callbacks)
         x, y, sample_weight = _as_stream(model, given, checkpoint, options)
-        steps = steps_per_epoch or arrays.num_batches(x)
+        steps = steps_per_epoch or _num_batches(x)
         start = position.start_of_run(model, options.get("initial_epoch", 0), steps)
         if checkpoint is None and steps_per_epoch:
             x = arrays.without_end(x, steps_per_epoch)
@@ -70,10 +72,10 @@ def planned(
             callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
         callbacks = [recorder, *callbacks]
         x = distribute(x, model.distribute_strategy, steps_per_epoch)
-        steps_per_epoch = _group_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options)
+        steps_per_epoch = _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options)
         callbacks = [stack.enter_context(position.ResumeAt(x, start)), *callbacks]
         if hasattr(model.loss, "begin"):
-            callbacks = [BeginObjective(start.first_epoch, start.first_update), *callbacks]
+            callbacks = [AnnounceWarmUp(start.first_epoch, start.first_update), *callbacks]
         if model._guard.limit:
             callbacks = [ReportSkippedSteps(model._guard, start, x), *callbacks]
         yield {
@@ -87,7 +89,7 @@ def planned(
         }
 
 
-class BeginObjective(keras.callbacks.Callback):
+class AnnounceWarmUp(keras.callbacks.Callback):
     """Passes the number of the run's last step to the objective before training starts, and prints its answer.
 
     Args:
@@ -134,21 +136,17 @@ def first_batch(
     """
     shape = model.event_shape if model.built else event_shape
     first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
-    model._check_values(first.x)
-    if not elements.is_dataset(data):
-        _supported(model, data, name)
+    model._check_values(first.x, first.y)
+    if not isinstance(data, tf.data.Dataset):
+        model._scorable(data, name)
     warn_of_target(model, first.element, name)
     warn_of_other_scale(model, first, name)
     return first
 
 
-def _dtype_name(first: validation.FirstBatch) -> str:
-    return tf.as_dtype(elements.unpack(first.element)[0].dtype).name
-
-
 def warn_of_other_scale(model: Any, first: validation.FirstBatch, name: str) -> None:
     """Warn of uint8 for a model trained on floats that weren't in [0, 1], and of 0..255 in floats for one of uint8."""
-    seen, dtype, largest = model.record.x or {}, _dtype_name(first), float(np.abs(first.x).max())
+    seen, dtype, largest = model.record.x or {}, first.dtype, float(np.abs(first.x).max())
     if dtype == "uint8" and seen.get("dtype", dtype) != dtype and seen["largest"] > 2:
         arguments.warn(
             f"{name} is uint8, of which kvae makes [0, 1], but the model was trained on {seen['dtype']} of up to "
@@ -171,20 +169,6 @@ def warn_of_target(model: Any, element: Any, name: str) -> None:
             f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
             "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
         )
-
-
-def stop_at_unscorable(model: Any, data: Any, name: str) -> Any:
-    """The same data; a stream now stops at values that the model can't score."""
-    return _supported(model, data, name) if elements.is_dataset(data) else data
-
-
-def _supported(model: Any, data: Any, name: str) -> Any:
-    """The same data. Arrays are searched now for values without a probability, and a stream stops at them."""
-    likelihood = model.likelihood
-    if likelihood is None or likelihood.expected is None or (likelihood.takes_pixels and elements.are_pixels(data)):
-        return data
-    complaint = f"{type(likelihood).__name__} expects {likelihood.expected}"
-    return validation.stop_at_unsupported(data, likelihood.supports, complaint, name)
 
 
 def warn_of_scale(model: Any, first: validation.FirstBatch) -> None:
@@ -228,28 +212,22 @@ def build_for(model: Any, first: np.ndarray) -> None:
 
 def check_counts(epochs: int | None = None, **options: Any) -> None:
     """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
-    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps"):
+    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
         if options.get(name) is not None:
             arguments.integer_at_least(name, options[name], 1)
     if epochs is not None:
         arguments.integer_at_least("epochs", epochs, 0)
 
 
-def _first_batch_for_training(model: Any, given: tuple, steps: int | None) -> validation.FirstBatch:
-    x = given[0]
-    first = model._first_batch(x if elements.is_dataset(x) else _without_none(given), "x", steps)
-    validation.warn_if_constant(first.x, "x")
-    return first
-
-
 def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, Any]) -> Any:
     """Validation data as Keras should read them, checked against the shape of the training data."""
-    if not elements.is_dataset(data):
+    if not isinstance(data, tf.data.Dataset):
         data = _without_none(elements.fit_arguments(*elements.unpack(data)))
-    model._first_batch(data, "validation_data", options.get("validation_steps"), event_shape)
-    if arrays.is_streamable(data, model.distribute_strategy):
+    first_batch(model, data, "validation_data", options.get("validation_steps"), event_shape)
+    if not isinstance(data, tf.data.Dataset) and arrays.is_streamable(data, model.distribute_strategy):
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
-    data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
+    if isinstance(data, tf.data.Dataset):
+        data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
     return distribute(data, model.distribute_strategy, once=True)
 
 
@@ -282,11 +260,11 @@ def _warn_of_moving_loss(model, callbacks):
 
 def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
-    x, strategy = model._scorable(given[0], "x"), model.distribute_strategy
-    if isinstance(x, tf.data.Dataset):
-        return x, *given[1:]
+    if isinstance(given[0], tf.data.Dataset):
+        return model._scorable(given[0], "x"), *given[1:]
+    strategy = model.distribute_strategy
     if checkpoint is None and not arrays.is_streamable(_without_none(given), strategy, options):
-        return x, *given[1:]
+        return given
     repeats = checkpoint is not None or replicas.workers(strategy) > 1
     return arrays.for_training(_without_none(given), options, repeats), None, None
 
@@ -299,7 +277,7 @@ def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 
 
-def _group_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options):
+def _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options):
     """Choose the steps of one call, and whether one iterator reads all epochs. Returns Keras' `steps_per_epoch`."""
     counts = [steps_per_epoch, options.get("validation_steps"), start.step % (steps or 1)]
     if isinstance(x, tf.data.Dataset):
@@ -312,6 +290,13 @@ def _group_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch,
     if isinstance(x, Run):
         x.repeats |= x.steps_per_epoch % model.steps_per_execution == 0
     return steps_per_epoch
+
+
+def _num_batches(data: Any) -> int | None:
+    """The batches of a dataset. None for arrays and for datasets of unknown or infinite length."""
+    if isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= 0:
+        return int(data.cardinality())
+    return None
 
 
 def _batch_size(options: dict[str, Any]) -> int:

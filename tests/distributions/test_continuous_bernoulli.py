@@ -7,7 +7,7 @@ import scipy.integrate
 import scipy.stats
 import tensorflow as tf
 
-from kvae.distributions.continuous_bernoulli import ContinuousBernoulli
+from kvae.distributions.bernoulli import ContinuousBernoulli
 
 LOGITS = [-30.0, -3.0, -0.51, -0.49, -1e-3, -1e-9, 0.0, 1e-5, 0.3, 0.4999, 0.5001, 2.0, 25.0]
 

@@ -73,8 +73,8 @@ def pack(
         known_source, known_license = _common_provenance(datasets.values())
         known_source = source or known_source
     _validate_class_names(datasets)
-    splits = {name: _columns(data, name) for name, data in datasets.items()}
     with errors.clear_errors():
+        splits = {name: _columns(data, name) for name, data in datasets.items()}
         write_columns(splits, directory, source=known_source, license=license or known_license, progress=progress)
 
 
