@@ -152,7 +152,7 @@ def renamed_in_module(module: str, names: dict[str, tuple[str, Callable[[], Any]
 
 
 def warn(message: str) -> None:
-    """Warn at the user's line: the first caller outside of kvae, Keras, TensorFlow and contextlib."""
+    """Warn with `message` at the user's line: the first caller outside of kvae, Keras, TensorFlow and contextlib."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] in _NOT_THE_USERS:
         level, frame = level + 1, frame.f_back
