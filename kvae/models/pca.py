@@ -11,7 +11,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from kvae import arguments
-from kvae.data import arrays, elements, errors, provenance
+from kvae.data import arrays, errors, provenance
 from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
@@ -132,7 +132,7 @@ class PCA(LatentModel):
             TypeError, ValueError: for data that can't be used.
         """
         if sample_weight is not None:
-            if elements.is_dataset(x):
+            if hasattr(x, "element_spec"):
                 raise ValueError("sample_weight goes with an array x: let the stream give (x, y, sample_weight)")
             x = x, sample_weight, sample_weight
         stream = arrays.batches(super()._checked(x, "x"), batch_size)
