@@ -16,6 +16,8 @@ def load(
     shuffle: int = 10_000,
     seed: int | None = 0,
     damaged: str = "error",
+    split: str = "random",
+    group: str | None = None,
     data_dir: str | os.PathLike | None = None,
     **config,
 ) -> tuple[Stream, Stream | None, Stream | None]:
@@ -29,9 +31,14 @@ def load(
         name: a folder written by `pack`, or the name of a set, such as "mnist" or "sprites".
         batch_size: int. Default 128.
         labels: None for x alone, the name of a feature for (x, y), several names for (x, {name: y}).
-        validation: the share of "train" for validation if the set has no such split, in [0, 0.5). It is taken from
-            the end of the stored order. A missing "test" has the same size and comes after it. 0 leaves out missing
-            splits: they are None. Default 0.1.
+        validation: the share of "train" for validation if the set has no such split, in [0, 0.5). A missing "test"
+            has the same size. 0 leaves out missing splits: they are None. Default 0.1.
+        split: how missing splits of packed data are taken from "train". "random" draws their rows, the same in every
+            call (of more than a gigabyte, blocks of 256 KB, so that no part reads the others' rows). "end" takes the
+            last rows: those of the last classes, if the rows are sorted by class. Sets of tensorflow-datasets, which
+            are shuffled when they are prepared, always give their last rows.
+        group: None, or the name of a column of packed data: rows with the same number there, such as a person's or a
+            film's, go to the same part, which is then drawn by group.
         shuffle: images in the shuffle buffer for train; validation and test keep the stored order. Sets of
             tensorflow-datasets hold them as compressed files, packed data as pixels. Files or blocks of them are
             shuffled as well. 0 keeps the stored order. Default 10,000.
@@ -61,10 +68,14 @@ def load(
         raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
     validate_damaged(damaged)
     arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
+    if split not in ("random", "end") or (group is not None and split == "end"):
+        raise ValueError(f'split is {split!r} and group {group!r}, expected "random", or "end" without a group')
     if packed.is_packed(name):
         if config or data_dir:
             raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
-        return packed.load(name, batch_size, damaged=damaged, **arguments)
+        return packed.load(name, batch_size, damaged=damaged, split=split, group=group, **arguments)
+    if group is not None:
+        raise ValueError("group is for packed data alone: pack the set with this feature as a label")
     if damaged == "skip":
         raise ValueError(
             "damaged='skip' is for packed data alone: where files of a tensorflow-datasets set are damaged, delete its "

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+import numpy as np
+
 
 def split_rows(rows: Mapping[str, int], validation: float) -> dict[str, tuple[str, int, int] | None]:
     """{"train", "validation", "test": (split, first row, last row + 1), or None for a missing one}.
 
-    A missing split is taken from the end of "train": the test rows last, as many as for validation.
+    A missing split has as many rows of "train", here the last ones: those for test come after those for validation.
 
     Args:
         rows: {split: its number of rows}.
@@ -37,6 +39,36 @@ def split_rows(rows: Mapping[str, int], validation: float) -> dict[str, tuple[st
             "share, or 0"
         )
     return {"train": ("train", 0, end), "validation": splits["validation"], "test": splits["test"]}
+
+
+def random_parts(count: int, sizes: tuple[int, int], groups: np.ndarray | None = None) -> np.ndarray:
+    """The part of each of `count` rows, int8: 0 for train, 1 for validation, 2 for test. Every call draws the same.
+
+    Args:
+        count: the rows.
+        sizes: the rows for validation and test. With groups these are goals: the last group may go beyond them.
+        groups: a value for each row, (count,); rows of one value go to one part. None for rows of their own.
+
+    Raises:
+        ValueError: if a part gets no group.
+    """
+    generator, parts = np.random.default_rng(0), np.zeros(count, np.int8)
+    if groups is None:
+        order = generator.permutation(count)
+        parts[order[: sizes[0]]], parts[order[sizes[0] : sum(sizes)]] = 1, 2
+        return parts
+    values, group_of_row, lengths = np.unique(groups, return_inverse=True, return_counts=True)
+    order = generator.permutation(len(values))
+    before = np.cumsum(lengths[order]) - lengths[order]
+    part_of_group = np.zeros(len(values), np.int8)
+    part_of_group[order] = np.where(before < sizes[0], 1, np.where(before < sum(sizes), 2, 0))
+    wanted = {0, *(part for part, size in enumerate(sizes, start=1) if size)}
+    if wanted - set(part_of_group.tolist()):
+        raise ValueError(
+            f"there are {len(values)} groups, too few for a training, a validation and a test part of these sizes: "
+            "give another group, or another validation"
+        )
+    return part_of_group[group_of_row.reshape(-1)]
 
 
 def label_names(labels: str | list[str] | tuple[str, ...] | None) -> list[str]:

@@ -124,6 +124,11 @@ class BlockReader:
         return f"{path} is altered: {altered}; {format.ADVICE}"
 
 
+def numbers_ahead(count: int) -> list[np.ndarray]:
+    """The numbers of `count` blocks, in pieces that are read at once."""
+    return np.split(np.arange(count), range(AHEAD, count, AHEAD))
+
+
 def _aligned(size):
     content = np.empty(size + ALIGNMENT, np.uint8)
     start = -content.ctypes.data % ALIGNMENT

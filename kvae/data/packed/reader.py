@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat
-from kvae.data.packed import format
-from kvae.data.packed.blocks import AHEAD, BlockReader
+from kvae.data.packed import format, parts
+from kvae.data.packed.blocks import BlockReader, numbers_ahead
 from kvae.data.provenance import Provenance
 from kvae.data.splits import label_names, split_rows
 from kvae.data.stream import Stream, resolve_seed, shard_size
@@ -30,6 +30,8 @@ def load(
     shuffle: int = 10_000,
     seed: int | None = 0,
     damaged: str = "error",
+    split: str = "random",
+    group: str | None = None,
 ) -> tuple[Stream, Stream | None, Stream | None]:
     """The streams (train, validation, test) of a folder that `kvae.data.pack` wrote.
 
@@ -52,29 +54,41 @@ def load(
     num_rows = {split: layout["rows"] for split, layout in layouts.items()}
     seed = resolve_seed(seed, shuffle)
     streams, intact, left_out, faults = [], {}, 0, []
-    for part, rows in split_rows(num_rows, validation).items():
-        if rows is None:
+    windows, drawn = split_rows(num_rows, validation), None
+    if split == "random" and windows["train"] != ("train", 0, num_rows["train"]):
+        drawn = parts.draw_rows(directory, layouts["train"], windows, group, fingerprints["train"])
+    for number, (part, window) in enumerate(windows.items()):
+        if window is None:
             streams.append(None)
             continue
-        split, start, stop = rows
-        block_rows = layouts[split]["block_rows"]
-        columns = _columns(directory, split, layouts[split], labels, fingerprints[split])
-        numbers = None
+        source, start, stop = window
+        block_rows = layouts[source]["block_rows"]
+        columns = _columns(directory, source, layouts[source], labels, fingerprints[source])
+        if damaged_shards is not None and source not in intact:
+            intact[source], new_faults = _intact_blocks(columns, damaged_shards)
+            faults += new_faults
+        if drawn is not None and source == "train":
+            chosen = parts.RowsOfPart(drawn == number, num_rows["train"], block_rows, intact.get(source))
+            expected, count = chosen.expected, chosen.count
+            read = functools.partial(_read, columns, labels)
+            stored = functools.partial(_stream_of_part, read, chosen, int(batch_size))
+            rows = f"train[{part} at random{f' by {group}' if group else ''}]"
+        else:
+            numbers, expected = None, stop - start
+            if damaged_shards is not None:
+                numbers, start, stop = _intact_window(intact[source], start, stop, block_rows)
+            read, count = functools.partial(_read, columns, labels, intact=numbers), stop - start
+            stored = functools.partial(_stream, read, start, stop, block_rows, int(batch_size))
+            rows = f"{source}[{start}:{stop}]"
         if damaged_shards is not None:
-            if split not in intact:
-                intact[split], new_faults = _intact_blocks(columns, damaged_shards)
-                faults += new_faults
-            expected = stop - start
-            numbers, start, stop = _intact_window(intact[split], start, stop, block_rows)
-            _report_left_out(f"{part} of {directory}", 0 if stop > start else expected, expected, faults)
-            left_out += expected - (stop - start)
-        read = functools.partial(_read, columns, labels, intact=numbers)
-        stored = functools.partial(_stream, read, start, stop, block_rows, int(batch_size))
+            _report_left_out(f"{part} of {directory}", 0 if count else expected, expected, faults)
+            left_out += expected - count
         stream = stored(shuffle if part == "train" else 0, seed)
-        rows = f"{split}[{start}:{stop}]"
-        stream.provenance = Provenance(name, None, rows, stop - start, stored, manifest["source"], manifest["licence"])
+        stream.provenance = Provenance(name, None, rows, count, stored, manifest["source"], manifest["licence"])
         streams.append(stream)
     _report_left_out(str(directory), left_out, sum(num_rows.values()), faults)
+    if group is None or group != labels:
+        parts.warn_if_disjoint(directory, layouts, fingerprints, labels, windows, drawn)
     return tuple(streams)
 
 
@@ -133,13 +147,56 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
 
         first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
         buffers = tf.data.Dataset.range(first_buffer, -(-shard_batches // buffer_batches)).map(read_buffer)
-        rows = buffers.prefetch(1).rebatch(size).skip(skip_in_buffer)
-        if shard_batches < num_batches and skip < num_batches:  # every shard has as many batches
-            empty = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), rows.element_spec)
-            rows = rows.concatenate(tf.data.Dataset.from_tensors(empty))
-        return rows.prefetch(2)
+        return _in_batches(buffers, size, skip_in_buffer, shard_batches < num_batches and skip < num_batches)
 
     return Stream(batches, num_batches, seed)
+
+
+def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
+    """The Stream of the rows of a part. An epoch is as that of `_stream`, but that blocks give different numbers."""
+    full, rest = divmod(rows.count, batch_size)
+    num_batches, num_blocks = full + bool(rest), len(rows.blocks)
+
+    def batches(epoch, skip, shard_index, num_shards):
+        size = shard_size(batch_size, num_shards)
+        first, last = (full * size * i + rest * i // num_shards for i in (shard_index, shard_index + 1))
+        shard_batches = -(-(last - first) // size)
+        num_buffers = -(-(last - first) // max(shuffle, BUFFER_BLOCKS * int(rows.counts.max(initial=1))))
+        buffer_batches = -(-shard_batches // num_buffers) if num_buffers else 1
+        order = tf.range(num_blocks, dtype=tf.int64)
+        if shuffle:  # a smaller block stays last
+            order = tf.concat([_compat.stateless_shuffle(order[: rows.full], [seed, epoch]), order[rows.full :]], 0)
+        counts = tf.gather(rows.counts, order)
+        ends = tf.cumsum(counts)
+
+        @tf.autograph.experimental.do_not_convert
+        def read_buffer(number):
+            begin = first + number * buffer_batches * size
+            end = tf.minimum(begin + buffer_batches * size, last)
+            begin_end = tf.cast(tf.stack([begin, end]), tf.int64)
+            first_block = tf.searchsorted(ends, begin_end[:1], side="right")[0]
+            picks = order[first_block : tf.searchsorted(ends, begin_end[1:], side="left")[0] + 1]
+            index = tf.ensure_shape(_compat.numpy_function(rows.select, [picks], tf.int64), [None])
+            start = begin_end[0] - (ends[first_block] - counts[first_block])
+            index = index[start : start + begin_end[1] - begin_end[0]]
+            if shuffle:
+                index = _compat.stateless_shuffle(index, _compat.fold_in(tf.stack([np.int64(seed), epoch]), number))
+            return tf.nest.map_structure(lambda column: tf.gather(column, index), read(tf.gather(rows.blocks, picks)))
+
+        first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
+        buffers = tf.data.Dataset.range(first_buffer, -(-shard_batches // buffer_batches)).map(read_buffer)
+        return _in_batches(buffers, size, skip_in_buffer, shard_batches < num_batches and skip < num_batches)
+
+    return Stream(batches, num_batches, seed)
+
+
+def _in_batches(buffers, size, skip, lacks_last):
+    """Buffers of rows as batches, without the first ones, and with an empty one at the end if the shard lacks one."""
+    rows = buffers.prefetch(1).rebatch(size).skip(skip)
+    if lacks_last:  # every shard has as many batches
+        empty = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), rows.element_spec)
+        rows = rows.concatenate(tf.data.Dataset.from_tensors(empty))
+    return rows.prefetch(2)
 
 
 def _shuffled(positions, full_blocks, key):
@@ -164,7 +221,7 @@ def _intact_blocks(columns: list[BlockReader], damaged_shards: dict[str, str]) -
     """
     is_intact, faults = np.ones(-(-columns[0].rows // columns[0].block_rows), bool), {}
     for column in columns:
-        for numbers in _groups(len(is_intact)):
+        for numbers in numbers_ahead(len(is_intact)):
             paths = [str(column.location(number)[0]) for number in numbers.tolist()]
             faults.update((path, damaged_shards[path]) for path in paths if path in damaged_shards)
             readable = np.array([path not in damaged_shards for path in paths])
@@ -173,10 +230,6 @@ def _intact_blocks(columns: list[BlockReader], damaged_shards: dict[str, str]) -
                 is_intact[number] = False
                 faults[message] = message
     return np.flatnonzero(is_intact), [message.removesuffix(f"; {format.ADVICE}") for message in faults.values()]
-
-
-def _groups(count):
-    return np.split(np.arange(count), range(AHEAD, count, AHEAD))
 
 
 def _intact_window(intact: np.ndarray, start: int, stop: int, block_rows: int) -> tuple[np.ndarray, int, int]:

@@ -138,14 +138,14 @@ def test_sorted_rows_are_mixed(tmp_path):
     assert abs(np.corrcoef(order, np.arange(len(order)))[0, 1]) < 0.1
 
 
-def test_missing_splits_come_from_the_end_of_train(folder, tmp_path):
-    train, validation, test = load(folder, validation=0.1)
+def test_missing_splits_come_from_the_end_of_train_if_asked_for(folder, tmp_path):
+    train, validation, test = load(folder, validation=0.1, split="end")
     orders = [flat(part) for part in (train, validation, test)]
     assert sorted(orders[0]) == list(range(803)) and orders[1:] == [[*range(803, 903)], [*range(903, 1003)]]
-    assert [flat(part) for part in load(folder, validation=0.1, seed=5)[1:]] == orders[1:]
+    assert [flat(part) for part in load(folder, validation=0.1, seed=5, split="end")[1:]] == orders[1:]
     writer.write_columns({"train": [{"image": X}], "test": [{"image": X[:7]}]}, tmp_path)
     assert [len(np.concatenate(list(part))) for part in kvae.data.load(tmp_path)] == [903, 100, 7]
-    kvae.data.pack(load(folder, validation=0.1), tmp_path / "again")
+    kvae.data.pack(load(folder, validation=0.1, split="end"), tmp_path / "again")
     again = load(tmp_path / "again", labels="label")
     assert flat(again[1]) == orders[1] and sorted(flat(again[0])) == sorted(orders[0])
 
@@ -324,7 +324,7 @@ def test_damaged_rows_can_be_left_out_and_the_rest_is_a_stream(changes, rows_los
     with pytest.warns(
         UserWarning, match=rf"copy: {len(rows_lost)} of 1003 rows are left out.*{next(iter(changes))} is"
     ) as said:
-        train, validation, test = load(copy, shuffle=shuffle, validation=0.2, damaged="skip")
+        train, validation, test = load(copy, shuffle=shuffle, validation=0.2, damaged="skip", split="end")
     assert len(said) == 1 and "restore" not in str(said[0].message)
     whole = {0: range(601), 1: range(601, 802), 2: range(802, 1003)}
     for number, part in enumerate((train, validation, test)):
