@@ -454,6 +454,33 @@ def test_fit_may_be_called_from_a_callback(x):
     assert int(model.optimizer.iterations) == 3 * 8 + 2
 
 
+# Shapes ---------------------------------------------------------------------------------------------------------------
+
+
+def ragged(x):
+    spec = tf.TensorSpec((None, None), tf.float32)
+    return tf.data.Dataset.from_generator(lambda: iter([x, x[:, :5]]), output_signature=spec)
+
+
+def test_a_later_batch_of_another_shape_is_told_in_a_sentence(x):
+    model = dense_vae()
+    model.compile()
+    for use in (model.fit, model.evaluate, model.transform):
+        message = re.escape("the shape (16, 5) in batch 1 (counted from 0), but (n, 6) in its first")
+        with pytest.raises(ValueError, match=message):
+            use(ragged(x))
+
+
+def test_a_stream_without_static_shapes_trains(x):
+    dataset = tf.data.Dataset.range(4).map(
+        lambda i: tf.numpy_function(lambda i: x[i * 4 : (i + 1) * 4], [i], tf.float32)
+    )
+    model = dense_vae()
+    model.compile()
+    assert np.isfinite(model.fit(dataset, validation_data=dataset, verbose=0).history["val_loss"][0])
+    np.testing.assert_allclose(model.transform(dataset), model.transform(x), rtol=1e-5)
+
+
 # The package ----------------------------------------------------------------------------------------------------------
 
 

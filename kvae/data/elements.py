@@ -49,12 +49,34 @@ def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     """
     if isinstance(x, tuple | list) and y is None and sample_weight is None:
         x, y, sample_weight = unpack(x)
+    x = as_dataset(x)
     y, sample_weight = (np.asarray(part) if isinstance(part, list | tuple) else part for part in (y, sample_weight))
     y, sample_weight = (part.to_numpy() if hasattr(part, "to_numpy") else part for part in (y, sample_weight))
     # Keras drops the weights of examples without a y: zeros, which no model here reads, stand in for it.
     if y is None and sample_weight is not None:
         y = np.zeros(np.shape(sample_weight)[:1], "float32")
     return x, y, sample_weight
+
+
+def as_dataset(data: Any) -> Any:
+    """A `keras.utils.PyDataset` as a `tf.data.Dataset` of its batches in order; other data as they are."""
+    if not isinstance(data, keras.utils.PyDataset):
+        return data
+    if data.num_batches is None:
+        raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
+
+    def plain(batch):
+        parts = tuple(np.asarray(part) for part in (batch if isinstance(batch, tuple | list) else (batch,)))
+        return parts if len(parts) > 1 else parts[0]
+
+    def batches():
+        for number in range(data.num_batches):
+            yield plain(data[number])
+        data.on_epoch_end()
+
+    spec = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), plain(data[0]))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
+    return dataset.apply(tf.data.experimental.assert_cardinality(data.num_batches))
 
 
 def target(element: Any) -> Any:

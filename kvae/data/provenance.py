@@ -109,6 +109,17 @@ def describe(data: tuple, first: np.ndarray | None = None) -> dict:
     return Description(data, first).complete
 
 
+def first_batch_hash(dataset: tf.data.Dataset) -> str | None:
+    """The SHA-256 of the first batch, of a Stream that of epoch 0. It tells content, batch size, order and maps.
+
+    None if two readings differ, as after a random map or a `shuffle` of tf.data.
+    """
+    batches = dataset.epoch(0) if isinstance(dataset, Stream) else dataset
+    with clear_errors():
+        first, again = (digest(_rows(batches.take(1)))[0] for _ in range(2))
+    return first if first == again else None
+
+
 def digest(examples: Iterable[list]) -> tuple[str, int]:
     """(SHA-256, number) of the first examples, each a list of arrays.
 

@@ -1,6 +1,5 @@
 """Data that a model can't use are refused: by the first batch before any work, and by every batch of a stream."""
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -101,16 +100,6 @@ def _first_element(dataset, event_shape, steps, name):
             raise ValueError(f"{name} is empty in its first batch: leave such batches out, as .filter(function) does")
         return x, element
     raise ValueError(f"{name} is empty: its stream ended before the first batch")
-
-
-def warn_if_constant(x: np.ndarray, name: str) -> None:
-    """Warn if all values of the first batch are the same. A model learns nothing from them."""
-    if x.size > 1 and x.min() == x.max():
-        warnings.warn(
-            f"Every value in the first batch of {name} is {float(x.flat[0]):g}, of which there is nothing to learn: "
-            "see whether the data were read and scaled as they should be (whole numbers divided by // 255 are 0).",
-            stacklevel=5,
-        )
 
 
 def image_shape(data: Any) -> tuple[int, ...]:
@@ -251,6 +240,36 @@ def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
         message = [f"{name} has {NOT_FINITE}", batch, tf.argmax(tf.concat([nonfinite, [True]], 0))]
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(nonfinite)), message)]):
             return tf.nest.map_structure(tf.identity, element)
+
+    return _check_batches(data, check)
+
+
+def with_shapes(data: Any, first: Any, name: str = "the data") -> Any:
+    """The same stream, whose batches all have examples of the first batch's shapes: another shape ends it.
+
+    A stream whose shapes TensorFlow knows is returned as it is.
+
+    Args:
+        data: a stream of batches.
+        first: its first element.
+        name: the name of the data in errors.
+    """
+    specs = tf.nest.flatten(data.element_spec)
+    if all(spec.shape.rank is not None and None not in spec.shape[1:] for spec in specs):
+        return data
+    shapes = [tuple(part.shape[1:]) for part in tf.nest.flatten(first)]
+
+    def check(batch, element):
+        parts = []
+        for part, shape in zip(tf.nest.flatten(element), shapes, strict=True):
+            found, expected = tf.shape(part), ("n", *shape)
+            same = tf.size(found) == len(expected) and tf.reduce_all(found[1:] == tf.constant(shape, tf.int32))
+            sizes = tf.strings.reduce_join(tf.as_string(found), separator=", ")
+            start = [f"ValueError: {name} has the shape (", sizes, ") in batch ", tf.strings.as_string(batch)]
+            end = f" (counted from 0), but {expected} in its first: make all examples of one shape".replace("'", "")
+            with tf.control_dependencies([tf.debugging.Assert(same, [tf.strings.join([*start, end])])]):
+                parts.append(tf.ensure_shape(tf.identity(part), (None, *shape)))
+        return tf.nest.pack_sequence_as(element, parts)
 
     return _check_batches(data, check)
 

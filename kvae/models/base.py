@@ -123,6 +123,8 @@ class LatentModel(keras.Model):
         """
         self._guard = NonFiniteGuard(skip_nonfinite)
         self._chooses_steps = steps_per_execution == "auto"
+        if not self._chooses_steps:
+            arguments.integer_at_least("steps_per_execution", steps_per_execution, 1)
         self._traced = types.SimpleNamespace(functions={})  # {steps of one call: {name of a Keras function: it}}
         super().compile(
             optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
@@ -220,8 +222,10 @@ class LatentModel(keras.Model):
 
         `steps` is the number of batches to read, None for all; **options are those of `keras.Model.predict`.
         """
-        x = elements.fit_arguments(x, None, None)[0]
-        x, *_ = plan.once_through(self, (self._checked(x, "x", steps),), options)
+        plan.check_counts(steps=steps, **options)
+        x, y, _ = elements.fit_arguments(x, None, None)
+        data = self._checked(x if y is None else (x, y), "x", steps)
+        x, *_ = plan.once_through(self, data if isinstance(data, tuple) else (data,), options)
         with errors.clear_errors(), self._steps_grouped_for(steps):
             return super().predict(x, steps=steps, **options)
 
@@ -386,10 +390,13 @@ class LatentModel(keras.Model):
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""
+        data = elements.as_dataset(data)
         with errors.clear_errors():
-            plan.build_for(self, plan.first_batch(self, data, name, steps).x)
+            first = plan.first_batch(self, data, name, steps)
+            plan.build_for(self, first.x)
         if not isinstance(data, tf.data.Dataset):
             return data
+        data = validation.with_shapes(data, first.element, name)
         return self._scorable(validation.stop_at_nonfinite(data, name), name)
 
     def _check_values(self, x, y):

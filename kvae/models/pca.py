@@ -11,7 +11,7 @@ from keras import ops
 from numpy.typing import ArrayLike
 
 from kvae import arguments
-from kvae.data import arrays, errors, provenance
+from kvae.data import arrays, elements, errors, provenance
 from kvae.distributions import Normal
 from kvae.layers import Sampling
 from kvae.models import pca_solvers
@@ -135,6 +135,7 @@ class PCA(LatentModel):
             if hasattr(x, "element_spec"):
                 raise ValueError("sample_weight goes with an array x: let the stream give (x, y, sample_weight)")
             x = x, sample_weight, sample_weight
+        x = elements.as_dataset(x)
         stream = arrays.batches(super()._checked(x, "x"), batch_size)
         with errors.clear_errors():
             count, mean, total, variances, axes = self._solve(stream, math.prod(self.event_shape), verbose)

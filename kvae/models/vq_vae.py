@@ -219,10 +219,13 @@ class VQVAE(EncoderDecoder):
         data, and between epochs, to recover lost ones.
 
         Args:
-            x: an array (n, ...) of some hundred images or more.
+            x: an array (n, ...) of some hundred images or more; of a stream, its first batch is taken.
         """
         with errors.clear_errors():
-            plan.build_for(self, plan.first_batch(self, x, "x").x)
+            x = elements.as_dataset(x)
+            first = plan.first_batch(self, x, "x")
+            plan.build_for(self, first.x)
+        x = first.x if isinstance(x, tf.data.Dataset) else elements.native(np.asarray(elements.unpack(x)[0][:]))
         vectors = self.vectors(x)
         unused = np.bincount(np.ravel(self.quantizer.nearest(vectors)), minlength=self.codes) == 0
         rows = ops.convert_to_numpy(vectors).reshape(-1, vectors.shape[-1])

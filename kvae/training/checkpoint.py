@@ -8,7 +8,7 @@ import pathlib
 import signal
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from keras import ops
 
 from kvae import replicas
 from kvae.saving.model_card import Record
+from kvae.training import callback_states
 from kvae.training.checkpoint_files import CheckpointFolder
 from kvae.training.position import RunPosition
 
@@ -32,9 +33,10 @@ class Checkpoint(keras.callbacks.Callback):
     `tf.data.Dataset.shuffle` doesn't.
 
     The last two checkpoints are kept. A damaged one is found by its checksum: `fit` warns and takes the one before
-    it. Ctrl-C and SIGTERM wait for the end of a batch and for a checkpoint; a second signal doesn't wait. Other
-    callbacks, such as EarlyStopping, start anew, as in Keras. Of several workers the first writes and all read: the
-    folder must be within reach of all. A signal ends each worker at once.
+    it. Ctrl-C and SIGTERM wait for the end of a batch and for a checkpoint; a second signal doesn't wait. The states
+    of `EarlyStopping`, `ReduceLROnPlateau` and `ModelCheckpoint` are kept too; other callbacks start anew, and `fit`
+    says so. Of several workers the first writes and all read: the folder must be within reach of all. A signal ends
+    each worker at once.
 
     Args:
         directory: a folder for this run alone, made if it isn't there.
@@ -62,7 +64,13 @@ class Checkpoint(keras.callbacks.Callback):
 
     @contextlib.contextmanager
     def protect(
-        self, model: Any, start: RunPosition, settings: dict[str, Any], epochs: int, verbose: bool
+        self,
+        model: Any,
+        start: RunPosition,
+        settings: dict[str, Any],
+        epochs: int,
+        verbose: bool,
+        others: Sequence = (),
     ) -> Iterator[RunPosition]:
         """Context manager. Locks the folder for this run and gives the position where the run starts.
 
@@ -72,8 +80,9 @@ class Checkpoint(keras.callbacks.Callback):
             settings: what a resumed run must share with the one that it continues.
             epochs: the number of epochs at which the run ends.
             verbose: whether to print a line about a resumed run.
+            others: the other callbacks of the run.
         """
-        self._model, self._settings, self._signal = model, settings, None
+        self._model, self._settings, self._signal, self._others = model, settings, None, others
         strategy, nothing = model.distribute_strategy, contextlib.nullcontext()
         several, self._writes = replicas.workers(strategy) > 1, replicas.is_first(strategy)
         with self.folder.lock() if self._writes else nothing, nothing if several else self._deferred_signals():
@@ -85,7 +94,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def _begin(self, start, epochs, verbose):
         """The position of the last checkpoint, with its state in the model; without a checkpoint, `start`."""
-        self._history, self._counts, self._path = {}, None, None
+        self._history, self._counts, self._path, self._states = {}, None, None, None
+        self.has_ended = False  # by EarlyStopping, before this run
         saved = self._unwritten or self.folder.latest()
         number = zlib.crc32(json.dumps(saved and saved[0]).encode())
         if not replicas.agree(self._model.distribute_strategy, number):
@@ -100,16 +110,29 @@ class Checkpoint(keras.callbacks.Callback):
         _check_same_settings(self.folder.directory, content, self._settings)
         variables = self._variables()
         counts = len(self._count_variables())
-        for variable, array in zip(variables, arrays[counts:], strict=True):
+        states = counts + len(variables)
+        for variable, array in zip(variables, arrays[counts:states], strict=True):
             variable.assign(array)
+        self._states = content.get("callbacks"), arrays[states:]
+        stopped = content.get("stopped", False)
+        self.has_ended = stopped and callback_states.has_lost_patience(self._others, self._states[0])
         self._history, self._counts, self._settings = content["history"], arrays[:counts], content["settings"]
         self._model.record = Record(**content["record"])
         position = RunPosition(*content["place"])
         if verbose:
             behind = f", behind {position.step} batches" if position.step else ""
-            goes_on = f"goes on in epoch {position.epoch + 1}{behind}."
-            over = f"has had its {epochs} epochs: say more epochs, or another directory, to train."
-            print(f"Checkpoint: the run in {self.folder.directory} {goes_on if position.epoch < epochs else over}")
+            message = f"goes on in epoch {position.epoch + 1}{behind}."
+            if position.epoch >= epochs:
+                at = (
+                    f"is in epoch {position.epoch + 1}{behind}" if position.step else f"has had {position.epoch} epochs"
+                )
+                message = f"{at}, and {epochs} are asked for: say more epochs, or another directory, to train."
+            if self.has_ended:
+                message = f"was stopped early after {position.epoch} epochs: raise the patience to train on."
+            print(f"Checkpoint: the run in {self.folder.directory} {message}")
+            anew = sorted({type(each).__name__ for each in self._others if callback_states.starts_anew(each)})
+            if anew and position.epoch < epochs:
+                print(f"Checkpoint: {', '.join(anew)} can't be resumed, and start anew.")
         return position
 
     def on_train_begin(self, logs=None):
@@ -118,6 +141,8 @@ class Checkpoint(keras.callbacks.Callback):
                 f"Checkpoint can't protect a {type(self.model).__name__}: it is for the models of kvae, others have "
                 "keras.callbacks.BackupAndRestore"
             )
+        if self._states is not None:
+            callback_states.restore(self._others, *self._states)
 
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == self._start.epoch:
@@ -188,7 +213,9 @@ class Checkpoint(keras.callbacks.Callback):
             "record": self._model.record.as_dict(),
             "learning_rate": float(ops.convert_to_numpy(self._model.optimizer.learning_rate)),
         }
-        arrays = [*counts, *_values(self._variables())]
+        content["callbacks"], states = callback_states.collect(self._others)
+        content["stopped"] = bool(self._model.stop_training)
+        arrays = [*counts, *_values(self._variables()), *states]
         if self._writes:
             self._unwritten = content, arrays, None  # if the disk is full, the next `fit` goes on from here
             self._path = self.folder.save(content, arrays)
@@ -238,9 +265,9 @@ def _check_same_settings(directory, content, settings):
     saved = content["settings"]
     for name, value in settings.items():
         lowered = name.endswith("learning_rate") and value == content["learning_rate"]  # by a callback of this run
-        if saved.get(name) != value and not lowered:
+        if name in saved and saved[name] != value and not lowered:
             raise ValueError(
-                f"{directory} holds a run whose {name} is {saved.get(name)!r}, and this one's is {value!r}: fit what "
+                f"{directory} holds a run whose {name} is {saved[name]!r}, and this one's is {value!r}: fit what "
                 "that is a run of, or give another directory"
             )
 

@@ -11,15 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat, arguments, replicas
-from kvae.data import arrays, elements, errors, validation
+from kvae.data import arrays, elements, errors, provenance, validation
 from kvae.data.runs import Run, distribute
+from kvae.data.stream import Stream
 from kvae.saving import model_card
-from kvae.training import position
+from kvae.training import advice, position
 from kvae.training import steps_per_execution as grouping
 from kvae.training.nonfinite import ReportSkippedSteps
-
-_LARGE_VALUE, _ROWS_TO_TRY = 10.0, 32
-_LARGE_KL = 1e4  # nats a latent
 
 
 @contextlib.contextmanager
@@ -45,7 +43,7 @@ def planned(
         is_stream = isinstance(given[0], tf.data.Dataset)
         batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
         first = batch.x
-        validation.warn_if_constant(first, "x")
+        advice.warn_if_constant(first, "x")
         if validation_data is not None:
             validation_data = _validation(model, validation_data, first.shape[1:], options)
         build_for(model, first)
@@ -54,22 +52,24 @@ def planned(
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         build_optimizer(model)
-        warn_of_scale(model, batch)
+        advice.warn_of_scale(model, batch)
         batch_size = len(first) if is_stream else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings, x_seen)
-        _warn_of_moving_loss(model, callbacks)
-        x, y, sample_weight = _as_stream(model, given, checkpoint, options)
+        advice.warn_of_moving_loss(model, callbacks)
+        x, y, sample_weight = _as_stream(model, given, batch, checkpoint, options)
         steps = steps_per_epoch or _num_batches(x)
         start = position.start_of_run(model, options.get("initial_epoch", 0), steps)
         if checkpoint is None and steps_per_epoch:
             x = arrays.without_end(x, steps_per_epoch)
         if checkpoint is not None:
-            run, verbose = position.settings(model, steps, recorder.data), options.get("verbose", "auto") != 0
-            start = stack.enter_context(checkpoint.protect(model, start, run, options.get("epochs", 1), verbose))
+            run = position.settings(model, steps, recorder.data, _first_batches(x, validation_data))
+            epochs, verbose = options.get("epochs", 1), options.get("verbose", "auto") != 0
+            callbacks = [callback for callback in callbacks if callback is not checkpoint]
+            start = stack.enter_context(checkpoint.protect(model, start, run, epochs, verbose, callbacks))
             x, steps_per_epoch = _behind(model, x, start, steps), steps
-            options["initial_epoch"] = start.epoch
-            callbacks = [*(callback for callback in callbacks if callback is not checkpoint), checkpoint]
+            options |= {"initial_epoch": start.epoch, "epochs": start.epoch if checkpoint.has_ended else epochs}
+            callbacks = [*callbacks, checkpoint]
         callbacks = [recorder, *callbacks]
         x = distribute(x, model.distribute_strategy, steps_per_epoch)
         steps_per_epoch = _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options)
@@ -114,7 +114,7 @@ class AnnounceWarmUp(keras.callbacks.Callback):
 def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight) as Keras should read them once, in order, for `evaluate` and `predict`."""
     if data[1:] and data[1] is not None:
-        warn_of_target(model, tf.nest.map_structure(lambda part: part[: elements.BATCH_SIZE], data[:2]), "x")
+        advice.warn_of_target(model, tf.nest.map_structure(lambda part: part[: elements.BATCH_SIZE], data[:2]), "x")
     x, *others = arrays.for_one_pass(data, model.distribute_strategy, options)
     return distribute(x, model.distribute_strategy, once=True), *others
 
@@ -139,64 +139,9 @@ def first_batch(
     model._check_values(first.x, first.y)
     if not isinstance(data, tf.data.Dataset):
         model._scorable(data, name)
-    warn_of_target(model, first.element, name)
-    warn_of_other_scale(model, first, name)
+    advice.warn_of_target(model, first.element, name)
+    advice.warn_of_other_scale(model, first, name)
     return first
-
-
-def warn_of_other_scale(model: Any, first: validation.FirstBatch, name: str) -> None:
-    """Warn of uint8 for a model trained on floats that weren't in [0, 1], and of 0..255 in floats for one of uint8."""
-    seen, dtype, largest = model.record.x or {}, first.dtype, float(np.abs(first.x).max())
-    if dtype == "uint8" and seen.get("dtype", dtype) != dtype and seen["largest"] > 2:
-        arguments.warn(
-            f"{name} is uint8, of which kvae makes [0, 1], but the model was trained on {seen['dtype']} of up to "
-            f'{seen["largest"]:.3g}: give x.astype("{seen["dtype"]}").'
-        )
-    if dtype != "uint8" and seen.get("dtype") == "uint8" and largest > 2:
-        arguments.warn(
-            f"{name} is {dtype} of up to {largest:.3g}, but the model was trained on uint8, of which kvae makes "
-            "[0, 1]: give uint8, or x / 255."
-        )
-
-
-def warn_of_target(model: Any, element: Any, name: str) -> None:
-    """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
-    y = elements.target(element)
-    if y is None or model._read_target(element):
-        return
-    if not np.array_equal(np.asarray(elements.unpack(element)[0]), np.asarray(y)):
-        arguments.warn(
-            f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
-            "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
-        )
-
-
-def warn_of_scale(model: Any, first: validation.FirstBatch) -> None:
-    """Warn if x is so far from 1 that the untrained encoder's answers are beyond all bounds, and training diverges."""
-    largest = float(np.abs(first.x).max())
-    if largest <= _LARGE_VALUE or int(model.optimizer.iterations) or "kl_loss" not in model.metric_names:
-        return
-    x = keras.tree.map_structure(lambda part: part[:_ROWS_TO_TRY], first_x(model, first))
-    _, numbers = model.losses_per_example(x, index=tf.range(len(keras.tree.flatten(x)[0]), dtype="int64"))
-    kl = float(np.mean(numbers["kl_loss"]))
-    if not kl <= _LARGE_KL * model.latent_dim:
-        arguments.warn(
-            f"x reaches to {largest:.4g}, and the KL begins at {kl:.2g} nats, from where training hardly ever "
-            f"recovers: {_advice_on_scale(first.x)}."
-        )
-
-
-def first_x(model: Any, first: validation.FirstBatch) -> Any:
-    """x of the first batch as the model reads it, with the labels of a conditional model."""
-    return model._read(first.element)
-
-
-def _advice_on_scale(x):
-    if x.min() >= 0 and x.max() <= 255 and x.ndim > 2:
-        return "divide by 255 (uint8 is scaled by itself, tf.image.resize makes floats of it)"
-    if x.min() >= 0 and np.array_equal(x, np.round(x)):
-        return 'of counts the encoder should see log(1 + x), as that of kvae.networks.dense_encoder does with "log1p"'
-    return "standardize each feature, as (x - mean) / standard deviation, or keras.layers.Normalization in the encoder"
 
 
 def build_for(model: Any, first: np.ndarray) -> None:
@@ -212,21 +157,25 @@ def build_for(model: Any, first: np.ndarray) -> None:
 
 def check_counts(epochs: int | None = None, **options: Any) -> None:
     """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
-    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
+    counts = "batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"
+    for name in (*counts, *(["validation_freq"] if isinstance(options.get("validation_freq"), int) else [])):
         if options.get(name) is not None:
             arguments.integer_at_least(name, options[name], 1)
-    if epochs is not None:
-        arguments.integer_at_least("epochs", epochs, 0)
+    for name, count in (("epochs", epochs), ("initial_epoch", options.get("initial_epoch"))):
+        if count is not None:
+            arguments.integer_at_least(name, count, 0)
 
 
 def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, Any]) -> Any:
     """Validation data as Keras should read them, checked against the shape of the training data."""
+    data = elements.as_dataset(data)
     if not isinstance(data, tf.data.Dataset):
         data = _without_none(elements.fit_arguments(*elements.unpack(data)))
-    first_batch(model, data, "validation_data", options.get("validation_steps"), event_shape)
+    first = first_batch(model, data, "validation_data", options.get("validation_steps"), event_shape)
     if not isinstance(data, tf.data.Dataset) and arrays.is_streamable(data, model.distribute_strategy):
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
     if isinstance(data, tf.data.Dataset):
+        data = validation.with_shapes(data, first.element, "validation_data")
         data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
     return distribute(data, model.distribute_strategy, once=True)
 
@@ -244,29 +193,29 @@ def build_optimizer(model: Any) -> None:
             model.optimizer.build(model.trainable_variables)
 
 
-def _warn_of_moving_loss(model, callbacks):
-    """Warn of callbacks that compare the losses of epochs, if these are losses of different objectives."""
-    if not getattr(model.loss, "depends_on_step", False):
-        return
-    for callback in callbacks:
-        monitor = getattr(callback, "monitor", None)
-        if monitor in ("loss", "val_loss") and getattr(callback, "save_best_only", True):
-            better = monitor.replace("loss", "elbo")
-            arguments.warn(
-                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between "
-                f'them, and with it the objective: use monitor="{better}", mode="max".'
-            )
-
-
-def _as_stream(model: Any, given: tuple, checkpoint: Any, options: dict[str, Any]) -> tuple:
+def _as_stream(
+    model: Any, given: tuple, first: validation.FirstBatch, checkpoint: Any, options: dict[str, Any]
+) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
     if isinstance(given[0], tf.data.Dataset):
-        return model._scorable(given[0], "x"), *given[1:]
+        return model._scorable(validation.with_shapes(given[0], first.element, "x"), "x"), *given[1:]
     strategy = model.distribute_strategy
     if checkpoint is None and not arrays.is_streamable(_without_none(given), strategy, options):
         return given
     repeats = checkpoint is not None or replicas.workers(strategy) > 1
     return arrays.for_training(_without_none(given), options, repeats), None, None
+
+
+def _first_batches(x: Any, validation_data: Any) -> dict[str, str | None]:
+    """The hashes of the first batches, by name: other data, batch sizes, orders and maps have others."""
+    hashes = {"data": provenance.first_batch_hash(x)}
+    if hashes["data"] is None and isinstance(x, Stream):
+        arguments.warn(
+            "x is another one each time that it is read, as after a map that draws random numbers: a run that is "
+            "stopped will go on, but not bit by bit. Draw from tf.random.stateless_uniform and the like for that."
+        )
+    is_stream = isinstance(validation_data, tf.data.Dataset)
+    return hashes | {"validation data": provenance.first_batch_hash(validation_data) if is_stream else "none"}
 
 
 def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
@@ -310,4 +259,9 @@ def _without_none(given: tuple) -> tuple:
 def _listed(callbacks: Any) -> list:
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks.callbacks
-    return keras.tree.flatten(callbacks or [])
+    callbacks = keras.tree.flatten(callbacks or [])
+    for callback in callbacks:
+        if not isinstance(callback, keras.callbacks.Callback):
+            found = f"the class {callback.__name__}" if isinstance(callback, type) else repr(callback)
+            raise TypeError(f"callbacks holds {found}; expected Keras callbacks, made by calling their classes.")
+    return callbacks

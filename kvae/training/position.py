@@ -53,17 +53,21 @@ def find_checkpoint(callbacks: list) -> Any:
     return checkpoints[0] if checkpoints else None
 
 
-def settings(model: Any, steps: int | None, data: dict[str, Any]) -> dict[str, Any]:
+def settings(
+    model: Any, steps: int | None, data: dict[str, Any], first_batches: dict[str, str | None]
+) -> dict[str, Any]:
     """All that decides a run, a flat dict: the model's configuration, how it was compiled, its data.
 
     Args:
         model: compiled and built.
         steps: the batches of an epoch.
-        data: the data's provenance, as a model card has it. Of a stream without a name only the seed counts: its
-            first batch may differ from time to time.
+        data: the data's provenance, as a model card has it.
+        first_batches: {name: hash of the first batch}, of the data and the validation data, None if it isn't the
+            same each time.
     """
     names = _DATA_SETTINGS if data["name"] else ("seed",)
     flat = {"batches an epoch": steps, "weights": [list(weight.shape) for weight in model.weights]}
+    flat.update({f"{name}'s first batch": found for name, found in first_batches.items() if found is not None})
     flat.update(flatten_config({name: data[name] for name in names if name in data}, "data"))
     for prefix, config in (("model", model.get_config), ("compile", model.get_compile_config)):
         try:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from breadth import some
 from small_models import dense_vae, same_weights, shared
 
+import kvae
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
 from kvae.training import checkpoint_files, position
@@ -411,3 +412,128 @@ def test_what_checkpoint_cannot_do_is_told(tmp_path, rng):
         Checkpoint(tmp_path, save_every=0)
     with pytest.raises(ValueError, match="validation_split"):
         fitted(tmp_path, rng, validation_split=0.5)
+
+
+# Another run in the same folder ---------------------------------------------------------------------------------
+
+
+class Dies(keras.callbacks.Callback):
+    """Ends a run in its epoch `epoch`."""
+
+    most_steps = 1
+
+    def __init__(self, epoch=1):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise InterruptedError
+
+
+def eager_vae(**arguments):
+    keras.utils.set_random_seed(0)
+    model = dense_vae()
+    model.compile(keras.optimizers.Adam(1e-2), run_eagerly=True, **arguments)
+    return model
+
+
+def stopped_run(folder, data, **options):
+    with pytest.raises(InterruptedError):
+        eager_vae().fit(data, epochs=2, verbose=0, callbacks=[Checkpoint(folder), Dies()], **options)
+
+
+ROWS = np.random.default_rng(0).random((40, 6)).astype("float32")
+
+
+def stream(rows=ROWS, batch_size=10, shuffle=20, path=None):
+    np.save(path, rows)
+    return kvae.data.from_npy(path, batch_size, shuffle=shuffle, seed=0)
+
+
+OTHERS = {
+    "content": lambda path: stream(ROWS + 1, path=path),
+    "batch size": lambda path: stream(np.r_[ROWS, ROWS[:4]], batch_size=11, path=path),
+    "shuffle buffer": lambda path: stream(shuffle=40, path=path),
+    "map": lambda path: stream(path=path).map(lambda x: x * 0.5),
+    "plain dataset": lambda path: tf.data.Dataset.from_tensor_slices(ROWS).batch(10),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_run_on_other_data_is_refused(other, tmp_path):
+    path = tmp_path / "x.npy"
+    stopped_run(tmp_path / "run", stream(path=path))
+    with pytest.raises(ValueError, match=r"holds a run whose .* is .*, and this one's is"):
+        eager_vae().fit(OTHERS[other](path), epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path / "run")])
+    history = eager_vae().fit(stream(path=path), epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path / "run")])
+    assert history.epoch == [0, 1]
+
+
+def test_a_run_with_other_validation_data_is_refused(tmp_path):
+    stopped_run(tmp_path, ROWS, validation_data=ROWS)
+    for other in ({}, {"validation_data": ROWS + 1}):
+        with pytest.raises(ValueError, match="validation data's first batch"):
+            eager_vae().fit(ROWS, epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path)], **other)
+
+
+def test_a_random_map_is_told_and_goes_on(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def add_noise(x):
+        noise = tf.numpy_function(lambda: rng.random((10, 6), "float32"), [], tf.float32)
+        return x + tf.ensure_shape(noise, (10, 6))
+
+    noisy = stream(path=tmp_path / "x.npy").map(add_noise)
+    with pytest.warns(UserWarning, match="not bit by bit"):
+        stopped_run(tmp_path / "run", noisy)
+    with pytest.warns(UserWarning, match="not bit by bit"):
+        assert eager_vae().fit(noisy, epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path / "run")]).epoch == [0, 1]
+
+
+KEPT = {
+    "ReduceLROnPlateau": lambda: keras.callbacks.ReduceLROnPlateau("loss", patience=2, min_delta=50.0),
+    "EarlyStopping": lambda: keras.callbacks.EarlyStopping(
+        "loss", patience=3, min_delta=1e6, restore_best_weights=True
+    ),
+    "ModelCheckpoint": lambda: keras.callbacks.ModelCheckpoint("best.weights.h5", "loss", 0, True, True),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_the_states_of_keras_callbacks_go_on(name, tmp_path, monkeypatch):
+    """As in a run that wasn't stopped: the same weights, epochs and best value, and a run that ended stays ended."""
+    monkeypatch.chdir(tmp_path)
+
+    def fit(folder, *others):
+        model, kept = eager_vae(), KEPT[name]()
+        model.fit(ROWS, epochs=8, verbose=0, callbacks=[Checkpoint(folder), kept, *others])
+        return model, kept
+
+    whole, expected = fit("whole")
+    with pytest.raises(InterruptedError):
+        fit("stopped", Dies(2))
+    resumed, kept = fit("stopped")
+    assert resumed.history.epoch == whole.history.epoch and kept.best == expected.best
+    assert same_weights(resumed.get_weights(), whole.get_weights())
+    if name == "EarlyStopping":
+        assert len(whole.history.epoch) < 8
+        again, _ = fit("stopped")
+        assert again.history.epoch == whole.history.epoch
+        assert same_weights(again.get_weights(), whole.get_weights())
+
+
+def test_callbacks_that_start_anew_are_named(tmp_path, capsys):
+    class Average(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            pass
+
+    stopped_run(tmp_path, ROWS)
+    eager_vae().fit(ROWS, epochs=2, verbose=2, callbacks=[Checkpoint(tmp_path), Average()])
+    assert "Average can't be resumed" in capsys.readouterr().out
+
+
+def test_fewer_epochs_than_the_run_has_had_are_told(tmp_path, capsys):
+    stopped_run(tmp_path, ROWS)
+    eager_vae().fit(ROWS, epochs=1, verbose=2, callbacks=[Checkpoint(tmp_path)])
+    assert "has had 1 epochs, and 1 are asked for" in capsys.readouterr().out

@@ -1,0 +1,88 @@
+"""What may mean something else than the user thinks, told before the first step: one warning a case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from kvae import arguments
+from kvae.data import elements
+from kvae.data.validation import FirstBatch
+
+_LARGE_VALUE, _ROWS_TO_TRY = 10.0, 32
+_LARGE_KL = 1e4  # nats a latent
+
+
+def warn_if_constant(x: np.ndarray, name: str) -> None:
+    """Warn if all values of the first batch are the same. A model learns nothing from them."""
+    if x.size > 1 and x.min() == x.max():
+        arguments.warn(
+            f"Every value in the first batch of {name} is {float(x.flat[0]):g}, of which there is nothing to learn: "
+            "see whether the data were read and scaled as they should be (whole numbers divided by // 255 are 0)."
+        )
+
+
+def warn_of_target(model: Any, element: Any, name: str) -> None:
+    """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
+    y = elements.target(element)
+    if y is None or model._read_target(element):
+        return
+    if not np.array_equal(np.asarray(elements.unpack(element)[0]), np.asarray(y)):
+        arguments.warn(
+            f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
+            "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
+        )
+
+
+def warn_of_other_scale(model: Any, first: FirstBatch, name: str) -> None:
+    """Warn of uint8 for a model trained on floats that weren't in [0, 1], and of 0..255 in floats for one of uint8."""
+    seen, dtype, largest = model.record.x or {}, first.dtype, float(np.abs(first.x).max())
+    if dtype == "uint8" and seen.get("dtype", dtype) != dtype and seen["largest"] > 2:
+        arguments.warn(
+            f"{name} is uint8, of which kvae makes [0, 1], but the model was trained on {seen['dtype']} of up to "
+            f'{seen["largest"]:.3g}: give x.astype("{seen["dtype"]}").'
+        )
+    if dtype != "uint8" and seen.get("dtype") == "uint8" and largest > 2:
+        arguments.warn(
+            f"{name} is {dtype} of up to {largest:.3g}, but the model was trained on uint8, of which kvae makes "
+            "[0, 1]: give uint8, or x / 255."
+        )
+
+
+def warn_of_scale(model: Any, first: FirstBatch) -> None:
+    """Warn if x is so far from 1 that the untrained encoder's answers are beyond all bounds, and training diverges."""
+    largest = float(np.abs(first.x).max())
+    if largest <= _LARGE_VALUE or int(model.optimizer.iterations) or "kl_loss" not in model.metric_names:
+        return
+    x = keras.tree.map_structure(lambda part: part[:_ROWS_TO_TRY], model._read(first.element))
+    _, numbers = model.losses_per_example(x, index=np.arange(len(keras.tree.flatten(x)[0])))
+    kl = float(np.mean(numbers["kl_loss"]))
+    if not kl <= _LARGE_KL * model.latent_dim:
+        arguments.warn(
+            f"x reaches to {largest:.4g}, and the KL begins at {kl:.2g} nats, from where training hardly ever "
+            f"recovers: {_advice_on_scale(first.x)}."
+        )
+
+
+def _advice_on_scale(x):
+    if x.min() >= 0 and x.max() <= 255 and x.ndim > 2:
+        return "divide by 255 (uint8 is scaled by itself, tf.image.resize makes floats of it)"
+    if x.min() >= 0 and np.array_equal(x, np.round(x)):
+        return 'let the encoder of counts see log(1 + x): kvae.networks.dense_encoder(..., preprocessing="log1p")'
+    return "standardize each feature, as (x - mean) / standard deviation, or keras.layers.Normalization in the encoder"
+
+
+def warn_of_moving_loss(model: Any, callbacks: list) -> None:
+    """Warn of callbacks that compare the losses of epochs, if these are losses of different objectives."""
+    if not getattr(model.loss, "depends_on_step", False):
+        return
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor in ("loss", "val_loss") and getattr(callback, "save_best_only", True):
+            better = monitor.replace("loss", "elbo")
+            arguments.warn(
+                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between "
+                f'them, and with it the objective: use monitor="{better}", mode="max".'
+            )

@@ -1,0 +1,67 @@
+"""What Keras' own callbacks keep from epoch to epoch, as a checkpoint holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_KEPT = {
+    keras.callbacks.EarlyStopping: ("wait", "best", "best_epoch", "stopped_epoch", "best_weights"),
+    keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
+    keras.callbacks.ModelCheckpoint: ("best",),
+}
+
+
+def _names_kept(callback):
+    return next((names for kind, names in _KEPT.items() if isinstance(callback, kind)), ())
+
+
+def starts_anew(callback: Any) -> bool:
+    """Whether a callback may keep something from epoch to epoch that a checkpoint doesn't have."""
+    own = type(callback).__module__.split(".")[0] not in ("kvae", "keras")
+    return own and not _names_kept(callback) and "on_epoch_end" in vars(type(callback))
+
+
+def collect(callbacks: list) -> tuple[list, list[np.ndarray]]:
+    """The states for JSON, [class, {name: number, or the places of arrays}], and a list of these arrays."""
+    states, arrays = [], []
+    for callback in callbacks:
+        state = {}
+        for name in _names_kept(callback):
+            value = getattr(callback, name, None)
+            if isinstance(value, list):
+                state[name] = list(range(len(arrays), len(arrays) + len(value)))
+                arrays += [np.array(ops.convert_to_numpy(each)) for each in value]
+            else:
+                state[name] = None if value is None else float(value)
+        if state:
+            states.append([type(callback).__name__, state])
+    return states, arrays
+
+
+def _with_states(callbacks, states):
+    """(callback, its saved state) of all that have one, if they are the callbacks of the saved run."""
+    callbacks = [callback for callback in callbacks if _names_kept(callback)]
+    are_the_same = [type(callback).__name__ for callback in callbacks] == [name for name, _ in states or ()]
+    return list(zip(callbacks, (state for _, state in states or ()), strict=True)) if are_the_same else []
+
+
+def has_lost_patience(callbacks: list, states: list | None) -> bool:
+    """Whether the saved run was ended by an `EarlyStopping` that would end it still."""
+    return any(
+        isinstance(callback, keras.callbacks.EarlyStopping) and state["wait"] >= callback.patience
+        for callback, state in _with_states(callbacks, states)
+    )
+
+
+def restore(callbacks: list, states: list | None, arrays: list[np.ndarray]) -> None:
+    """Give the callbacks their saved states."""
+    for callback, state in _with_states(callbacks, states):
+        for name, value in state.items():
+            is_count = name in ("wait", "best_epoch", "stopped_epoch", "cooldown_counter")
+            if isinstance(value, list):
+                value = [arrays[number] for number in value]
+            setattr(callback, name, int(value) if is_count and value is not None else value)
