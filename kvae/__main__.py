@@ -80,8 +80,12 @@ def main(argv: list[str] | None = None) -> None:
         seconds[name] = time.perf_counter() - started
 
     results = kvae.evaluation.compare(models, test)
-    if not replicas.is_first(strategy):
-        return  # the first worker writes the results
+    with replicas.first_alone(strategy, "write the results") as is_first:  # a worker that left would end all others
+        if is_first:
+            _write_results(models, results, seconds, history, test, options)
+
+
+def _write_results(models, results, seconds, history, test, options):
     print(_table(results, seconds))
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras", overwrite=True)

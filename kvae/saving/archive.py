@@ -62,9 +62,8 @@ def save(model: Any, path: str | os.PathLike[str], overwrite: bool, write: Calla
         raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path} can't be saved: there is no folder {path.parent}")
-    with replicas.first_alone(model.distribute_strategy, f"save {path}") as is_first:
-        if is_first:
-            _save(model, path, overwrite, write)
+    if replicas.is_first(model.distribute_strategy):  # the others don't wait: a script may save on the first alone
+        _save(model, path, overwrite, write)
 
 
 def _save(model, path, overwrite, write):
