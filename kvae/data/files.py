@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from kvae import _compat, files
 from kvae.data.elements import validate_batch_size, validate_shuffle
+from kvae.data.splits import rows_of_part
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 BLOCK_BYTES = 2**20
@@ -26,6 +27,8 @@ def from_npy(
     labels: str | os.PathLike | None = None,
     shuffle: int = 0,
     seed: int | None = 0,
+    part: str | None = None,
+    validation: float = 0.1,
 ) -> Stream:
     """A Stream of the rows of a .npy file. No more than some blocks of it are in memory at once.
 
@@ -35,6 +38,9 @@ def from_npy(
         labels: a second .npy file with as many rows, for batches (x, y).
         shuffle: rows in the shuffle buffer. The buffer holds blocks from all over the file. 0 keeps the file's order.
         seed: int, decides on the order with the epoch; None draws one.
+        part: None for all rows, or "train", "validation" or "test" for those of a part. The rows are drawn, by their
+            number: every call draws the same, and so does `kvae.data.load` of the packed rows.
+        validation: the share of the rows for validation; test has as many, and train the others. Default 0.1.
 
     Raises:
         OSError: without such a file.
@@ -56,6 +62,7 @@ def from_npy(
         batch_size,
         shuffle,
         seed,
+        (part, validation),
     )
 
 
@@ -67,6 +74,8 @@ def from_hdf5(
     labels: str | None = None,
     shuffle: int = 0,
     seed: int | None = 0,
+    part: str | None = None,
+    validation: float = 0.1,
 ) -> Stream:
     """A Stream of the rows of a dataset in an HDF5 file. No more than some blocks of it are in memory at once.
 
@@ -75,7 +84,7 @@ def from_hdf5(
         dataset: name of the dataset in the file.
         batch_size: int. Default 128.
         labels: name of a dataset with as many rows, for batches (x, y).
-        shuffle, seed: as for `from_npy`.
+        shuffle, seed, part, validation: as for `from_npy`.
 
     Raises:
         ImportError: without h5py.
@@ -108,7 +117,9 @@ def from_hdf5(
             with opened() as file:
                 return [file[name][rows] for name in names]
 
-        return _from_arrays(read, arrays, [f"{path}[{name!r}]" for name in names], batch_size, shuffle, seed)
+        return _from_arrays(
+            read, arrays, [f"{path}[{name!r}]" for name in names], batch_size, shuffle, seed, (part, validation)
+        )
 
 
 def import_extra(module: str, extra: str) -> ModuleType:
@@ -149,7 +160,7 @@ def _mapped(path):
     return array
 
 
-def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
+def _from_arrays(read, arrays, names, batch_size, shuffle, seed, part):
     validate_shuffle(shuffle)
     for array, name in zip(arrays, names, strict=True):
         if not array.shape or array.dtype.kind not in "buif":
@@ -171,7 +182,24 @@ def _from_arrays(read, arrays, names, batch_size, shuffle, seed):
         return [np.concatenate(column) for column in columns]
 
     sizes = [min(rows, lengths[0] - start) for start in starts]
-    return from_blocks(read_blocks, sizes, read(slice(0, 1)), names, batch_size, shuffle, seed)
+    return from_blocks(read_blocks, sizes, read(slice(0, 1)), names, batch_size, shuffle, seed, part)
+
+
+def _of_part(read, sizes, part, validation):
+    """`read` and `sizes` of the rows of a part alone."""
+    is_chosen = rows_of_part(sum(sizes), part, validation)
+    if is_chosen is None:
+        return read, sizes
+    starts = np.cumsum(sizes) - sizes
+    counts = np.add.reduceat(is_chosen.astype(int), starts)
+    blocks = np.flatnonzero(counts)
+
+    def read_part(numbers):
+        chosen = blocks[numbers]
+        index = np.concatenate([is_chosen[starts[i] : starts[i] + sizes[i]] for i in chosen])
+        return [array[index] for array in read(chosen)]
+
+    return read_part, counts[blocks].tolist()
 
 
 def from_blocks(
@@ -182,6 +210,7 @@ def from_blocks(
     batch_size: int,
     shuffle: int,
     seed: int | None,
+    part: tuple[str | None, float] = (None, 0.1),
 ) -> Stream:
     """A Stream of rows, read by the block, shuffled by blocks and then within the shuffle buffer.
 
@@ -191,8 +220,10 @@ def from_blocks(
         example: arrays with the dtypes and the shapes of the rows.
         names: the names of the arrays in errors.
         batch_size, shuffle, seed: as for `from_npy`.
+        part: (part, validation) of `from_npy`.
     """
     validate_batch_size(batch_size)
+    read, sizes = _of_part(read, sizes, *part)
     validate_shuffle(shuffle)
     seed = resolve_seed(seed, shuffle)
     together = max(1, shuffle // max(sizes))

@@ -14,7 +14,7 @@ import tensorflow as tf
 from kvae import _compat, files
 from kvae.data.decoding import Decoder, listed
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
-from kvae.data.splits import label_names
+from kvae.data.splits import label_names, rows_of_part
 from kvae.data.stream import Stream, resolve_seed, shard_size
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
@@ -35,6 +35,8 @@ def from_folder(
     shuffle: int = 0,
     seed: int | None = 0,
     damaged: str = "error",
+    part: str | None = None,
+    validation: float = 0.1,
 ) -> Stream:
     """A Stream of the images in a folder and its subfolders, batches (n, height, width, channels) of uint8.
 
@@ -58,6 +60,7 @@ def from_folder(
         seed: int, decides on the order with the epoch; None draws one.
         damaged: "error", or "skip" to decode all files once, now, and leave out those without a readable image. A
             warning says how many.
+        part, validation: as for `from_npy`; images are drawn by their number in the order of the paths.
 
     Raises:
         OSError: without such a folder; for a file without a readable image, when it is read. The error names all that
@@ -85,6 +88,9 @@ def from_folder(
     found = _images(path, in_folders=wanted is not None and "label" in wanted)
     class_names = _class_names(path, found, class_names) if wanted and "label" in wanted else None
     names = np.array([str(path / file) for file in found])
+    chosen = rows_of_part(len(names), part, validation)
+    if chosen is not None:
+        found, names = [file for file, keep in zip(found, chosen, strict=True) if keep], names[chosen]
     advice = "" if damaged == "skip" else ', or give damaged="skip"'
     alive = weakref.ref(names)  # TensorFlow keeps the decoder for ever
     if damaged == "skip":

@@ -4,6 +4,7 @@ import os
 
 from kvae.data import packed, tfds_sets
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
+from kvae.data.splits import validate_share
 from kvae.data.stream import Stream
 
 
@@ -64,8 +65,7 @@ def load(
     """
     validate_batch_size(batch_size)
     validate_shuffle(shuffle)
-    if not 0 <= validation < 0.5:
-        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+    validate_share(validation)
     validate_damaged(damaged)
     arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
     if split not in ("random", "end") or (group is not None and split == "end"):

@@ -20,6 +20,8 @@ def from_parquet(
     channels: int | None = None,
     shuffle: int = 0,
     seed: int | None = 0,
+    part: str | None = None,
+    validation: float = 0.1,
 ) -> Stream:
     """A Stream of a column of a Parquet file. Some of its row groups are in memory at once.
 
@@ -30,7 +32,7 @@ def from_parquet(
         batch_size: int. Default 128.
         labels: name of a column of numbers, for batches (x, y).
         size, channels: as for `from_folder`, of encoded images.
-        shuffle, seed: as for `from_npy`; the buffer holds whole row groups.
+        shuffle, seed, part, validation: as for `from_npy`; the buffer holds whole row groups.
 
     Raises:
         ImportError: without pyarrow.
@@ -70,7 +72,7 @@ def from_parquet(
         return [_column(table[column].combine_chunks(), name) for column, name in zip(columns, names, strict=True)]
 
     first = read([0])
-    stream = from_blocks(read, [sizes[i] for i in groups], first, names, batch_size, shuffle, seed)
+    stream = from_blocks(read, [sizes[i] for i in groups], first, names, batch_size, shuffle, seed, (part, validation))
     if first[0].dtype != object:
         return stream
     decode = Decoder(first[0][0], tf.identity, lambda file: f"an image of {len(file)} bytes in {path}", size, channels)

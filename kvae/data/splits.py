@@ -71,6 +71,35 @@ def random_parts(count: int, sizes: tuple[int, int], groups: np.ndarray | None =
     return part_of_group[group_of_row.reshape(-1)]
 
 
+def rows_of_part(count: int, part: str | None, validation: float) -> np.ndarray | None:
+    """Which of `count` rows are a part's, bool (count,), drawn as `random_parts` draws them; None for all rows.
+
+    Args:
+        count: the rows.
+        part: "train", "validation" or "test", or None for no split.
+        validation: the share of the rows for validation, and for test.
+
+    Raises:
+        ValueError: for other parts, a share outside [0, 0.5), and a part without rows.
+    """
+    names = "train", "validation", "test"
+    if part is not None and part not in names:
+        raise ValueError(f"part is {part!r}, expected one of {names}, or None for all rows")
+    validate_share(validation)
+    if part is None:
+        return None
+    share = round(count * validation)
+    if not (share if part != "train" else count - 2 * share):
+        raise ValueError(f"{part} would have no rows, of {count} and validation={validation}: give another share")
+    return random_parts(count, (share, share)) == names.index(part)
+
+
+def validate_share(validation: float) -> None:
+    """Raise ValueError unless `validation` is a share of the rows below a half."""
+    if not 0 <= validation < 0.5:
+        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+
+
 def label_names(labels: str | list[str] | tuple[str, ...] | None) -> list[str]:
     """The names of the labels that `load` was asked for."""
     return [labels] if isinstance(labels, str) else list(labels or ())
