@@ -311,9 +311,8 @@ class LatentModel(keras.Model):
             return np.concatenate([code for code, _ in codes])
         batches = ({"code": code, **_labels(element)} for code, element in codes)
         directory = files.absolute(directory)
-        with replicas.first_alone(self.distribute_strategy, f"write codes to {directory}") as is_first:
-            if is_first:
-                packed.write_columns({"train": batches}, directory, progress=0)
+        if replicas.is_first(self.distribute_strategy):  # the others don't wait, as in `save`
+            packed.write_columns({"train": batches}, directory, progress=0)
         return None
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:

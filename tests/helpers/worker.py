@@ -80,7 +80,8 @@ def main(folder, phase):
     if phase == "resumed":
         model.save(folder / "model.keras")
         model.transform(rows(61)["x"], directory=folder / "codes")
-        assert zipfile.is_zipfile(folder / "model.keras") and kvae.data.load(folder / "codes")  # the first has ended
+        kvae.replicas.agree(strategy, 0)  # wait for the first
+        assert zipfile.is_zipfile(folder / "model.keras") and kvae.data.load(folder / "codes")
     np.savez(folder / f"{phase}{worker}.npz", *model.get_weights(), **results, **history)
 
 
