@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import small_models
 import tensorflow as tf
+from breadth import some
 
 import kvae
 from kvae.evaluation import log_likelihood, scoring
@@ -29,7 +30,7 @@ def test_with_the_exact_posterior_every_draw_weighs_log_p_of_x(x):
         np.testing.assert_allclose(found.effective_samples, 20, rtol=1e-4)
 
 
-@pytest.mark.parametrize("shift, spread", [(0.5, 1.0), (0.0, 1.5), (-0.3, 0.8)])
+@pytest.mark.parametrize("shift, spread", some([(0.5, 1.0), (0.0, 1.5), (-0.3, 0.8)], (0.5, 1.0)))
 def test_bounds_rise_with_k_to_log_p_of_x(x, shift, spread):
     model, log_p = linear_gaussian.model(shift, spread)
     found = log_likelihood(model, x, samples=500)

@@ -5,6 +5,7 @@ import linear_gaussian
 import numpy as np
 import pytest
 import small_models
+from breadth import some, thorough
 from keras import layers
 
 import kvae
@@ -25,10 +26,10 @@ def finding(report, words):
     "errors, words",
     [
         ({}, None),
-        ({"spread": 0.95}, None),
+        thorough({"spread": 0.95}, None),
         ({"spread": 0.8}, "too narrow (overconfident)"),
         ({"shift": 0.6}, "beside p(z|x)"),
-        ({"spread": 1.3}, "too wide"),
+        thorough({"spread": 1.3}, "too wide"),
     ],
 )
 def test_a_posterior_of_a_wrong_width_is_named_with_the_nats_that_tell_it(x, errors, words):
@@ -83,7 +84,7 @@ def test_latents_of_a_small_scale_are_in_use_and_those_of_a_large_one_may_have_c
     assert "below 1% of theirs: 2." in finding(report, "collapsed")
 
 
-@pytest.mark.parametrize("examples", [30, 100, 200])
+@pytest.mark.parametrize("examples", some([30, 100, 200], 100))
 def test_few_narrow_posteriors_are_no_sign_of_another_prior(monkeypatch, examples):
     monkeypatch.setattr(linear_gaussian, "NOISE", 0.001)  # the posterior is exact, and so its aggregate is the prior
     model, _ = linear_gaussian.model()
