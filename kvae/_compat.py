@@ -158,9 +158,9 @@ def compiled_metrics(model):
     return [] if model._compile_metrics is None else [model._compile_metrics]
 
 
-def loss_tracker(model):
-    """Return the metric that Keras adds to a compiled model as "loss", or None."""
-    return model._loss_tracker
+def drop_loss_tracker(model):
+    """Take from a compiled model the metric that Keras adds to it as "loss"."""
+    model._loss_tracker = None
 
 
 def open_for_state(model):

@@ -1,6 +1,7 @@
 """Each private name of another package still does what kvae uses it for."""
 
 import inspect
+import weakref
 
 import keras
 import numpy as np
@@ -109,3 +110,45 @@ def test_export_reads_the_shapes_of_all_inputs_where_build_takes_one():
     assert [
         [tuple(spec.shape) for spec in specs] for specs in export_utils._infer_input_signature_from_model(model)
     ] == [[(None, 2), (None, 2)]]
+
+
+def test_a_model_can_do_without_keras_own_mean_of_the_loss():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile(metrics=["mse"])
+    assert [metric.name for metric in model.metrics] == ["loss", "compile_metrics"]
+    _compat.drop_loss_tracker(model)
+    assert model.metrics == _compat.compiled_metrics(model)
+    model.compile()
+    assert _compat.compiled_metrics(model) == []
+
+
+def test_a_built_model_may_be_opened_for_layers_and_closed_again():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    with np.testing.assert_raises(ValueError):
+        model.other = keras.layers.Dense(1)
+    _compat.open_for_state(model)
+    model.other = keras.layers.Dense(1)
+    _compat.close_for_state(model)
+    with np.testing.assert_raises_regex(ValueError, "make them in the constructor"):
+        model.another = keras.layers.Dense(1)
+
+
+def test_the_last_activation_of_each_output_is_seen():
+    x = keras.Input((4,))
+    sigmoid = keras.layers.Reshape((2, 2))(keras.layers.Dense(4, "sigmoid")(x))
+    nested = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])(x)
+    model = keras.Model(x, [sigmoid, nested, keras.layers.Dense(2)(x), keras.ops.exp(x)])
+    assert _compat.last_activations(model) == ["sigmoid", "relu", "", "exp"]
+    assert _compat.last_activations(keras.layers.Dense(1)) == []
+
+
+def test_a_numpy_function_keeps_nothing_alive():
+    class Reader:
+        def read(self, number):
+            return np.float32(2 * number)
+
+    reader = Reader()
+    watched = weakref.ref(reader)
+    assert float(_compat.numpy_function(reader.read, [tf.constant(3)], tf.float32)) == 6
+    del reader
+    assert watched() is None

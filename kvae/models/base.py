@@ -131,6 +131,7 @@ class LatentModel(keras.Model):
             steps_per_execution=1 if self._chooses_steps else steps_per_execution,
             **kwargs,
         )
+        _compat.drop_loss_tracker(self)  # `means` reports the loss
 
     def fit(
         self,
@@ -267,8 +268,7 @@ class LatentModel(keras.Model):
     @property
     def metrics(self) -> list:
         """The means of `metric_names`, the metrics that the model was compiled with, and those of a subclass."""
-        keras_own = _compat.loss_tracker(self)
-        return [self.means, *(metric for metric in super().metrics if metric not in (self.means, keras_own))]
+        return [self.means, *(metric for metric in super().metrics if metric is not self.means)]
 
     @property
     def metrics_names(self) -> list[str]:
