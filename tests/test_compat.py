@@ -118,12 +118,16 @@ def test_a_model_can_do_without_keras_own_mean_of_the_loss():
     assert [metric.name for metric in model.metrics] == ["loss", "compile_metrics"]
     _compat.drop_loss_tracker(model)
     assert model.metrics == _compat.compiled_metrics(model)
-    model.compile()
-    assert _compat.compiled_metrics(model) == []
+    assert _compat.compiled_metrics(keras.Sequential()) == []
 
 
 def test_a_built_model_may_be_opened_for_layers_and_closed_again():
-    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    class Model(keras.Model):
+        def build(self, shape):
+            self.built = True
+
+    model = Model()
+    model.build((None, 1))
     with np.testing.assert_raises(ValueError):
         model.other = keras.layers.Dense(1)
     _compat.open_for_state(model)
