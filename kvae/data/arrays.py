@@ -1,5 +1,6 @@
 """Arrays, and plain datasets, as batches: `batches` for one pass, `from_arrays` for a Stream with epochs."""
 
+import math
 import random
 import warnings
 from typing import Any
@@ -44,7 +45,12 @@ def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset
     elements.validate_arrays(data)
     if all(isinstance(array, np.ndarray) for array in flat) and sum(array.nbytes for array in flat) <= _SMALL:
         return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(elements.native, data)).batch(batch_size)
-    return from_arrays((data,), batch_size, shuffle=False).epoch(0)
+    length, read = elements.validate_arrays(data), _reader((data,))
+
+    def batch(number):
+        return read(tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, length)))
+
+    return tf.data.Dataset.range(-(-length // batch_size)).map(tf.autograph.experimental.do_not_convert(batch))
 
 
 def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int = 0) -> Stream:
@@ -70,21 +76,12 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     [[0, 1], [4, 9], [16]]
     """
     elements.validate_batch_size(batch_size)
-    length = elements.validate_arrays(arrays)
-    flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
+    length, read = elements.validate_arrays(arrays), _reader(arrays)
     num_batches = -(-length // batch_size)
-    together = max(1, _AT_ONCE // max(1, batch_size * sum(np.asarray(array[:1]).nbytes for array in flat)))
+    row_bytes = [math.prod(each.shape[1:]) * tf.as_dtype(each.dtype).size for each in tf.nest.flatten(arrays)]
+    together = max(1, _AT_ONCE // max(1, batch_size * sum(row_bytes)))
     if shuffle:
-        _warn_of_chunks(flat, batch_size)
-
-    def chosen(rows):
-        return [elements.native(_chosen_rows(array, rows)) for array in flat]
-
-    def read(rows):
-        columns = _compat.numpy_function(chosen, [rows], [elements.native_dtype(array.dtype) for array in flat])
-        columns = [tf.ensure_shape(c, (None, *array.shape[1:])) for c, array in zip(columns, flat, strict=True)]
-        element = tf.nest.pack_sequence_as(arrays, columns)
-        return element if len(element) > 1 else element[0]
+        _warn_of_chunks(tf.nest.flatten(arrays), batch_size)
 
     def batches(epoch, skip, shard_index, num_shards):
         group = together if num_shards == 1 else 1
@@ -102,6 +99,22 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
         return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)
 
     return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
+
+
+def _reader(arrays):
+    """A function from row numbers (n,), a tensor, to these rows of the arrays, a tuple if there are several."""
+    flat = [array.numpy() if tf.is_tensor(array) else array for array in tf.nest.flatten(arrays)]
+
+    def chosen(rows):
+        return [elements.native(_chosen_rows(array, rows)) for array in flat]
+
+    def read(rows):
+        columns = _compat.numpy_function(chosen, [rows], [elements.native_dtype(array.dtype) for array in flat])
+        columns = [tf.ensure_shape(c, (None, *array.shape[1:])) for c, array in zip(columns, flat, strict=True)]
+        element = tf.nest.pack_sequence_as(arrays, columns)
+        return element if len(element) > 1 else element[0]
+
+    return read
 
 
 def _chosen_rows(array, rows):

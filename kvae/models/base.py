@@ -45,6 +45,7 @@ class LatentModel(keras.Model):
     likelihood: Any = None
     metric_names: tuple[str, ...] = ("loss",)
     _chooses_steps = _is_fitting = False
+    _parts = None  # how many layers the model has of itself
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)

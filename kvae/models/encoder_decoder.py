@@ -75,7 +75,8 @@ class EncoderDecoder(LatentModel):
             copy._build_parts(event_shape)
 
     def _build_if_shape_is_known(self):
-        """Build now if the encoder knows the shape of its input."""
+        """Build now if the encoder knows the shape of its input. The constructors end with it."""
+        self._parts = len(self.layers)
         shape = getattr(self.encoder, "input_shape", None) if self.encoder.built else None
         shape = shape[0] if isinstance(shape, list) else shape
         if isinstance(shape, tuple) and shape and None not in shape[1:] and not EncoderDecoder._copying:

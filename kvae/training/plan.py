@@ -184,12 +184,13 @@ def build_optimizer(model: Any) -> None:
     """Build it outside the graph, as XLA wants it, after the layers that a subclass calls in its loss alone."""
     if model.optimizer.built:
         return
+    added = model.layers[model._parts :]  # by a subclass
     with model.distribute_strategy.scope():
-        if not all(layer.built for layer in model.layers):
+        if not all(layer.built for layer in added):
             symbol = model._symbol(model.event_shape, model.variable_dtype)
             specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), symbol)
             tf.function(model.losses_per_example, autograph=False).get_concrete_function(specs)
-        if all(layer.built for layer in model.layers):  # else the first step builds the rest, and the optimizer
+        if all(layer.built for layer in added):  # else the first step builds the rest, and the optimizer
             model.optimizer.build(model.trainable_variables)
 
 

@@ -219,7 +219,6 @@ ARGUMENTS = {
     ),
     "a shape that is a number": (lambda: conv_encoder(28, 2), ValueError, "shape is 28; expected a sequence of"),
     "a shape of nothing": (lambda: dense_encoder((0,), 2), ValueError, r"shape is \(0,\); expected a sequence of"),
-    "sizes that can't be halved": (lambda: conv_encoder((7, 7, 1), 2), ValueError, "pad or resize the images"),
     "flat for convolutions": (lambda: conv_encoder((64,), 2), ValueError, r"\(64,\); .*\(height, width, channels\): "),
     "hidden a number": (lambda: dense_encoder((6,), 2, hidden=64), ValueError, "hidden is 64; expected a sequence"),
     "units 0": (lambda: conv_encoder((8, 8, 1), 2, units=0), ValueError, f"units is 0; {WHOLE}"),
