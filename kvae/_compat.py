@@ -123,8 +123,8 @@ def numpy_function(function, inputs, dtypes):
 
     TensorFlow keeps every such function until the process ends, and all that it closes over: arrays of gigabytes.
     """
-    kept = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
-    return tf.numpy_function(lambda *arguments: kept()(*arguments), inputs, dtypes)
+    kept: Any = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
+    return tf.numpy_function(lambda *values: kept()(*values), inputs, dtypes)
 
 
 # Optimizers and replicas -----------------------------------------------------------------------------------------

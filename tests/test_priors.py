@@ -257,6 +257,6 @@ def test_data_beyond_a_vampprior_s_bounds_are_warned_of(x):
     unbounded = dense_vae(prior=kvae.VampPrior(3, bounds=None))
     unbounded.compile(run_eagerly=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("error", "The data reach from", UserWarning)
         model.fit((255 * x).astype("uint8"), verbose=0)
         unbounded.fit(200.5 * x, verbose=0)
