@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import types
 from collections.abc import Iterator, Mapping
 from typing import Any, overload
 
@@ -20,10 +18,9 @@ from kvae.data import arrays, elements, errors, packed, validation
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
 from kvae.training import plan
-from kvae.training import steps_per_execution as grouping
 from kvae.training.nonfinite import SKIPPED_IN_A_ROW, NonFiniteGuard
+from kvae.training.steps_per_execution import StepGroups
 
-_TRACED = "train_function", "test_function", "predict_function"
 _SEED, _RECORD = "seed_generator_state_", "record"  # names in the weights' file
 
 
@@ -44,13 +41,13 @@ class LatentModel(keras.Model):
     latent_dim: Any = None
     likelihood: Any = None
     metric_names: tuple[str, ...] = ("loss",)
-    _chooses_steps = _is_fitting = False
     _parts = None  # how many layers the model has of itself
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.means = ExampleMeans(self.metric_names)
         self.record = model_card.Record()
+        self._step_groups = StepGroups(self, is_automatic=False)
 
     # What a subclass defines
 
@@ -123,13 +120,13 @@ class LatentModel(keras.Model):
             **kwargs: further arguments of `keras.Model.compile`.
         """
         self._guard = NonFiniteGuard(skip_nonfinite)
-        self._chooses_steps = steps_per_execution == "auto"
-        if not self._chooses_steps:
+        is_automatic = steps_per_execution == "auto"
+        if not is_automatic:
             arguments.integer_at_least("steps_per_execution", steps_per_execution, 1)
-        self._traced = types.SimpleNamespace(functions={})  # {steps of one call: {name of a Keras function: it}}
+        self._step_groups = StepGroups(self, is_automatic)
         super().compile(
             optimizer=optimizers.Adam() if optimizer == "adam" else optimizer,
-            steps_per_execution=1 if self._chooses_steps else steps_per_execution,
+            steps_per_execution=1 if is_automatic else steps_per_execution,
             **kwargs,
         )
         _compat.drop_loss_tracker(self)  # `means` reports the loss
@@ -172,7 +169,10 @@ class LatentModel(keras.Model):
             ValueError: if a strategy of several replicas meets an option that Keras can't do there.
         """
         given = x, y, sample_weight
-        with self._within_another_fit(), plan.planned(self, given, validation_data, steps_per_epoch, options) as plans:
+        with (
+            self._step_groups.kept_for_another_fit(),
+            plan.planned(self, given, validation_data, steps_per_epoch, options) as plans,
+        ):
             return super().fit(**plans)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -216,7 +216,7 @@ class LatentModel(keras.Model):
         plan.check_counts(steps=steps, **options)
         x, *others = elements.fit_arguments(x, y, sample_weight)
         x, y, sample_weight = plan.once_through(self, (self._checked(x, "x", steps), *others), options)
-        with errors.clear_errors(), self._steps_grouped_for(steps):
+        with errors.clear_errors(), self._step_groups.that_divide(steps):
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **options)
 
     def predict(self, x: Any, *, steps: int | None = None, **options: Any) -> Any:
@@ -228,38 +228,8 @@ class LatentModel(keras.Model):
         x, y, _ = elements.fit_arguments(x, None, None)
         data = self._checked(x if y is None else (x, y), "x", steps)
         x, *_ = plan.once_through(self, data if isinstance(data, tuple) else (data,), options)
-        with errors.clear_errors(), self._steps_grouped_for(steps):
+        with errors.clear_errors(), self._step_groups.that_divide(steps):
             return super().predict(x, steps=steps, **options)
-
-    def _group_steps(self, steps):
-        """Run `steps` steps in one call from now on. The functions traced for another number are kept for it."""
-        if steps != self.steps_per_execution:
-            self._traced.functions[self.steps_per_execution] = {name: getattr(self, name) for name in _TRACED}
-            self.steps_per_execution = steps
-            for name in _TRACED:
-                setattr(self, name, self._traced.functions.get(steps, {}).get(name))
-
-    @contextlib.contextmanager
-    def _within_another_fit(self):
-        """Context manager: a `fit` that a callback of another one calls leaves the other's groups of steps."""
-        before, self._is_fitting = (self._is_fitting, self.steps_per_execution), True
-        try:
-            yield
-        finally:
-            self._is_fitting, steps = before
-            if self._is_fitting:
-                self._group_steps(steps)
-
-    @contextlib.contextmanager
-    def _steps_grouped_for(self, steps):
-        """Context manager: groups that divide `steps`. A `fit` that is running, and called this, then goes on."""
-        before = self.steps_per_execution
-        if self._chooses_steps:
-            self._group_steps(grouping.divisor(before, [steps]))
-        try:
-            yield
-        finally:
-            self._group_steps(before)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Nothing: `fit` has built all. Under a strategy Keras would read a batch, and fail if it doesn't divide."""
@@ -483,7 +453,7 @@ class LatentModel(keras.Model):
         config = super().get_compile_config()
         if config:
             config["skip_nonfinite"] = self._guard.limit
-            if self._chooses_steps:
+            if self._step_groups.is_automatic:
                 config["steps_per_execution"] = "auto"
         return config
 

@@ -223,7 +223,7 @@ def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     """The data behind the batches that a resumed run has had, in whole groups of steps."""
     if steps is None:
         return arrays.resumable(x, steps, 0)  # which raises
-    group = 1 if model._chooses_steps else model.steps_per_execution
+    group = 1 if model._step_groups.is_automatic else model.steps_per_execution
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 
 
@@ -235,8 +235,8 @@ def _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch
     if isinstance(x, Run):
         counts[0] = x.steps_per_epoch if x.repeats else None
         steps_per_epoch = x.steps_per_epoch  # without it Keras starts two iterators an epoch
-    if model._chooses_steps:
-        model._group_steps(grouping.steps_per_execution(model, batch_size, callbacks, counts, steps_per_epoch))
+    if model._step_groups.is_automatic:
+        model._step_groups.use(grouping.steps_per_execution(model, batch_size, callbacks, counts, steps_per_epoch))
     if isinstance(x, Run):
         x.repeats |= x.steps_per_epoch % model.steps_per_execution == 0
     return steps_per_epoch

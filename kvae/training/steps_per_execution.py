@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 
+_TRACED = "train_function", "test_function", "predict_function"
 _MOST_STEPS = 20
 _MULTIPLY_ADDS = 4e9  # about a tenth of a second of one core
 _CALLS_OF_AN_ITERATOR = 30  # starting an iterator costs as much as these calls
+
+
+class StepGroups:
+    """How many steps a model runs in one call, and the functions that Keras has traced for each such number.
+
+    Args:
+        model: a Keras model.
+        is_automatic: bool, whether `fit`, `evaluate` and `predict` choose the number.
+    """
+
+    def __init__(self, model: Any, is_automatic: bool):
+        self.model, self.is_automatic = model, is_automatic
+        self._traced, self._is_fitting = {}, False
+
+    def use(self, steps: int) -> None:
+        """Run `steps` steps in one call from now on."""
+        model = self.model
+        if steps != model.steps_per_execution:
+            self._traced[model.steps_per_execution] = {name: getattr(model, name) for name in _TRACED}
+            model.steps_per_execution = steps
+            for name in _TRACED:
+                setattr(model, name, self._traced.get(steps, {}).get(name))
+
+    @contextlib.contextmanager
+    def that_divide(self, steps: int | None) -> Iterator[None]:
+        """Context manager: groups that divide `steps`. A `fit` whose callback evaluates then goes on with its own."""
+        before = self.model.steps_per_execution
+        if self.is_automatic:
+            self.use(divisor(before, [steps]))
+        try:
+            yield
+        finally:
+            self.use(before)
+
+    @contextlib.contextmanager
+    def kept_for_another_fit(self) -> Iterator[None]:
+        """Context manager: a `fit` that a callback of another one calls leaves it its groups."""
+        before, is_nested, self._is_fitting = self.model.steps_per_execution, self._is_fitting, True
+        try:
+            yield
+        finally:
+            self._is_fitting = is_nested
+            if is_nested:
+                self.use(before)
 
 
 def steps_per_execution(

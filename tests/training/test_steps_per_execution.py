@@ -94,7 +94,10 @@ def test_a_loaded_model_chooses_as_the_saved_one_did(rng, tmp_path):
         model = compiled(dense_vae(), steps_per_execution=steps)
         model.save(tmp_path / "m.keras", overwrite=True)
         loaded = keras.saving.load_model(tmp_path / "m.keras")
-        assert (loaded._chooses_steps, loaded.steps_per_execution) == (steps == "auto", 1 if steps == "auto" else 3)
+        assert (loaded._step_groups.is_automatic, loaded.steps_per_execution) == (
+            steps == "auto",
+            1 if steps == "auto" else 3,
+        )
 
 
 def test_the_number_of_steps_changes_no_weight(rng):
