@@ -169,11 +169,8 @@ class LatentModel(keras.Model):
             ValueError: if a strategy of several replicas meets an option that Keras can't do there.
         """
         given = x, y, sample_weight
-        with (
-            self._step_groups.kept_for_another_fit(),
-            plan.planned(self, given, validation_data, steps_per_epoch, options) as plans,
-        ):
-            return super().fit(**plans)
+        with plan.planned(self, given, validation_data, steps_per_epoch, options) as fit_arguments:
+            return super().fit(**fit_arguments)
 
     def test_step(self, data: Any) -> dict[str, Any]:
         """One batch `data` of `evaluate`. Its noise is a function of the examples' positions."""

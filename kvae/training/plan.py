@@ -39,7 +39,7 @@ def planned(
     checkpoint = position.find_checkpoint(callbacks)
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
     given = elements.fit_arguments(*given)
-    with errors.clear_errors(), contextlib.ExitStack() as stack:
+    with errors.clear_errors(), model._step_groups.kept_for_another_fit(), contextlib.ExitStack() as stack:
         is_stream = isinstance(given[0], tf.data.Dataset)
         batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
         first = batch.x
