@@ -71,6 +71,16 @@ class OnDisk:
         return self.array[rows]
 
 
+class Frame:
+    """As pandas' tables and series."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def to_numpy(self):
+        return self.array
+
+
 class Batches(keras.utils.PyDataset):
     def __init__(self, *parts):
         super().__init__()
@@ -117,6 +127,7 @@ KINDS = {
         {"image": parts[0], "label": parts[-1] if len(parts) > 1 else Y}
     ).batch(4),
     "PyDataset": Batches,
+    "DataFrame": lambda *parts: tuple(map(Frame, parts)) if len(parts) > 1 else Frame(parts[0]),
 }
 NOT_OF_DATA = {"build", "call", "compute_loss", "compute_metrics", "draw", "encode", "log_likelihood", "log_prob"} | {
     *("losses_per_example", "posterior", "vectors", "stateless_call", "symbolic_call", "compute_mask", "quantize"),

@@ -59,9 +59,11 @@ def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
 
 
 def as_dataset(data: Any) -> Any:
-    """A `keras.utils.PyDataset` as a `tf.data.Dataset` of its batches in order; other data as they are."""
+    """A `keras.utils.PyDataset` as a `tf.data.Dataset` in order, a DataFrame as an array, other data as they are."""
+    if isinstance(data, tuple):
+        return tuple(as_dataset(part) for part in data)
     if not isinstance(data, keras.utils.PyDataset):
-        return data
+        return data.to_numpy() if hasattr(data, "to_numpy") else data
     if data.num_batches is None:
         raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
 
@@ -163,8 +165,6 @@ def _advice_on_kind(array):
             "kvae.data.load reads packed data and sets by name, kvae.data.from_folder a folder of images, "
             "kvae.data.from_npy .npy files"
         )
-    if hasattr(array, "to_numpy"):
-        return "its .to_numpy() is one"
     if isinstance(array, tf.RaggedTensor):
         return "its rows differ in length, and .to_tensor() pads them"
     if isinstance(array, tf.SparseTensor):
