@@ -171,8 +171,17 @@ def is_stream(data):
     return isinstance(data, tf.data.Dataset | keras.utils.PyDataset)
 
 
-@pytest.mark.parametrize("values", ["floats", "pixels"])
-@pytest.mark.parametrize("name", MAKE)
+DEFAULT = ("VAE", "floats"), ("ConditionalVAE", "pixels"), ("PCA", "floats")
+
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        pytest.param(name, values, marks=() if (name, values) in DEFAULT else pytest.mark.thorough)
+        for name in MAKE
+        for values in ("floats", "pixels")
+    ],
+)
 def test_all_methods_answer_alike_for_all_kinds_of_data(name, values):
     model = MAKE[name]()
     if name != "PCA":
