@@ -171,7 +171,7 @@ def is_stream(data):
     return isinstance(data, tf.data.Dataset | keras.utils.PyDataset)
 
 
-DEFAULT = ("VAE", "floats"), ("ConditionalVAE", "pixels"), ("PCA", "floats")
+DEFAULT = (("ConditionalVAE", "pixels"),)
 
 
 @pytest.mark.parametrize(
