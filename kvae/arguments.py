@@ -2,12 +2,15 @@
 
 import math
 import numbers
+import os
+import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, TypeAlias, TypeGuard, overload
 
 import keras
+import numpy as np
 
 # Keras has no type for the tensors of its backends: this name tells readers, and pyright takes any value.
 Tensor: TypeAlias = Any
@@ -56,6 +59,56 @@ def real(name: str, value: object, least: float | None = None, alternative: str 
     return float(value)
 
 
+def boolean(name: str, value: object) -> bool:
+    """Return an argument's value as a bool. Raises TypeError, with its name, unless it is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} is {value!r}; expected True or False.")
+    return bool(value)
+
+
+def choice(name: str, value: object, choices: Sequence[str]) -> str:
+    """Return an argument's value. Raises ValueError, with its name, unless it is one of the texts in `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}.")
+    return value
+
+
+def verbosity(value: Any) -> Any:
+    """Return the value of `verbose`. Raises ValueError unless it is "auto", a bool, 0, 1 or 2."""
+    is_number = isinstance(value, bool | np.bool_) or (is_integer(value, 0) and value <= 2)
+    if not is_number and not (isinstance(value, str) and value == "auto"):
+        raise ValueError(f"verbose is {value!r}; expected 'auto', 0, 1 or 2.")
+    return value
+
+
+def instance(name: str, value: Any, kind: type, example: str) -> Any:
+    """Return an argument's value. Raises TypeError, with its name and an example, unless it is one of the class `kind`.
+
+    A class in place of its object gets a message of its own.
+    """
+    if not isinstance(value, kind):
+        found = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"{name} is {found}; expected {example}.")
+    return value
+
+
+def path(name: str, value: Any) -> Any:
+    """Return a path. Raises TypeError unless the value is one, and ValueError for addresses such as gs://bucket.
+
+    Args:
+        name: str, the argument's name in messages.
+        value: the argument: str or `os.PathLike`.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"{name} is {value!r}; expected a path, a str or a pathlib.Path.")
+    if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(value)):  # pathlib makes one slash of two
+        raise ValueError(
+            f"{name} is {os.fspath(value)!r}; kvae reads and writes local folders alone: save in one, then upload it, "
+            "or download it before reading."
+        )
+    return value
+
+
 @overload
 def seed(value: object, random: Literal[False]) -> int: ...
 @overload
@@ -75,7 +128,7 @@ def sizes(name: str, values: Iterable[int]) -> tuple[int, ...]:
     try:
         return tuple(integer_at_least(name, value, 1) for value in values)
     except (TypeError, ValueError):
-        example = "28, 28, 1" if name == "shape" else "64, 32"
+        example = {"shape": "28, 28, 1", "size": "64, 64", "dims": "0, 1"}.get(name, "64, 32")
         raise ValueError(
             f"{name} is {values!r}; expected a sequence of integers of at least 1, such as ({example})."
         ) from None

@@ -15,6 +15,8 @@ from typing import BinaryIO
 
 import filelock
 
+from kvae import arguments
+
 PARTIAL = ".partial"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCK = ".kvae.lock"
@@ -31,9 +33,12 @@ class NotAFile(ValueError):
 # Paths and reading
 
 
-def absolute(path: Path) -> pathlib.Path:
-    """The path, which a later change of the working folder leaves as it is. Links stay links."""
-    return pathlib.Path(os.path.abspath(path))
+def absolute(path: Path, name: str = "path") -> pathlib.Path:
+    """The path, which a later change of the working folder leaves as it is. Links stay links.
+
+    Raises TypeError, with the argument's name, for no path, and ValueError for an address such as gs://bucket.
+    """
+    return pathlib.Path(os.path.abspath(arguments.path(name, path)))
 
 
 def make_folder(path: Path) -> pathlib.Path:
@@ -59,7 +64,9 @@ def open_regular(path: Path, most_bytes: int | None = None) -> Iterator[Buffered
         ValueError: for something else of that name, and for more than `most_bytes` bytes.
         OSError: if the file can't be opened.
     """
-    _validate_regular(path, os.stat(path), most_bytes)  # opening a pipe would wait for its other end
+    _validate_regular(
+        arguments.path("path", path), os.stat(path), most_bytes
+    )  # opening a pipe would wait for its other end
     with open(path, "rb") as file:
         _validate_regular(path, os.fstat(file.fileno()), most_bytes)
         yield file

@@ -59,7 +59,8 @@ def dense_encoder(
     >>> [output.shape for output in encoder.outputs]
     [(None, 2), (None, 2)]
     """
-    posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
+    posterior_family = _family(posterior_family, posterior)
+    activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
     inputs = _inputs("x", arguments.sizes("shape", shape), label_dim)
     h = _with_label(layers.Flatten()(_preprocessed(inputs[0], preprocessing)), inputs)
     for units in arguments.sizes("hidden", hidden):
@@ -103,6 +104,7 @@ def dense_decoder(
     >>> decoder.output.shape
     (None, 28, 28, 1)
     """
+    activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
     shape, outputs = arguments.sizes("shape", shape), arguments.integer_at_least("outputs", outputs, 1)
     inputs = _inputs("z", (arguments.integer_at_least("latent_dim", latent_dim, 1),), label_dim)
     h = _with_label(inputs[0], inputs)
@@ -154,7 +156,8 @@ def conv_encoder(
     >>> [output.shape for output in encoder.outputs]
     [(None, 8), (None, 8)]
     """
-    posterior_family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
+    posterior_family = _family(posterior_family, posterior)
+    activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
     shape, filters = _checked(shape, filters)
     inputs = _inputs("x", shape, label_dim)
     h = _preprocessed(inputs[0], preprocessing)
@@ -203,6 +206,7 @@ def conv_decoder(
     >>> [output.shape for output in decoder.outputs]
     [(None, 45, 60, 3), (None, 45, 60, 3)]
     """
+    activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
     shape, filters = _checked(shape, filters)
     units, outputs = arguments.integer_at_least("units", units, 1), arguments.integer_at_least("outputs", outputs, 1)
     *sides, channels = shape
@@ -232,8 +236,28 @@ def _with_label(h, inputs):
     return layers.Concatenate()([h, inputs[1]]) if len(inputs) == 2 else h
 
 
+def _family(posterior_family, posterior):
+    """The family of posteriors, or None, of the arguments posterior_family and posterior, its old name."""
+    family = arguments.renamed("posterior", posterior, "posterior_family", posterior_family)
+    example = "one of kvae.posteriors, such as FullNormal(), or None"
+    return None if family is None else arguments.instance("posterior_family", family, Posterior, example)
+
+
+def _of_keras(name, identifier):
+    """An activation or an initializer, unchanged. Raises ValueError for what Keras doesn't know."""
+    find, example = {
+        "activation": (keras.activations.get, "a Keras activation, such as 'relu', or a function"),
+        "initializer": (keras.initializers.get, "a Keras initializer, such as 'he_normal'"),
+    }[name]
+    try:
+        find(identifier)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {identifier!r}; expected {example}.") from None
+    return identifier
+
+
 def _preprocessed(x, preprocessing):
-    if isinstance(preprocessing, str) and preprocessing != "log1p":
+    if preprocessing not in (None, "log1p") and (isinstance(preprocessing, type) or not callable(preprocessing)):
         raise ValueError(f"preprocessing is {preprocessing!r}; expected 'log1p', a Keras layer or a function.")
     return x if preprocessing is None else ops.log1p(x) if preprocessing == "log1p" else preprocessing(x)
 

@@ -45,6 +45,7 @@ class Posterior(keras.layers.Layer, abc.ABC):
 
     def outputs(self, latent_dim: int) -> dict[str, int]:
         """Return {name: units} of the encoder's outputs in order, for z of size latent_dim."""
+        latent_dim = arguments.integer_at_least("latent_dim", latent_dim, 1)
         return {"z_mean": latent_dim, "z_log_var": latent_dim}
 
     @abc.abstractmethod
@@ -110,9 +111,10 @@ class FullNormal(Posterior):
     """
 
     def outputs(self, latent_dim: int) -> dict[str, int]:
+        names = super().outputs(latent_dim)
         if latent_dim < 2:
             raise ValueError("A FullNormal of 1 latent is a DiagonalNormal: use that.")
-        return {**super().outputs(latent_dim), "z_below": latent_dim * (latent_dim - 1) // 2}
+        return {**names, "z_below": latent_dim * (latent_dim - 1) // 2}
 
     def distribution(self, outputs: Sequence[Tensor]) -> MultivariateNormal:
         mean, log_var, below = outputs
@@ -157,9 +159,8 @@ class FlowPosterior(Posterior):
 
     def __init__(self, flow: Flow, context: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
-        if not isinstance(flow, Flow):
-            raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Planar(steps=8).")
-        self.flow, self.context = flow, arguments.integer_at_least("context", context, 0)
+        self.flow = arguments.instance("flow", flow, Flow, "one of kvae.flows, such as Planar(steps=8)")
+        self.context = arguments.integer_at_least("context", context, 0)
 
     @property
     def scores_any_z(self) -> bool:

@@ -183,7 +183,7 @@ class VampPrior(Prior):
         if bounds is not None and not (np.shape(bounds) == (2,) and bounds[0] < bounds[1]):
             raise ValueError(f"bounds is {bounds!r}; expected (low, high) with low < high, or None.")
         self.initial_mean = arguments.real("initial_mean", initial_mean)
-        self.initial_std = arguments.real("initial_std", initial_std)
+        self.initial_std = arguments.real("initial_std", initial_std, 0)
         self.bounds = None if bounds is None else tuple(bounds)
 
     def build(self, input_shape: Shape, event_shape: Shape | None = None) -> None:
@@ -275,8 +275,7 @@ class FlowPrior(Prior):
 
     def __init__(self, flow: Flow, **kwargs: Any):
         super().__init__(**kwargs)
-        if not isinstance(flow, Flow):
-            raise TypeError(f"flow is {flow!r}; expected one of kvae.flows, such as Coupling(steps=4).")
+        arguments.instance("flow", flow, Flow, "one of kvae.flows, such as Coupling(steps=4)")
         if not flow.invertible:
             raise ValueError(
                 f"flow is {type(flow).__name__}, which has no inverse in closed form, and a prior's density at the "

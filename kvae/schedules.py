@@ -26,7 +26,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(self, steps: float | None, share: float | None, end: float):
         for name, value in (("steps", steps), ("share", share), ("end", end)):
-            if value is not None and not arguments.is_real(value, above=0):
+            if (value is not None or name == "end") and not arguments.is_real(value, above=0):
                 raise ValueError(f"{name} is {value!r}; expected a number above 0.")
         self.steps, self.share, self.end = steps, share, end
         self.length = keras.Variable(steps or 0, dtype="float32", trainable=False, name="warm_up_steps")

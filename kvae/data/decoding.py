@@ -9,12 +9,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvae import _compat
+from kvae import _compat, arguments
 
 UNROLLED = 8  # images decoded in one turn of a loop; a turn costs half as much as decoding a small PNG
 NAMED = 3  # files in an error or a warning
 _SEARCH_SECONDS, _THREADS, _AT_ONCE = 60, 8, 256  # of the search for all damaged files
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def validate_size(size: tuple[int, int] | None, channels: int | None) -> None:
+    """Raise ValueError unless `size` is (height, width) or None, and `channels` 1, 3, 4 or None."""
+    if size is not None and len(arguments.sizes("size", size)) != 2:
+        raise ValueError(f"size is {size!r}; expected (height, width).")
+    if channels is not None and not (arguments.is_integer(channels) and channels in _MODES):
+        raise ValueError(f"channels is {channels!r}; expected 1, 3, 4 or None.")
 
 
 class Decoder:

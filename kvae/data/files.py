@@ -54,7 +54,8 @@ def from_npy(
     ...     [x.shape for x in kvae.data.from_npy(f"{folder}/x.npy", batch_size=3).as_numpy_iterator()]
     [(3, 2), (2, 2)]
     """
-    paths = [files.absolute(file) for file in ([path] if labels is None else [path, labels])]
+    given = {"path": path} if labels is None else {"path": path, "labels": labels}
+    paths = [files.absolute(file, name) for name, file in given.items()]
     return _from_arrays(
         lambda rows: [_mapped(file)[rows] for file in paths],
         [_mapped(file) for file in paths],
@@ -93,7 +94,7 @@ def from_hdf5(
         TypeError: for a name that is no text.
         ValueError: for files of another kind, and for rows of other things than numbers.
     """
-    h5py = import_extra("h5py", "hdf5")
+    h5py = import_extra("h5py")
     names = validate_names({"dataset": dataset, **({} if labels is None else {"labels": labels})})
     path = validate_file(path)
 
@@ -122,12 +123,13 @@ def from_hdf5(
         )
 
 
-def import_extra(module: str, extra: str) -> ModuleType:
+def import_extra(module: str) -> ModuleType:
     """The module. Raises ImportError with the command to install it."""
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ImportError(f"{module} is missing: install it with pip install 'keras-vae[{extra}]'") from None
+        library = module.split(".")[0]
+        raise ImportError(f"{library} is missing: install it with python -m pip install {library}") from None
 
 
 def validate_file(path: str | os.PathLike) -> pathlib.Path:

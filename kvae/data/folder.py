@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat, files
-from kvae.data.decoding import Decoder, listed
+from kvae.data.decoding import Decoder, listed, validate_size
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
 from kvae.data.splits import label_names, rows_of_part
 from kvae.data.stream import Stream, resolve_seed, shard_size
@@ -82,7 +82,9 @@ def from_folder(
     validate_batch_size(batch_size)
     validate_shuffle(shuffle)
     validate_damaged(damaged)
-    path, wanted = files.absolute(path), _wanted(labels)
+    validate_size(size, channels)
+    path, wanted = files.absolute(path, "path"), _wanted(labels)
+    class_names = _texts(class_names)
     if not path.is_dir():
         raise NotADirectoryError(f"{path} is not a folder")
     found = _images(path, in_folders=wanted is not None and "label" in wanted)
@@ -127,6 +129,8 @@ def from_folder(
 
 def _wanted(labels):
     """The names of the labels, or None."""
+    if not isinstance(labels, bool | np.bool_ | str | list | tuple | None):
+        raise TypeError(f"labels is {labels!r}, expected False, True, one of {_LABELS} or a tuple of both")
     if isinstance(labels, bool | np.bool_) or labels is None:
         return ["label"] if labels else None
     names = label_names(labels)
@@ -160,13 +164,22 @@ def _images(path, in_folders):
     return sorted(found)
 
 
+def _texts(class_names):
+    """The class names as a tuple, or None. Raises ValueError unless they are texts, each once."""
+    if class_names is None:
+        return None
+    given = (class_names,) if isinstance(class_names, str) else class_names
+    is_sequence = isinstance(given, Sequence) and all(isinstance(name, str) for name in given)
+    if not is_sequence or len(set(given)) < len(given):
+        raise ValueError(f"class_names is {class_names!r}, expected the names of folders, each once")
+    return tuple(given)
+
+
 def _class_names(path, found, class_names):
     """The classes' names in the order of their numbers. Raises ValueError if a folder with images isn't among them."""
     if class_names is None:
         return tuple(sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and entry.name[0] != "."))
-    given = tuple(class_names) if not isinstance(class_names, str) else (class_names,)
-    if len(set(given)) < len(given) or not all(isinstance(name, str) for name in given):
-        raise ValueError(f"class_names is {class_names!r}, expected the names of folders, each once")
+    given = class_names
     if unknown := sorted({file.parts[0] for file in found} - set(given)):
         raise ValueError(f"{path} has folders that class_names lacks: {listed(unknown)}; expected among {list(given)}")
     return given

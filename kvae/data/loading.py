@@ -4,7 +4,7 @@ import os
 
 from kvae.data import packed, tfds_sets
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
-from kvae.data.splits import validate_share
+from kvae.data.splits import label_names, validate_share
 from kvae.data.stream import Stream
 
 
@@ -65,8 +65,15 @@ def load(
     """
     validate_batch_size(batch_size)
     validate_shuffle(shuffle)
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"name is {name!r}, expected a folder or the name of a set")
     validate_share(validation)
     validate_damaged(damaged)
+    if not isinstance(data_dir, str | os.PathLike | None):
+        raise TypeError(f"data_dir is {data_dir!r}, expected a folder")
+    if not isinstance(group, str | None):
+        raise TypeError(f"group is {group!r}, expected the name of a column of packed data, or None")
+    label_names(labels)
     arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
     if split not in ("random", "end") or (group is not None and split == "end"):
         raise ValueError(f'split is {split!r} and group {group!r}, expected "random", or "end" without a group')

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kvae.data.decoding import Decoder
+from kvae.data.decoding import Decoder, validate_size
 from kvae.data.files import from_blocks, import_extra, validate_file, validate_names
 from kvae.data.stream import Stream
 
@@ -42,7 +42,8 @@ def from_parquet(
         ValueError: for files of another kind, and for columns of other kinds or without rows; within `clear_errors`,
             for images of several shapes.
     """
-    parquet = import_extra("pyarrow.parquet", "parquet")
+    parquet = import_extra("pyarrow.parquet")
+    validate_size(size, channels)
     columns = validate_names({"column": column, **({} if labels is None else {"labels": labels})})
     path = validate_file(path)
 

@@ -101,5 +101,8 @@ def validate_share(validation: float) -> None:
 
 
 def label_names(labels: str | list[str] | tuple[str, ...] | None) -> list[str]:
-    """The names of the labels that `load` was asked for."""
-    return [labels] if isinstance(labels, str) else list(labels or ())
+    """The names of the labels that `load` was asked for. Raises TypeError unless they are texts."""
+    names = [labels] if isinstance(labels, str) else labels or ()
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"labels is {labels!r}; expected the name of a label, a list of names, or None.")
+    return list(names)

@@ -25,8 +25,10 @@ def resolve_seed(seed: int | None, shuffle: int | bool = True) -> int:
 
     Raises ValueError if the seed is None and several workers would each draw their own.
     """
-    if seed is not None or not shuffle:
-        return seed or 0
+    if seed is not None:
+        return arguments.integer_at_least("seed", seed, 0)
+    if not shuffle:
+        return 0
     if "TF_CONFIG" in os.environ:
         raise ValueError("seed is None, of which each worker would draw its own order: give all of them the same int")
     return secrets.randbits(62)
@@ -92,10 +94,14 @@ class Stream(_compat.WrappedDataset):
         if steps is not None:
             num_batches = arguments.renamed("steps", steps, "num_batches", num_batches)
         if batches is None or num_batches is None:
-            raise TypeError("Stream needs batches, a function, and num_batches, an int")
+            raise TypeError(
+                f"batches is {batches!r} and num_batches {num_batches!r}; a Stream needs a function and an integer."
+            )
+        if not callable(batches):
+            raise TypeError(f"batches is {batches!r}; expected a function (epoch, skip, shard_index, num_shards).")
         self.batches: Any = _sharded(batches)
-        self.num_batches = int(num_batches)
-        self.seed = seed
+        self.num_batches = arguments.integer_at_least("num_batches", num_batches, 0)
+        self.seed = arguments.integer_at_least("seed", seed, 0)
         self.next_epoch = 0
         self.class_names: tuple[str, ...] | None = None
         self.provenance: Any = None
@@ -124,7 +130,10 @@ class Stream(_compat.WrappedDataset):
         """
         if share is not None:
             arguments.warn_renamed("share=", "shard_index= and num_shards=")
-            shard_index, num_shards = share
+            shard_index, num_shards = _pair(share)
+        arguments.integer_at_least("number", number, 0)
+        arguments.integer_at_least("skip", skip, 0)
+        _validate_shard(shard_index, num_shards)
         epochs = tf.data.Dataset.from_tensors(tf.constant(number, "int64"))
         batches = self._read(epochs, skip, (shard_index, num_shards))
         return batches.apply(tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0)))
@@ -136,7 +145,8 @@ class Stream(_compat.WrappedDataset):
             number: int, the first batch, counted from 0 through all epochs.
             shard_index, num_shards: as for `epoch`.
         """
-        epoch, skip = divmod(number, self.num_batches)
+        _validate_shard(shard_index, num_shards)
+        epoch, skip = divmod(arguments.integer_at_least("number", number, 0), self.num_batches)
         batches = self._read(tf.data.Dataset.counter(epoch + bool(skip)), 0, (shard_index, num_shards))
         if skip:
             rest = self.epoch(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
@@ -257,6 +267,23 @@ class Stream(_compat.WrappedDataset):
             return np.asarray(unpack(element)[0])
 
 
+def _pair(share):
+    """(shard_index, num_shards) of the old argument `share`."""
+    if not isinstance(share, tuple | list) or len(share) != 2:
+        raise ValueError(f"share is {share!r}; expected (shard_index, num_shards).")
+    return share
+
+
+def _validate_shard(shard_index, num_shards):
+    """Raise ValueError unless shard_index is one of num_shards shards."""
+    arguments.integer_at_least("num_shards", num_shards, 1)
+    if not arguments.is_integer(shard_index, 0) or shard_index >= num_shards:
+        raise ValueError(
+            f"shard_index is {shard_index!r} and num_shards {num_shards!r}; expected an integer from 0 to "
+            f"{num_shards - 1}."
+        )
+
+
 def _sharded(batches):
     """The function that gives an epoch, also if it is of the old form (epoch, skip, share)."""
     if "share" not in inspect.signature(batches).parameters:
@@ -296,9 +323,12 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
     Reference:
         Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", 2008.
     """
-    given = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else type(stream).__name__
+    given = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else None
     if given != tf.uint8:
-        raise TypeError(f"binarize was given {given}; expected a kvae.data.Stream of uint8 images, as load gives")
+        found = f"a Stream of {given.name}" if isinstance(stream, Stream) else repr(stream)
+        raise TypeError(f"stream is {found}; expected a kvae.data.Stream of uint8 images, as load gives")
+    arguments.integer_at_least("seed", seed, 0)
+    arguments.boolean("anew", anew)
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])

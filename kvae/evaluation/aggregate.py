@@ -54,6 +54,7 @@ def active_units(model: Any, data: Any, threshold: float = 0.01, batch_size: int
         Burda, Grosse and Salakhutdinov (2016), "Importance weighted autoencoders", section 5.3.
     """
     scoring.check_has_posterior(model)
+    threshold = arguments.real("threshold", threshold, 0)
     count, mean, squares = 0, np.zeros(model.latent_dim), np.zeros(model.latent_dim)
     for element in arrays.batches(model._checked(data, "data"), batch_size):
         codes = _float64(model.posterior(model._read(element)).mean)

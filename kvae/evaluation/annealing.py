@@ -77,6 +77,7 @@ def annealed_importance_sampling(
     """
     scoring.check_has_prior(model)
     seed = _check(seed, steps=steps, chains=chains, leapfrogs=leapfrogs, batch_size=batch_size)
+    verbose = arguments.verbosity(verbose)
     anneal, estimates = None, []
     for x, positions in scoring.chunks(model, data, batch_size, batch_size, verbose):
         anneal = anneal or _annealing(model, steps, chains, leapfrogs)

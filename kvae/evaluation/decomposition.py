@@ -138,6 +138,9 @@ def elbo_decomposition(
         True
     """
     samples, seed = arguments.integer_at_least("samples", samples, 1), arguments.seed(seed, random=False)
+    components, verbose = arguments.integer_at_least("components", components, 2), arguments.verbosity(verbose)
+    if resume is not None:
+        arguments.path("resume", resume)
     aggregate = aggregate_posterior(model, data, components, seed, batch_size) if scores_any_z(model) else None
     likelihood = log_likelihood(model, data, samples, seed=seed, batch_size=batch_size, verbose=verbose, resume=resume)
     return Decomposition(likelihood, aggregate)

@@ -163,6 +163,8 @@ def log_likelihood(
     """
     scoring.check_has_posterior(model)
     samples, seed = arguments.integer_at_least("samples", samples, 1), arguments.seed(seed, random=False)
+    verbose = arguments.verbosity(verbose)
+    elements.validate_batch_size(batch_size)
     rows = None if rows is None else arguments.integer_at_least("rows", rows, 1)
     counts = _counts(samples)
     numbers = " ".join(field.name for field in dataclasses.fields(LogLikelihood))

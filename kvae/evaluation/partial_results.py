@@ -39,7 +39,7 @@ class PartialResults:
     """
 
     def __init__(self, path: str | pathlib.Path | None, model: keras.Model, **arguments: Any):
-        self.path = None if path is None else files.absolute(path)
+        self.path = None if path is None else files.absolute(path, "resume")
         self.examples, self.added = 0, 0
         self.rows: list = []
         self.digests: dict = {}  # the SHA-256 of each array of x, however many pieces it comes in

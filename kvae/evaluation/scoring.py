@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kvae.data import arrays, errors, progress
+from kvae import arguments
+from kvae.data import arrays, elements, errors, progress
 from kvae.noise import indexed_normal
 
 BLOCK = 1_000  # draws of an example in one call
@@ -125,6 +126,8 @@ def chunks(
         skip: number of examples at the start to give to `skipped` instead.
         skipped: function of their x.
     """
+    verbose = arguments.verbosity(verbose)
+    elements.validate_batch_size(batch_size)
     stream = arrays.batches(model._checked(data, "data"), batch_size)
     batches, done = int(stream.cardinality()), 0
     bar = progress.bar(None, "example", verbose)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from kvae import arguments
 from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, render
 
 STARTS, WIDEST, NARROWEST = 4096, 0.2, 0.01
@@ -32,6 +33,8 @@ def nearest_sprites(images: ArrayLike, rounds: int = 100, seed: int = 0) -> tupl
         >>> errors
         array([0., 0., 0.], dtype=float32)
     """
+    arguments.integer_at_least("rounds", rounds, 0)
+    seed = arguments.seed(seed, random=False)
     pixels = np.asarray(images)
     if pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2] or pixels.shape[3] != 3:
         raise ValueError(f"images have the shape {pixels.shape}; expected (n, size, size, 3).")

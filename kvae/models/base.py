@@ -120,6 +120,8 @@ class LatentModel(keras.Model):
             **kwargs: further arguments of `keras.Model.compile`.
         """
         self._guard = NonFiniteGuard(skip_nonfinite)
+        if "run_eagerly" in kwargs:
+            arguments.boolean("run_eagerly", kwargs["run_eagerly"])
         is_automatic = steps_per_execution == "auto"
         if not is_automatic:
             arguments.integer_at_least("steps_per_execution", steps_per_execution, 1)
@@ -211,6 +213,8 @@ class LatentModel(keras.Model):
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **options)
         replicas.validate_settings(self)
         plan.check_counts(steps=steps, **options)
+        if "return_dict" in options:
+            arguments.boolean("return_dict", options["return_dict"])
         x, *others = elements.fit_arguments(x, y, sample_weight)
         x, y, sample_weight = plan.once_through(self, (self._checked(x, "x", steps), *others), options)
         with errors.clear_errors(), self._step_groups.that_divide(steps):
@@ -278,7 +282,7 @@ class LatentModel(keras.Model):
         if directory is None:
             return np.concatenate([code for code, _ in codes])
         batches = ({"code": code, **_labels(element)} for code, element in codes)
-        directory = files.absolute(directory)
+        directory = files.absolute(directory, "directory")
         if replicas.is_first(self.distribute_strategy):  # the others don't wait, as in `save`
             packed.write_columns({"train": batches}, directory, progress=0)
         return None
@@ -332,6 +336,7 @@ class LatentModel(keras.Model):
     def _sample(self, count, noise, seed):
         """z ~ p(z), then E[x|z], or with `noise` a draw of p(x|z): an array (count, ...)."""
         count, generator = self._count_and_generator(count, seed)
+        arguments.boolean("noise", noise)
         distribution = self.decoder_distribution(self.prior_distribution(count).sample(generator))
         return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
 
@@ -384,20 +389,25 @@ class LatentModel(keras.Model):
 
     # Saving
 
-    def save(self, path: Any, overwrite: bool = False) -> None:
+    def save(self, path: Any = None, overwrite: bool = False, *, filepath: Any = None) -> None:
         """Write the model to `path`, and cards of it beside the file, .card.json and .card.md.
 
         `kvae.load` reads it. The file has its name only once it is whole, and processes that save to one path wait for
         each other. Of several workers the first writes. Of a link, the file that it points to is replaced.
 
         Args:
-            path: a name that ends in .keras.
+            path: a name that ends in .keras, in a local folder: upload the file from there to other places.
             overwrite: bool, whether to replace a file that is there.
+            filepath: Keras' name of `path`.
 
         Raises:
             FileExistsError: if the file exists and `overwrite` is False.
             OSError: if it can't be written; the old file then stays.
+            TypeError: if `path` is no path, or `overwrite` no bool.
         """
+        if (path is None) == (filepath is None):
+            raise TypeError(f"path is {path!r} and filepath {filepath!r}; expected one of the two, a .keras file.")
+        path = filepath if path is None else path
         archive.save(self, path, overwrite, super().save)
 
     def export(

@@ -114,6 +114,7 @@ class ConditionalVAE(VAE):
             An array (count, ...).
         """
         count, generator = self._count_and_generator(count, seed)
+        arguments.boolean("noise", noise)
         y = np.asarray(y)
         is_one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
         self._check_labels(np.atleast_1d(y))

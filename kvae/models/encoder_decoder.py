@@ -39,6 +39,13 @@ class EncoderDecoder(LatentModel):
     config_names: tuple[str, ...] = ("encoder", "decoder")
     _copying = False
 
+    def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
+        """`LatentModel.compile`. Raises TypeError if the optimizer is None: `fit` couldn't train."""
+        if optimizer is None or isinstance(optimizer, type):
+            found = "None" if optimizer is None else f"the class {optimizer.__name__}"
+            raise TypeError(f"optimizer is {found}; expected a Keras optimizer, or the name of one, such as 'adam'.")
+        super().compile(optimizer=optimizer, **kwargs)
+
     def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
         super().__init__(**kwargs)
         for role, network in (("encoder", encoder), ("decoder", decoder)):

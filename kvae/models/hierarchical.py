@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kvae import arguments
 from kvae.distributions.chain import Chain, inputs_of, split
 from kvae.likelihoods import Likelihood
 from kvae.models.encoder_decoder import build_densities, outputs_or_error, warn_of_activations
@@ -79,15 +80,12 @@ class HierarchicalVAE(VAE):
                 f"posterior_family is {family!r}; a HierarchicalVAE's q(z|x) is made of the networks in "
                 "posteriors=, each a normal of diagonal covariance: leave posterior_family= out."
             )
-        posteriors, priors = list(posteriors), list(priors)
+        posteriors, priors = _listed("posteriors", posteriors), _listed("priors", priors)
         if len(posteriors) < 2 or len(priors) != len(posteriors) - 1:
             raise ValueError(
                 f"There are {len(posteriors)} posteriors and {len(priors)} priors; expected at least 2, and one prior "
                 "less: that of the top layer is prior=. A VAE of one layer is kvae.VAE."
             )
-        for network in (*posteriors, *priors):
-            if not isinstance(network, keras.layers.Layer):
-                raise TypeError(f"One of the networks is {type(network).__name__}; expected Keras models.")
         self.posteriors, self.priors = posteriors, priors  # the constructor below may build with them
         super().__init__(encoder, decoder, likelihood, prior, seed=seed, **kwargs)
 
@@ -149,10 +147,19 @@ class HierarchicalVAE(VAE):
         def top_posterior(x):
             return self._top(self._features(self._outputs(self.encoder, self._scaled(x))))
 
-        top = self.prior.distribution(count, top_posterior)
+        top = self.prior.distribution(arguments.integer_at_least("count", count, 1), top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
         """p(x|z) for z (n, latent_dim). `training` goes to the decoder."""
         inputs = inputs_of(self.decoder, split(z, self.latent_sizes))
         return self.likelihood.distribution(self._outputs(self.decoder, inputs, training))
+
+
+def _listed(name, networks):
+    """The networks as a list. Raises TypeError for other things than Keras models."""
+    if not isinstance(networks, list | tuple):
+        raise TypeError(f"{name} is {networks!r}; expected a list of Keras models.")
+    for number, network in enumerate(networks):
+        arguments.instance(f"{name}[{number}]", network, keras.layers.Layer, "a Keras model")
+    return list(networks)

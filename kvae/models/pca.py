@@ -131,6 +131,8 @@ class PCA(LatentModel):
         Raises:
             TypeError, ValueError: for data that can't be used.
         """
+        verbose = arguments.verbosity(verbose)
+        elements.validate_batch_size(batch_size)
         if sample_weight is not None:
             if hasattr(x, "element_spec"):
                 raise ValueError("sample_weight goes with an array x: let the stream give (x, y, sample_weight)")
@@ -205,7 +207,7 @@ class PCA(LatentModel):
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
         """p(z) = N(0, I), a distribution of `count` equal rows; `training` has no effect."""
-        return self.prior.distribution(count)
+        return self.prior.distribution(arguments.integer_at_least("count", count, 1))
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
         """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` has no effect.

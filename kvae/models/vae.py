@@ -119,7 +119,7 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
         """p(z), a distribution of `count` equal rows. `training` goes to networks of p(z), if it has any."""
-        return self.prior.distribution(count, self.posterior)
+        return self.prior.distribution(arguments.integer_at_least("count", count, 1), self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
         """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` as above."""

@@ -204,6 +204,7 @@ class VQVAE(EncoderDecoder):
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """E[x] of codes z, an integer array (n, *code_shape), `batch_size` at a time: an array (n, ...)."""
         self.check_built()
+        elements.validate_batch_size(batch_size)
         z = np.asarray(z)
         if z.dtype.kind not in "iu" or z.shape[1:] != self.code_shape or not len(z):
             raise ValueError(f"z is {z.dtype} of shape {z.shape}; expected integers of shape (n, *{self.code_shape}).")
@@ -271,6 +272,7 @@ class VQVAE(EncoderDecoder):
             An array (count, ...).
         """
         count, generator = self._count_and_generator(count, seed)
+        arguments.boolean("noise", noise)
         shape = (*self.code_shape, self.codes)
         weights = np.broadcast_to(1.0 if frequencies is None else frequencies, shape).reshape(-1, shape[-1])
         with np.errstate(divide="ignore"):

@@ -6,8 +6,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from kvae import arguments
+
 CATEGORIES = matplotlib.color_sequences["petroff10"]  # for color-blind readers, visible on white and on black
 CONTINUOUS, CYCLIC = "viridis", "twilight_shifted"
+
+
+def check_axes(ax: Axes | None) -> None:
+    """Raise TypeError unless ax is a matplotlib Axes or None."""
+    if ax is not None:
+        arguments.instance("ax", ax, Axes, "matplotlib Axes, such as plt.subplots()[1], or None")
 
 
 def axes(ax: Axes | None, width: float, height: float, layout: str = "constrained") -> Axes:

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from numpy.typing import ArrayLike
 
-from kvae.arguments import integer_at_least
+from kvae.arguments import integer_at_least, is_integer, real
 from kvae.data import arrays, elements
-from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes
+from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes, check_axes
 
 EXAMPLES = 512
 
@@ -102,6 +102,13 @@ def _kl(model, x) -> np.ndarray | None:
     return total / len(x)
 
 
+def check_dims(dims: Any) -> None:
+    """Raise ValueError unless dims is a sequence of integers from 0 on, or None."""
+    is_sequence = isinstance(dims, Sequence | np.ndarray) and not isinstance(dims, str)
+    if dims is not None and not (is_sequence and all(is_integer(dim, 0) for dim in dims)):
+        raise ValueError(f"dims are {dims!r}; expected two latents, counted from 0, such as (0, 1).")
+
+
 def prior_of_codes(model: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """(mean, standard deviation) of a normal prior of the codes, each (latent_dim,). None without one.
 
@@ -146,7 +153,13 @@ def latents(
     Raises:
         ValueError: for fewer than two latents, and for unknown latents, labels or names.
     """
+    check_axes(ax)
     integer_at_least("count", count, 1)
+    check_dims(dims)
+    if not isinstance(names, Sequence | Mapping | None):
+        raise TypeError(f"names is {names!r}; expected a sequence or a dict of the categories' names.")
+    if period is not None and real("period", period) <= 0:
+        raise ValueError(f"period is {period!r}; expected a positive number.")
     title = labels if isinstance(labels, str) else "label"
     x, y = first_examples(x, count, labels)
     if y is not None and y.shape != (len(x),):
@@ -154,7 +167,7 @@ def latents(
     codes = model.transform(x)
     used, latent_names = usage(model, x[:EXAMPLES], codes)
     pair = np.sort(np.argsort(-used, kind="stable")[:2]).tolist() if dims is None else list(dims)
-    if len(pair) != 2 or not all(0 <= dim < len(used) for dim in pair):
+    if len(pair) != 2 or len(set(pair)) != 2 or max(pair) >= len(used):
         raise ValueError(f"dims are {pair}; expected two of the {len(used)} latents, counted from 0.")
 
     ax = axes(ax, 6, 4.8)

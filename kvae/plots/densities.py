@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from kvae.arguments import integer_at_least
-from kvae.plots.canvas import CATEGORIES, axes
+from kvae.plots.canvas import CATEGORIES, axes, check_axes
 from kvae.plots.codes import first_examples
 
 _TRUTH, _LINES = "Blues", CATEGORIES[1]
@@ -35,6 +35,7 @@ def aggregate_posterior(model: Any, x: Any, *, count: int = 1000, size: int = 60
     Raises:
         ValueError: for another latent_dim, an empty x, and a too small count or size.
     """
+    check_axes(ax)
     _check(model, count, size)
     x, _ = first_examples(x, count)
     drawn = _draws(model.posterior(x).repeat(-(-_DRAWS // len(x))))
@@ -69,6 +70,7 @@ def posterior(model: Any, x: Any, index: int = 0, *, size: int = 100, ax: Axes |
     Raises:
         ValueError: as `aggregate_posterior`; for an index beyond x, and a posterior that can score only its own z.
     """
+    check_axes(ax)
     integer_at_least("index", index, 0)
     _check(model, 1, size)
     family = getattr(model, "posterior_family", None)

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from kvae.plots.canvas import CATEGORIES, CONTINUOUS, axes, number
+from kvae.arguments import integer_at_least, real
+from kvae.plots.canvas import CATEGORIES, CONTINUOUS, axes, check_axes, number
 
 _STYLES = {
     "loss": ("loss", CATEGORIES[0]),
@@ -35,6 +36,7 @@ def history(history: Any, ax: Axes | None = None) -> Axes:
         >>> [line.get_label() for line in ax.lines]
         ['loss, training', 'loss, validation']
     """
+    check_axes(ax)
     logs = history if isinstance(history, Mapping) else getattr(history, "history", None)
     if not isinstance(logs, Mapping) or not logs.get("loss"):
         raise ValueError(
@@ -101,6 +103,11 @@ def comparison(errors: Mapping[str, Any], latent_dim: int | None = None, ax: Axe
         >>> [text.get_text() for text in ax.texts]
         ['20.00', '15.00  (−25 % vs PCA)']
     """
+    check_axes(ax)
+    if latent_dim is not None:
+        integer_at_least("latent_dim", latent_dim, 1)
+    if not isinstance(errors, Mapping):
+        raise TypeError(f"errors is {errors!r}; expected {{name: squared error per image}}.")
     means, intervals = [], []
     for name, value in errors.items():
         value = np.asarray(value["squared_error"] if isinstance(value, Mapping) else value, np.float64).ravel()
@@ -164,6 +171,14 @@ def matrix(
         >>> [text.get_text() for text in ax.texts]
         ['0', '1.5']
     """
+    check_axes(ax)
+    for name, names in (("rows", rows), ("columns", columns)):
+        if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
+            raise TypeError(f"{name} is {names!r}; expected a sequence of names.")
+    if not isinstance(label, str | None):
+        raise TypeError(f"label is {label!r}; expected a text, or None.")
+    if largest is not None and real("largest", largest) <= 0:
+        raise ValueError(f"largest is {largest!r}; expected a positive number.")
     values = np.asarray(values, np.float64)
     if values.shape != (len(rows), len(columns)):
         raise ValueError(

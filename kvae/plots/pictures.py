@@ -10,9 +10,10 @@ from keras import ops
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
-from kvae.arguments import integer_at_least
+from kvae.arguments import boolean, integer_at_least, real
+from kvae.arguments import seed as checked_seed
 from kvae.data import elements
-from kvae.plots.canvas import CATEGORIES, number, show_tiles
+from kvae.plots.canvas import CATEGORIES, check_axes, number, show_tiles
 from kvae.plots.codes import EXAMPLES, first_examples, prior_of_codes, usage
 
 _MARGIN = 0.1  # of a map beyond the outermost codes, as a share of their range
@@ -39,6 +40,7 @@ def reconstructions(model: Any, x: Any, count: int = 8, ax: Axes | None = None) 
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['original', 'PCA']
     """
+    check_axes(ax)
     integer_at_least("count", count, 1)
     models = model if isinstance(model, Mapping) else {"reconstruction": model}
     x, _ = first_examples(x, count)
@@ -65,7 +67,10 @@ def samples(model: Any, count: int = 64, seed: int | None = 0, noise: bool = Fal
     Raises:
         ValueError: for a model without a density and a count below 1.
     """
+    check_axes(ax)
     integer_at_least("count", count, 1)
+    boolean("noise", noise)
+    seed = checked_seed(seed)
     if not hasattr(model, "sample"):
         raise ValueError(
             f"{type(model).__name__} has no prior to sample from; give a VAE or PCA, or draw "
@@ -109,9 +114,11 @@ def traversals(
     Raises:
         ValueError: for a count or steps too small, a span that isn't positive, and an index beyond these images.
     """
+    check_axes(ax)
     integer_at_least("count", count, 1)
     integer_at_least("steps", steps, 2)
-    if not (np.isfinite(span) and span > 0):
+    integer_at_least("index", index, 0)
+    if real("span", span) <= 0:
         raise ValueError(f"span is {span!r}; expected a positive number of standard deviations.")
     x, _ = first_examples(x, EXAMPLES)
     if not 0 <= index < len(x):
@@ -158,6 +165,7 @@ def manifold(model: Any, x: Any = None, *, size: int = 15, ax: Axes | None = Non
     Raises:
         ValueError: for another latent_dim, and without x if the codes have no prior.
     """
+    check_axes(ax)
     integer_at_least("size", size, 2)
     if model.latent_dim != 2:
         raise ValueError(f"The model has latent_dim {model.latent_dim}; a manifold is drawn for 2 latents.")
@@ -197,6 +205,7 @@ def code_map(model: Any, x: Any, *, size: int = 15, count: int = 2000, ax: Axes 
     Raises:
         ValueError: for another latent_dim, and a too small count or size.
     """
+    check_axes(ax)
     integer_at_least("size", size, 2)
     integer_at_least("count", count, 1)
     if model.latent_dim != 2:

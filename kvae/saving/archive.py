@@ -15,10 +15,9 @@ from collections.abc import Callable
 from io import BufferedReader
 from typing import Any
 
-import numpy as np
 from keras import ops
 
-from kvae import _compat, files, replicas
+from kvae import _compat, arguments, files, replicas
 from kvae.saving import model_card
 from kvae.saving.safety import (
     CONFIG,
@@ -55,8 +54,7 @@ def save(model: Any, path: str | os.PathLike[str], overwrite: bool, write: Calla
         FileExistsError: if there is a file already and overwrite is False.
         OSError: if a file can't be written. The existing files stay as they were.
     """
-    if not isinstance(overwrite, bool | np.bool_):
-        raise ValueError(f"overwrite is {overwrite!r}, expected True or False")
+    overwrite = arguments.boolean("overwrite", overwrite)
     path = files.absolute(path)
     if path.suffix != ".keras":
         raise ValueError(f"path is {str(path)!r}, expected one that ends in .keras")
@@ -122,7 +120,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     run code nor read files), and the weights (numbers within the file). Then it calls `keras.saving.load_model`.
 
     Args:
-        path: a .keras file.
+        path: a .keras file in a local folder: download a model that is elsewhere first.
 
     Returns:
         The model, compiled as it was saved.
@@ -142,7 +140,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     >>> type(loaded).__name__, loaded.latent_dim
     ('PCA', 2)
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(arguments.path("path", path))
     if path.suffix != ".keras":
         raise ValueError(f"{path} is refused: only .keras files are read, other kinds can hold code that is run")
     for tries_left in reversed(range(_TRIES)):

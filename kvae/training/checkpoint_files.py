@@ -34,7 +34,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, directory: str | os.PathLike[str]):
-        self.directory = files.absolute(directory)
+        self.directory = files.absolute(directory, "directory")
         self._damaged = set()
 
     def paths(self) -> list[pathlib.Path]:

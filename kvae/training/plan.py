@@ -155,15 +155,21 @@ def build_for(model: Any, first: np.ndarray) -> None:
     _compat.close_for_state(model)
 
 
-def check_counts(epochs: int | None = None, **options: Any) -> None:
+def check_counts(**options: Any) -> None:
     """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
-    counts = "batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"
-    for name in (*counts, *(["validation_freq"] if isinstance(options.get("validation_freq"), int) else [])):
+    for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
         if options.get(name) is not None:
             arguments.integer_at_least(name, options[name], 1)
-    for name, count in (("epochs", epochs), ("initial_epoch", options.get("initial_epoch"))):
-        if count is not None:
-            arguments.integer_at_least(name, count, 0)
+    frequency = options.get("validation_freq", 1)
+    if isinstance(frequency, list | tuple | set | range):  # the epochs themselves
+        arguments.sizes("validation_freq", frequency)
+    else:
+        arguments.integer_at_least("validation_freq", frequency, 1)
+    for name in {"epochs", "initial_epoch"} & options.keys():
+        arguments.integer_at_least(name, options[name], 0)
+    split = options.get("validation_split", 0.0)
+    if not arguments.is_real(split, 0) or split >= 1:
+        raise ValueError(f"validation_split is {split!r}; expected a share of the examples in [0, 1).")
 
 
 def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kvae.arguments import integer_at_least
 from kvae.models import PCA, VAE, Autoencoder, ConditionalVAE
-from kvae.plots.codes import EXAMPLES, first_examples, prior_of_codes, usage
+from kvae.plots.codes import EXAMPLES, check_dims, first_examples, prior_of_codes, usage
 
 __all__ = ["explore"]
 
@@ -46,9 +46,10 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
         from kvae.widgets.explorer import Explorer
     except ImportError as error:
         raise ImportError(
-            f"explore needs ipywidgets and anywidget ({error}): python -m pip install 'keras-vae[notebooks]'"
+            f"explore needs ipywidgets and anywidget ({error}): python -m pip install ipywidgets anywidget"
         ) from error
     integer_at_least("count", count, 1)
+    check_dims(dims)
     _check_kind(model)
     model.check_built()
     x: Any = None

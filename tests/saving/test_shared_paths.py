@@ -185,5 +185,5 @@ def test_save_runs_no_command_of_the_working_folders_repository(model, tmp_path,
 
 @pytest.mark.parametrize("overwrite", ["no", 1, None])
 def test_overwrite_is_true_or_false(model, tmp_path, overwrite):
-    with pytest.raises(ValueError, match=r"overwrite is .*, expected True or False"):
+    with pytest.raises(TypeError, match=r"overwrite is .*; expected True or False"):
         model.save(tmp_path / "m.keras", overwrite=overwrite)

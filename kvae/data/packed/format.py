@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kvae import files
+from kvae import arguments, files
 
 MANIFEST = "manifest.json"
 FORMAT = "kvae packed data"
@@ -187,7 +187,7 @@ def verify(directory: Path) -> None:
     ...     kvae.data.pack(np.zeros((100, 8, 8, 1), "uint8"), folder)
     ...     kvae.data.verify(folder)
     """
-    manifest = read_manifest(directory)
+    manifest = read_manifest(arguments.path("directory", directory))
     read_fingerprints(directory, manifest)
     for path, *_, shard in all_shards(directory, manifest):
         with open(path, "rb") as file:

@@ -42,8 +42,9 @@ def pack(
             the tuple (train, validation, test) from `load`. Or a mapping from these names to streams or arrays, with
             "train" at least. A `Stream` gives its epoch 0. x becomes the column "image", a single y the column
             "label". Dtypes stay, except that x of float64 or bfloat16 becomes float32. uint8 means 0 to 255.
-        directory: a new or empty folder. It gets manifest.json, and for each split and column `.npy` shards of about
-            256 MB with the rows in order, followed by a fingerprint of each 256 KB.
+        directory: a new or empty local folder; upload it from there to other places. It gets manifest.json, and for
+            each split and column `.npy` shards of about 256 MB with the rows in order, followed by a fingerprint of
+            each 256 KB.
         source: text or tfds builder, the origin of the data. The manifest keeps the name, version,
             homepage, citation and license of a builder. Default None: the source in the provenance of all the Streams.
         license: text. Default None: the license of the source.
@@ -66,6 +67,13 @@ def pack(
     [40, 40]
     """
     license = arguments.renamed("licence", licence, "license", license)
+    if not isinstance(license, str | None):
+        raise TypeError(f"license is {license!r}; expected a text, or None.")
+    if not isinstance(source, str | Mapping | None) and not hasattr(source, "info"):
+        raise TypeError(f"source is {source!r}; expected a text, a tfds builder, or None.")
+    if progress is not None:
+        arguments.boolean("progress", progress)
+    arguments.path("directory", directory)
     datasets = _splits(dataset)
     if hasattr(source, "info"):
         known_source, known_license = provenance.tfds_source(source.info)
@@ -173,7 +181,7 @@ def write_columns(
         directory, source, license, progress: as in `pack`.
         shard_bytes, block_bytes: sizes of a shard and of a block of the column with the largest rows.
     """
-    directory, is_new = files.absolute(directory), not os.path.lexists(directory)
+    directory, is_new = files.absolute(directory, "directory"), not os.path.lexists(directory)
     advice = "make room and call again, which goes on behind the whole shards, or give another folder"
     with (
         files.explain_errors(directory, advice=advice),

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kvae import _compat
+from kvae import _compat, arguments
 from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, encode_png, render
 
 CHUNK = 128
@@ -32,7 +32,7 @@ class SpritesConfig(tfds.core.BuilderConfig):
 
     def __init__(self, size: int = 64, examples: int = 20_000, seed: int = 0):
         for name, value, low in ("size", size, 8), ("examples", examples, 1), ("seed", seed, 0):
-            if not isinstance(value, int | np.integer) or not low <= value < 2**60:
+            if not arguments.is_integer(value, low) or value >= 2**60:
                 raise ValueError(f"{name} of sprites is {value!r}, expected an integer from {low} up")
         suffix = f"_seed{seed}" if seed else ""
         super().__init__(
