@@ -81,7 +81,7 @@ def verbosity(value: Any) -> Any:
     return value
 
 
-def instance(name: str, value: Any, kind: type, example: str) -> Any:
+def instance(name: str, value: Any, kind: Any, example: str) -> Any:
     """Return an argument's value. Raises TypeError, with its name and an example, unless it is one of the class `kind`.
 
     A class in place of its object gets a message of its own.
@@ -90,6 +90,18 @@ def instance(name: str, value: Any, kind: type, example: str) -> Any:
         found = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         raise TypeError(f"{name} is {found}; expected {example}.")
     return value
+
+
+def array(name: str, value: Any) -> np.ndarray:
+    """Return an argument's value as an array of real numbers. Raises TypeError, with its name, for other things."""
+    try:
+        found = np.asarray(value)
+    except ValueError:
+        raise TypeError(f"{name} is a ragged {type(value).__name__}; expected an array of numbers.") from None
+    if found.dtype.kind not in "biuf":
+        shown = repr(value) if found.ndim == 0 else f"a {type(value).__name__} of {found.dtype}"
+        raise TypeError(f"{name} is {shown}; expected an array of numbers.")
+    return found
 
 
 def path(name: str, value: Any) -> Any:

@@ -5,6 +5,7 @@ work as well.
 """
 
 import math
+import random
 from collections.abc import Callable, Sequence
 
 import keras
@@ -249,10 +250,13 @@ def _of_keras(name, identifier):
         "activation": (keras.activations.get, "a Keras activation, such as 'relu', or a function"),
         "initializer": (keras.initializers.get, "a Keras initializer, such as 'he_normal'"),
     }[name]
+    state = random.getstate()  # an initializer draws its seed
     try:
         find(identifier)
     except (TypeError, ValueError):
         raise ValueError(f"{name} is {identifier!r}; expected {example}.") from None
+    finally:
+        random.setstate(state)
     return identifier
 
 

@@ -204,6 +204,8 @@ def for_training(arrays: tuple, kwargs: dict, repeats: bool) -> Stream:
 
 def validate_class_weight(data: Any, class_weight: dict | None, checkpoint: Any) -> None:
     """Raise ValueError for class_weight with a Stream or a Checkpoint, since Keras would lose their epochs."""
+    if class_weight is not None and not isinstance(class_weight, dict):
+        raise TypeError(f"class_weight is {class_weight!r}; expected a dict from class numbers to weights.")
     if class_weight and (checkpoint is not None or isinstance(data, Stream)):
         raise ValueError(
             "class_weight can't go with a Stream or a Checkpoint: give sample_weight, or map a stream's (x, y) to "

@@ -50,12 +50,36 @@ def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
     if isinstance(x, tuple | list) and y is None and sample_weight is None:
         x, y, sample_weight = unpack(x)
     x = as_dataset(x)
-    y, sample_weight = (np.asarray(part) if isinstance(part, list | tuple) else part for part in (y, sample_weight))
-    y, sample_weight = (part.to_numpy() if hasattr(part, "to_numpy") else part for part in (y, sample_weight))
+    y, sample_weight = _as_array("y", y), _as_array("sample_weight", sample_weight)
+    validate_weights(sample_weight)
     # Keras drops the weights of examples without a y: zeros, which no model here reads, stand in for it.
     if y is None and sample_weight is not None:
         y = np.zeros(np.shape(sample_weight)[:1], "float32")
     return x, y, sample_weight
+
+
+def _as_array(name, values):
+    """A list, or a series of pandas, as an array; other values as they are."""
+    if isinstance(values, list | tuple):
+        try:
+            return np.asarray(values)
+        except ValueError:
+            raise ValueError(f"{name} is a ragged {type(values).__name__}, expected one value an example") from None
+    return values.to_numpy() if hasattr(values, "to_numpy") else values
+
+
+def validate_weights(weights: Any, name: str = "sample_weight") -> None:
+    """Raise TypeError unless the weights, an array or a spec, are real numbers, or None."""
+    if weights is None:
+        return
+    try:
+        dtype = tf.as_dtype(weights.dtype)
+        is_real = dtype.is_floating or dtype.is_integer or dtype.is_bool
+    except (AttributeError, TypeError):
+        is_real = False
+    if not is_real:
+        found = f"a {type(weights).__name__} of {weights.dtype}" if hasattr(weights, "dtype") else repr(weights)
+        raise TypeError(f"{name} is {found}, expected an array of real numbers (n,), one an example")
 
 
 def as_dataset(data: Any) -> Any:
@@ -144,15 +168,24 @@ def validate_damaged(damaged: str) -> None:
         raise ValueError(f"damaged is {damaged!r}, expected one of ('error', 'skip')")
 
 
-def validate_arrays(data: Any) -> int:
-    """The number of examples in the arrays.
+def validate_arrays(data: Any, name: str = "x") -> int:
+    """The number of examples in the arrays. `name` is the name of x in messages.
 
     Raises TypeError for objects that can't be read as arrays, ValueError for arrays of unequal lengths.
     """
+    parts = data if isinstance(data, tuple | list) and 1 <= len(data) <= 3 else (data,)
+    names = [name, *(part if name == "x" else f"{part} of {name}" for part in ("y", "sample_weight"))]
+    for part_name, part in zip(names, parts, strict=False):
+        for array in tf.nest.flatten(part):
+            if advice := _advice_on_kind(array):
+                found = f"{part_name}: found {type(array).__name__}"
+                raise TypeError(f"{found}, expected a tf.data.Dataset or numpy arrays: {advice}")
+    if isinstance(parts[0], tuple | list):
+        raise TypeError(
+            f"{name}: found a {type(parts[0]).__name__} of {len(parts[0])} arrays as x, expected one array: "
+            "np.concatenate makes one of them"
+        )
     arrays = tf.nest.flatten(data)
-    for array in arrays:
-        if advice := _advice_on_kind(array):
-            raise TypeError(f"found {type(array).__name__}, expected a tf.data.Dataset or numpy arrays: {advice}")
     shapes = [tuple(array.shape) for array in arrays]
     if () in shapes or len({shape[0] for shape in shapes}) != 1:
         raise ValueError(f"found arrays of shapes {shapes}, expected as many examples in each along axis 0")

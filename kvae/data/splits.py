@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kvae.arguments import is_real
+
 
 def split_rows(rows: Mapping[str, int], validation: float) -> dict[str, tuple[str, int, int] | None]:
     """{"train", "validation", "test": (split, first row, last row + 1), or None for a missing one}.
@@ -96,13 +98,13 @@ def rows_of_part(count: int, part: str | None, validation: float) -> np.ndarray 
 
 def validate_share(validation: float) -> None:
     """Raise ValueError unless `validation` is a share of the rows below a half."""
-    if not 0 <= validation < 0.5:
-        raise ValueError(f"validation is {validation}, expected a share of the training images in [0, 0.5)")
+    if not is_real(validation, 0) or validation >= 0.5:
+        raise ValueError(f"validation is {validation!r}, expected a share of the training images in [0, 0.5)")
 
 
 def label_names(labels: str | list[str] | tuple[str, ...] | None) -> list[str]:
     """The names of the labels that `load` was asked for. Raises TypeError unless they are texts."""
-    names = [labels] if isinstance(labels, str) else labels or ()
+    names = [labels] if isinstance(labels, str) else () if labels is None else labels
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"labels is {labels!r}; expected the name of a label, a list of names, or None.")
     return list(names)

@@ -70,8 +70,9 @@ def validate_first_batch(
         validate_values(x, limit, name)
         y = elements.unpack(element)[1]
     else:
-        length = elements.validate_arrays(data)
-        array, y, _ = elements.unpack(data)
+        length = elements.validate_arrays(data, name)
+        array, y, weights = elements.unpack(data)
+        elements.validate_weights(weights, f"sample_weight of {name}")
         validate_dtype(array.dtype, name)
         validate_shape(array.shape, event_shape, name)
         if not length:
@@ -90,6 +91,7 @@ def validate_first_batch(
 def _first_element(dataset, event_shape, steps, name):
     spec = x_spec(dataset)
     validate_dtype(spec.dtype, name)
+    elements.validate_weights(elements.unpack(dataset.element_spec)[2], f"sample_weight of {name}")
     validate_shape(spec.shape, event_shape, name)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
         raise ValueError(f"{name} is an endless stream: say how many batches to read (steps), or use .take(n)")

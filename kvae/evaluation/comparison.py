@@ -6,7 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from kvae import arguments
 from kvae.data import arrays, elements, errors
+from kvae.evaluation import scoring
 
 
 def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) -> float:
@@ -32,6 +34,7 @@ def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) 
         >>> bool(np.isclose(error, np.sum((x - pca.reconstruct(x)) ** 2) / 50))
         True
     """
+    scoring.check_is_model(model)
     total, count = 0.0, 0
     with errors.clear_errors():
         for element in arrays.batches(model._checked(data, "data"), batch_size):
@@ -60,6 +63,9 @@ def compare(models: Mapping[str, Any], data: Any, batch_size: int = elements.BAT
         >>> sorted(kvae.evaluation.compare({"PCA": pca}, x)["PCA"])
         ['log_likelihood', 'loss', 'squared_error']
     """
+    arguments.instance("models", models, Mapping, "a dict {name: model}")
+    for name, model in models.items():
+        scoring.check_is_model(model, f"models[{name!r}]")
     stream = arrays.batches(data, batch_size)
     results = {}
     for name, model in models.items():

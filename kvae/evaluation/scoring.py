@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from kvae import arguments
 from kvae.data import arrays, elements, errors, progress
+from kvae.models.base import LatentModel
 from kvae.noise import indexed_normal
 
 BLOCK = 1_000  # draws of an example in one call
@@ -73,14 +74,21 @@ def signature(model: Any) -> Any:
     return tf.nest.map_structure(lambda symbol: tf.TensorSpec(symbol.shape, symbol.dtype), x)
 
 
+def check_is_model(model: Any, name: str = "model") -> None:
+    """Raise TypeError for other things than a model of kvae."""
+    arguments.instance(name, model, LatentModel, "a model of kvae, such as a fitted kvae.VAE")
+
+
 def check_has_posterior(model: Any) -> None:
     """Raise TypeError for a model without q(z|x)."""
+    check_is_model(model)
     if not hasattr(model, "posterior"):
         raise TypeError(f"{type(model).__name__} has no posterior to draw from; expected a VAE, or a PCA.")
 
 
 def check_has_prior(model: Any) -> None:
     """Raise TypeError for a model without p(z)."""
+    check_is_model(model)
     if not hasattr(model, "prior_distribution"):
         raise TypeError(f"{type(model).__name__} has no p(z) to draw from; expected a VAE, or a PCA.")
 

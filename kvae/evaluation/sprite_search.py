@@ -35,7 +35,7 @@ def nearest_sprites(images: ArrayLike, rounds: int = 100, seed: int = 0) -> tupl
     """
     arguments.integer_at_least("rounds", rounds, 0)
     seed = arguments.seed(seed, random=False)
-    pixels = np.asarray(images)
+    pixels = arguments.array("images", images)
     if pixels.ndim != 4 or pixels.shape[1] != pixels.shape[2] or pixels.shape[3] != 3:
         raise ValueError(f"images have the shape {pixels.shape}; expected (n, size, size, 3).")
     pixels = pixels / np.float32(255 if pixels.dtype == np.uint8 else 1)

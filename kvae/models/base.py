@@ -293,6 +293,11 @@ class LatentModel(keras.Model):
         `batch_size` codes are decoded at once.
         """
         self.check_built()
+        pair = isinstance(z, tuple)
+        codes = z[0] if pair and z else z
+        if getattr(codes, "dtype", None) == np.uint8:  # no pixels, which are scaled by 1/255
+            codes = np.asarray(codes).astype(self.variable_dtype)
+            z = (codes, *z[1:]) if pair else codes
         with errors.clear_errors():
             validation.validate_first_batch(z, (self.latent_dim,), name="z")
         return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])

@@ -115,7 +115,7 @@ class ConditionalVAE(VAE):
         """
         count, generator = self._count_and_generator(count, seed)
         arguments.boolean("noise", noise)
-        y = np.asarray(y)
+        y = arguments.array("y", y)
         is_one = y.ndim == 0 or (y.ndim == 1 and y.dtype.kind == "f")
         self._check_labels(np.atleast_1d(y))
         if not is_one and len(y) != count:

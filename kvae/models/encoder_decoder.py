@@ -40,10 +40,14 @@ class EncoderDecoder(LatentModel):
     _copying = False
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
-        """`LatentModel.compile`. Raises TypeError if the optimizer is None: `fit` couldn't train."""
-        if optimizer is None or isinstance(optimizer, type):
-            found = "None" if optimizer is None else f"the class {optimizer.__name__}"
-            raise TypeError(f"optimizer is {found}; expected a Keras optimizer, or the name of one, such as 'adam'.")
+        """`LatentModel.compile`. Raises TypeError or ValueError if the optimizer is none."""
+        example = "a Keras optimizer, or the name of one, such as 'adam'"
+        arguments.instance("optimizer", optimizer, str | dict | keras.optimizers.Optimizer, example)
+        if isinstance(optimizer, str | dict):
+            try:
+                keras.optimizers.get(optimizer)
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(f"optimizer is {optimizer!r}; expected {example}.") from None
         super().compile(optimizer=optimizer, **kwargs)
 
     def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):

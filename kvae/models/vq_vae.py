@@ -205,7 +205,7 @@ class VQVAE(EncoderDecoder):
         """E[x] of codes z, an integer array (n, *code_shape), `batch_size` at a time: an array (n, ...)."""
         self.check_built()
         elements.validate_batch_size(batch_size)
-        z = np.asarray(z)
+        z = arguments.array("z", z)
         if z.dtype.kind not in "iu" or z.shape[1:] != self.code_shape or not len(z):
             raise ValueError(f"z is {z.dtype} of shape {z.shape}; expected integers of shape (n, *{self.code_shape}).")
         if z.min() < 0 or z.max() >= self.codes:
@@ -274,7 +274,14 @@ class VQVAE(EncoderDecoder):
         count, generator = self._count_and_generator(count, seed)
         arguments.boolean("noise", noise)
         shape = (*self.code_shape, self.codes)
-        weights = np.broadcast_to(1.0 if frequencies is None else frequencies, shape).reshape(-1, shape[-1])
+        frequencies = np.ones(()) if frequencies is None else arguments.array("frequencies", frequencies)
+        allowed = (), shape[-1:], shape
+        if frequencies.shape not in allowed or not np.all(frequencies >= 0) or not np.all(np.isfinite(frequencies)):
+            raise ValueError(
+                f"frequencies are of shape {frequencies.shape}; expected numbers of at least 0, of shape {shape[-1:]} "
+                f"or {shape}."
+            )
+        weights = np.broadcast_to(frequencies, shape).reshape(-1, shape[-1])
         with np.errstate(divide="ignore"):
             logits = np.log(weights).astype(self.variable_dtype)
         drawn = ops.transpose(keras.random.categorical(logits, count, dtype="int32", seed=generator))

@@ -1,5 +1,7 @@
 """Axes, tiled images and colors, shared by the plots."""
 
+from typing import Any
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +18,14 @@ def check_axes(ax: Axes | None) -> None:
     """Raise TypeError unless ax is a matplotlib Axes or None."""
     if ax is not None:
         arguments.instance("ax", ax, Axes, "matplotlib Axes, such as plt.subplots()[1], or None")
+
+
+def check_model(model: Any, *methods: str) -> None:
+    """Raise TypeError unless the model is an object with these methods."""
+    missing = [method for method in methods if not hasattr(model, method)]
+    if missing or isinstance(model, type):
+        found = f"the class {model.__name__}" if isinstance(model, type) else repr(model)
+        raise TypeError(f"model is {found}; expected a fitted model of kvae, with {' and '.join(methods)}.")
 
 
 def axes(ax: Axes | None, width: float, height: float, layout: str = "constrained") -> Axes:

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from kvae.arguments import integer_at_least, is_integer, real
 from kvae.data import arrays, elements
-from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes, check_axes
+from kvae.data.validation import validate_dtype, validate_values
+from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes, check_axes, check_model
 
 EXAMPLES = 512
 
@@ -44,7 +45,11 @@ def first_examples(
                 "labels is an array and x a stream, whose order may change from pass to pass; give a "
                 "stream of (x, label), or the name of a label in its dict."
             )
-        data, labels = (elements.unpack(data)[0], np.asarray(labels)), None
+        try:
+            labels = np.asarray(labels)
+        except ValueError:
+            raise ValueError(f"labels is a ragged {type(labels).__name__}; expected one value an example.") from None
+        data, labels = (elements.unpack(data)[0], labels), None
     xs, ys, seen = [], [], 0
     size = min(count, elements.BATCH_SIZE)
     stream = arrays.batches(data, size)
@@ -52,6 +57,8 @@ def first_examples(
         stream = stream.take(-(-count // size))  # otherwise tf.data reads ahead
     for element in stream:
         x, y, _ = elements.unpack(element)
+        validate_dtype(x.dtype, "x")
+        validate_values(np.asarray(x), None, "x")
         y = _named(element, labels) if labels is not None else y
         xs.append(np.asarray(x))
         ys.append(None if y is None or isinstance(y, Mapping) else np.asarray(y))
@@ -154,6 +161,7 @@ def latents(
         ValueError: for fewer than two latents, and for unknown latents, labels or names.
     """
     check_axes(ax)
+    check_model(model, "transform")
     integer_at_least("count", count, 1)
     check_dims(dims)
     if not isinstance(names, Sequence | Mapping | None):

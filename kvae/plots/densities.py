@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from kvae.arguments import integer_at_least
-from kvae.plots.canvas import CATEGORIES, axes, check_axes
+from kvae.plots.canvas import CATEGORIES, axes, check_axes, check_model
 from kvae.plots.codes import first_examples
 
 _TRUTH, _LINES = "Blues", CATEGORIES[1]
@@ -108,6 +108,7 @@ def posterior(model: Any, x: Any, index: int = 0, *, size: int = 100, ax: Axes |
 def _check(model, count, size):
     integer_at_least("count", count, 1)
     integer_at_least("size", size, 2)
+    check_model(model, "transform")
     if not hasattr(model, "posterior") or model.latent_dim != 2:
         raise ValueError(
             f"{type(model).__name__} has latent_dim {model.latent_dim}; densities are drawn of a VAE with 2 latents."

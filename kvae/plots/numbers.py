@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from kvae.arguments import integer_at_least, real
+from kvae.arguments import array, integer_at_least, real
 from kvae.plots.canvas import CATEGORIES, CONTINUOUS, axes, check_axes, number
 
 _STYLES = {
@@ -179,7 +179,7 @@ def matrix(
         raise TypeError(f"label is {label!r}; expected a text, or None.")
     if largest is not None and real("largest", largest) <= 0:
         raise ValueError(f"largest is {largest!r}; expected a positive number.")
-    values = np.asarray(values, np.float64)
+    values = array("values", values).astype(np.float64)
     if values.shape != (len(rows), len(columns)):
         raise ValueError(
             f"values have the shape {values.shape}; expected ({len(rows)}, {len(columns)}), one for each name."

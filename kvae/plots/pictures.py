@@ -13,7 +13,7 @@ from scipy.special import ndtri
 from kvae.arguments import boolean, integer_at_least, real
 from kvae.arguments import seed as checked_seed
 from kvae.data import elements
-from kvae.plots.canvas import CATEGORIES, check_axes, number, show_tiles
+from kvae.plots.canvas import CATEGORIES, check_axes, check_model, number, show_tiles
 from kvae.plots.codes import EXAMPLES, first_examples, prior_of_codes, usage
 
 _MARGIN = 0.1  # of a map beyond the outermost codes, as a share of their range
@@ -43,6 +43,8 @@ def reconstructions(model: Any, x: Any, count: int = 8, ax: Axes | None = None) 
     check_axes(ax)
     integer_at_least("count", count, 1)
     models = model if isinstance(model, Mapping) else {"reconstruction": model}
+    for each in models.values():
+        check_model(each, "reconstruct")
     x, _ = first_examples(x, count)
     rows = [ops.convert_to_numpy(elements.scale(x)), *(each.reconstruct(x) for each in models.values())]
     ax = show_tiles(ax, np.concatenate(rows), columns=len(x))
@@ -71,6 +73,7 @@ def samples(model: Any, count: int = 64, seed: int | None = 0, noise: bool = Fal
     integer_at_least("count", count, 1)
     boolean("noise", noise)
     seed = checked_seed(seed)
+    check_model(model)
     if not hasattr(model, "sample"):
         raise ValueError(
             f"{type(model).__name__} has no prior to sample from; give a VAE or PCA, or draw "
@@ -115,6 +118,7 @@ def traversals(
         ValueError: for a count or steps too small, a span that isn't positive, and an index beyond these images.
     """
     check_axes(ax)
+    check_model(model, "transform", "inverse_transform")
     integer_at_least("count", count, 1)
     integer_at_least("steps", steps, 2)
     integer_at_least("index", index, 0)
@@ -166,6 +170,7 @@ def manifold(model: Any, x: Any = None, *, size: int = 15, ax: Axes | None = Non
         ValueError: for another latent_dim, and without x if the codes have no prior.
     """
     check_axes(ax)
+    check_model(model, "transform", "inverse_transform")
     integer_at_least("size", size, 2)
     if model.latent_dim != 2:
         raise ValueError(f"The model has latent_dim {model.latent_dim}; a manifold is drawn for 2 latents.")
@@ -206,6 +211,7 @@ def code_map(model: Any, x: Any, *, size: int = 15, count: int = 2000, ax: Axes 
         ValueError: for another latent_dim, and a too small count or size.
     """
     check_axes(ax)
+    check_model(model, "transform", "inverse_transform")
     integer_at_least("size", size, 2)
     integer_at_least("count", count, 1)
     if model.latent_dim != 2:

@@ -39,6 +39,8 @@ def planned(
     checkpoint = position.find_checkpoint(callbacks)
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
     given = elements.fit_arguments(*given)
+    if options.get("class_weight") and given[1] is None and not isinstance(given[0], tf.data.Dataset):
+        raise ValueError("class_weight is given without y: give the class numbers as y, or sample_weight")
     with errors.clear_errors(), model._step_groups.kept_for_another_fit(), contextlib.ExitStack() as stack:
         is_stream = isinstance(given[0], tf.data.Dataset)
         batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
@@ -113,6 +115,8 @@ class AnnounceWarmUp(keras.callbacks.Callback):
 
 def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight) as Keras should read them once, in order, for `evaluate` and `predict`."""
+    if not isinstance(data[0], tf.data.Dataset):
+        elements.validate_arrays(tuple(part for part in data if part is not None))
     if data[1:] and data[1] is not None:
         advice.warn_of_target(model, tf.nest.map_structure(lambda part: part[: elements.BATCH_SIZE], data[:2]), "x")
     x, *others = arrays.for_one_pass(data, model.distribute_strategy, options)

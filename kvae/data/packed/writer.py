@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import itertools
+import json
 import operator
 import os
 import re
@@ -71,6 +72,11 @@ def pack(
         raise TypeError(f"license is {license!r}; expected a text, or None.")
     if not isinstance(source, str | Mapping | None) and not hasattr(source, "info"):
         raise TypeError(f"source is {source!r}; expected a text, a tfds builder, or None.")
+    if isinstance(source, Mapping):
+        try:
+            json.dumps(dict(source))
+        except TypeError as error:
+            raise TypeError(f"source is a dict that JSON can't hold ({error}); expected texts and numbers.") from None
     if progress is not None:
         arguments.boolean("progress", progress)
     arguments.path("directory", directory)
