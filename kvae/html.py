@@ -5,8 +5,9 @@ The functions of one object are the `_repr_html_` of its class. This module impo
 
 import base64
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,32 @@ def table(rows: Sequence[Sequence]) -> str:
 def bullets(lines: Sequence[str]) -> str:
     """Lines of text as an HTML list."""
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def as_text(page: str) -> str:
+    """The tables and lists of a page as lines of text, each table with aligned columns."""
+    blocks = []
+    for table_content, list_content in re.findall(r"<table>(.*?)</table>|<ul>(.*?)</ul>", page, re.DOTALL):
+        rows = [re.findall(r"<td>(.*?)</td>", row) for row in table_content.split("</tr>") if row]
+        columns = max(map(len, rows), default=0)
+        rows = [[unescape(cell) for cell in row] + [""] * (columns - len(row)) for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map("{:<{}}".format, row, widths)).rstrip() for row in rows]
+        lines += [f"- {unescape(line)}" for line in re.findall(r"<li>(.*?)</li>", list_content)]
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def plain_repr(page: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A `__repr__` for a Python shell: the class and the text of the page that notebooks show.
+
+    In a class body: `__repr__ = html.plain_repr(html.bracket)`.
+    """
+
+    def __repr__(self: Any) -> str:
+        return f"{type(self).__name__}\n{as_text(page(self))}"
+
+    return __repr__
 
 
 def text_table(rows: Sequence[Sequence[str]]) -> list[str]:

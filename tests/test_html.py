@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from html.parser import HTMLParser
 
 import keras
@@ -13,6 +14,7 @@ from hierarchical_models import two_layer
 from small_models import dense_vae
 
 import kvae
+from kvae import html
 from kvae.data import Stream
 
 NASTY = '<script>alert("&")'
@@ -139,3 +141,15 @@ def test_measurements_are_tables_of_their_numbers(rng):
     np.testing.assert_allclose(reconstruction - information - aggregate + gap, float(values[0]), atol=0.03)
     assert f"{found.likelihood.curve[5]:.2f}" in pages[1].text
     assert f"{np.mean(x[:, 1]):.2f}" in pages[5].text
+
+
+def test_a_page_is_a_text_of_aligned_tables_and_lists():
+    page = html.table([("log p(x)", "1 < 2"), ("k", "5", "draws")]) + html.bullets(["it isn't"])
+    assert html.as_text(page) == "log p(x)  1 < 2\nk         5      draws\n\n- it isn't"
+
+
+def test_a_measurement_is_readable_in_a_python_shell():
+    p_values = np.array([0.5, 0.25])
+    found = repr(kvae.evaluation.Calibration(np.zeros((4, 2), int), p_values))
+    assert found.splitlines()[:2] == ["Calibration", "calibrated  True"]
+    assert re.search(r"^z1 +0\.250$", found, re.MULTILINE) and "array(" not in found

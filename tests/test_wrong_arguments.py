@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from helpers.small_models import dense_vae, same_weights
+from small_models import dense_vae, same_weights
 
 import kvae
 
@@ -462,3 +462,11 @@ def test_addresses_are_refused_with_advice(address):
     for call in (once(vae).save, kvae.load, kvae.callbacks.Checkpoint, lambda path: data.pack(X, path)):
         with pytest.raises(ValueError, match="kvae reads and writes local folders alone: save in one, then upload it"):
             call(address)
+
+
+def test_a_model_is_saved_under_keras_name_of_the_argument(tmp_path):
+    once(vae).save(filepath=tmp_path / "a.keras")
+    assert same_weights(kvae.load(tmp_path / "a.keras"), once(vae))
+    for arguments in ({}, {"path": "a.keras", "filepath": "b.keras"}):
+        with pytest.raises(TypeError, match=r"expected one of the two, a \.keras file"):
+            once(vae).save(**arguments)

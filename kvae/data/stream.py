@@ -48,9 +48,9 @@ class Stream(_compat.WrappedDataset):
     number of the next one. `evaluate`, `transform` and the like read the next epoch without moving on. `fit` counts
     the epochs itself.
 
-    `map`, `apply`, `prefetch`, `take` and `skip` act on the batches of every epoch and return a Stream. Every other
-    transformation of `tf.data` (`batch`, `filter`, `cache`, `shuffle`, ...) returns a plain dataset of one epoch. It
-    draws this epoch from `seed`, anew for each iteration.
+    `map`, `apply`, `prefetch`, `take`, `skip` and `with_options` act on the batches of every epoch and return a
+    Stream. Every other transformation of `tf.data` (`batch`, `filter`, `cache`, `shuffle`, ...) returns a plain dataset
+    of one epoch. It draws this epoch from `seed`, anew for each iteration.
 
     Args:
         batches: function (epoch, skip, shard_index, num_shards) that returns a `tf.data.Dataset` of batches. epoch is
@@ -79,6 +79,8 @@ class Stream(_compat.WrappedDataset):
     >>> bool((first == again).all()), len(list(stream.epoch(0, skip=1)))
     (True, 2)
     """
+
+    _chosen_options: Any = None
 
     def __init__(
         self,
@@ -156,6 +158,8 @@ class Stream(_compat.WrappedDataset):
     def _read(self, epochs, skip, shard):
         """The batches of all the `epochs`. Tracing `batches` takes a tenth of a second or so and happens once."""
         if (skip, shard) not in self._traced:
+            if skip:  # a trace takes 0.75 MB: of those with a skip the last one is kept
+                self._traced = {key: function for key, function in self._traced.items() if not key[0]}
             length = tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0))
             batches, (shard_index, num_shards) = self.batches, shard
             self._traced[skip, shard] = tf.function(
@@ -166,7 +170,8 @@ class Stream(_compat.WrappedDataset):
         options.experimental_optimization.apply_default_optimizations = False  # half the time to start an epoch
         # The tuning thread may sleep through the end of an iterator, and the iterator waits for it: 20 s were seen.
         options.autotune.enabled = False
-        return epochs.flat_map(self._traced[skip, shard]).with_options(options)
+        dataset = epochs.flat_map(self._traced[skip, shard]).with_options(options)
+        return dataset if self._chosen_options is None else dataset.with_options(self._chosen_options)
 
     def apply(self, transformation_func: Callable[[tf.data.Dataset], tf.data.Dataset]) -> tf.data.Dataset:
         """`tf.data.Dataset.apply` for every epoch.
@@ -209,6 +214,18 @@ class Stream(_compat.WrappedDataset):
         """
         return self._each_epoch(lambda batches: batches.prefetch(buffer_size, name))
 
+    def with_options(self, options: tf.data.Options, name: str | None = None) -> "Stream":
+        """`tf.data.Dataset.with_options` for every epoch.
+
+        Args:
+            options: `tf.data.Options`. Those of an earlier call stay unless these set them anew.
+            name: unused, for the signature of `tf.data.Dataset.with_options`.
+        """
+        arguments.instance("options", options, tf.data.Options, "tf.data.Options()")
+        return self._like(
+            self.batches, options=options if self._chosen_options is None else self._chosen_options.merge(options)
+        )
+
     def take(self, count: Any, name: str | None = None) -> "Stream":
         """The first batches of every epoch.
 
@@ -246,8 +263,10 @@ class Stream(_compat.WrappedDataset):
 
         return self._like(batches)
 
-    def _like(self, batches, num_batches=None, provenance: Any = ...):
-        stream = Stream(batches, self.num_batches if num_batches is None else num_batches, self.seed)
+    def _like(self, batches, num_batches=None, provenance: Any = ..., options: Any = None):
+        stream = Stream.__new__(Stream)
+        stream._chosen_options = self._chosen_options if options is None else options  # before the constructor reads it
+        stream.__init__(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
         stream.class_names = self.class_names

@@ -26,6 +26,7 @@ class ActiveUnits(NamedTuple):
     active: np.ndarray
 
     _repr_html_ = html.active_units
+    __repr__ = html.plain_repr(html.active_units)
 
 
 @errors.clear_errors()
@@ -91,6 +92,7 @@ class AggregatePosterior(NamedTuple):
     least_aggregate_kl: float
 
     _repr_html_ = html.aggregate_posterior
+    __repr__ = html.plain_repr(html.aggregate_posterior)
 
 
 @errors.clear_errors()

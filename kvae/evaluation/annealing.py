@@ -27,6 +27,7 @@ class Bracket(NamedTuple):
     upper: np.ndarray
 
     _repr_html_ = html.bracket
+    __repr__ = html.plain_repr(html.bracket)
 
 
 def annealed_importance_sampling(

@@ -30,6 +30,7 @@ class Calibration(NamedTuple):
         return bool(np.min(self.p_values) > 0.01 / len(self.p_values))
 
     _repr_html_ = html.calibration
+    __repr__ = html.plain_repr(html.calibration)
 
 
 def simulation_based_calibration(

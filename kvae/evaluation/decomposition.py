@@ -103,6 +103,7 @@ class Decomposition:
         return f"{terms}; KL to the prior = {split}"
 
     _repr_html_ = html.decomposition
+    __repr__ = html.plain_repr(html.decomposition)
 
 
 def elbo_decomposition(
@@ -158,6 +159,7 @@ class RateDistortion(NamedTuple):
     distortion: Estimate
 
     _repr_html_ = html.rate_distortion
+    __repr__ = html.plain_repr(html.rate_distortion)
 
 
 def rate_distortion(

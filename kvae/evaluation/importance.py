@@ -112,6 +112,7 @@ class LogLikelihood:
         )
 
     _repr_html_ = html.log_likelihood
+    __repr__ = html.plain_repr(html.log_likelihood)
 
 
 def log_likelihood(

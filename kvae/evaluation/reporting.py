@@ -95,6 +95,7 @@ class Report:
         return "\n".join([*lines, *(f"! {finding}" for finding in findings)])
 
     _repr_html_ = html.report
+    __repr__ = html.plain_repr(html.report)
 
 
 def report(

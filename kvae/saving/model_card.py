@@ -242,7 +242,9 @@ def _leaves(value: Any, without: set[str], name: str = "") -> Iterator[tuple[str
 
 
 def _escape(value: Any) -> str:
-    return re.sub(r"[^\w .,/+-]|(?<![^\W_])_|_(?![^\W_])", lambda found: f"&#{ord(found[0])};", str(value))
+    """A text for a cell. A colon stays where no address can begin with it, and so do quotes, parentheses and = ; %."""
+    special = r"""[^\w .,/+\-:()='";%?]|:(?![\s\d]|$)|(?<![^\W_])_|_(?![^\W_])"""
+    return re.sub(special, lambda found: f"&#{ord(found[0])};", str(value))
 
 
 def _file_hash(path: str | os.PathLike[str]) -> str:

@@ -19,7 +19,6 @@ importance-weighted one of 8 draws. Here too the weights are those of the best b
 """
 
 import argparse
-import importlib.metadata
 import json
 import math
 import os
@@ -28,6 +27,7 @@ import resource
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers
 
 import kvae
@@ -261,7 +261,7 @@ def measure(name, seed, data_dir, runs):
             "objective": keras.saving.serialize_keras_object(model.loss),
             "prior": keras.saving.serialize_keras_object(model.prior),
         },
-        "versions": {package: importlib.metadata.version(package) for package in ("keras", "tensorflow-cpu")},
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
         "columns_of_training": ["training loss at beta 1", "validation bound, negative"],
         "training": state["curve"],
     }

@@ -250,3 +250,23 @@ def test_the_old_names_of_a_stream_still_work():
     for old, new in ("steps", 4), ("source", None):
         with pytest.warns(DeprecationWarning, match=f"Stream.{old} is now"):
             assert getattr(stream, old) == new
+
+
+def test_a_stream_with_options_is_a_stream_that_has_them():
+    options, other = tf.data.Options(), tf.data.Options()
+    options.deterministic, other.threading.private_threadpool_size = True, 2
+    stream = from_arrays((np.arange(6),), 2)
+    chosen = stream.with_options(options).map(lambda x: x + 1).with_options(other)
+    assert isinstance(chosen, Stream)
+    assert chosen.options().deterministic and chosen.options().threading.private_threadpool_size == 2
+    assert chosen.epoch(3).options().deterministic
+    assert stream.options().threading.private_threadpool_size is None
+    pairs = zip(stream.epoch(3, skip=1), chosen.epoch(3, skip=1), strict=True)
+    assert all(np.array_equal(x + 1, y) for x, y in pairs)
+
+
+def test_of_the_traces_with_a_skip_the_last_one_is_kept():
+    stream = from_arrays((np.arange(8),), 2, shuffle=False)
+    datasets = [stream.epoch(0, skip=skip) for skip in range(4)]
+    assert len(stream._traced) == 2
+    assert [int(next(iter(dataset))[0]) for dataset in datasets] == [0, 2, 4, 6]

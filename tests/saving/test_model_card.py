@@ -202,9 +202,22 @@ def test_a_users_text_is_no_markup_in_a_card(x, tmp_path):
     model.save(path)
     text = path.with_suffix(".card.md").read_text()
     body, settings = text.split("<details>")
-    assert not re.search(r"[<>`*\[\]()]|javascript:|_c_|^# title", body.split("\n", 1)[1], re.MULTILINE)
+    assert not re.search(r"[<>`*\[\]]|javascript:|_c_|^# title", body.split("\n", 1)[1], re.MULTILINE)
     assert re.findall(r"<[^>]+>", settings) == ["<summary>", "</summary>", "<pre>", "</pre>", "</details>"]
     assert card_of(path)["data"][-1]["name"] == bad and card_of(path)["metrics"]["bad\n# title"] == "nan"
+
+
+def test_a_card_has_plain_text_where_markdown_means_nothing_by_it(x, tmp_path):
+    path = tmp_path / "a (b): c=1.keras"
+    model, _ = trained(x)
+    model.save(path)
+    text = path.with_suffix(".card.md").read_text().split("<details>")[0]
+    assert "# a (b): c=1.keras" in text and "&#58;" not in text
+
+
+@pytest.mark.parametrize("text", ["https://a.b", "mailto:a@b.c", "javascript:alert(1)", ":smile:"])
+def test_an_address_is_no_link_in_a_card(text):
+    assert text not in model_card.markdown({"file": {"name": text}, "settings": {}})
 
 
 def test_pca_says_what_it_was_fitted_to(x, tmp_path):
