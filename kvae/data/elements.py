@@ -180,7 +180,7 @@ def validate_arrays(data: Any, name: str = "x") -> int:
             if advice := _advice_on_kind(array):
                 found = f"{part_name}: found {type(array).__name__}"
                 raise TypeError(f"{found}, expected a tf.data.Dataset or numpy arrays: {advice}")
-    if isinstance(parts[0], tuple | list):
+    if isinstance(parts[0], tuple | list) and parts[0] is not data:
         raise TypeError(
             f"{name}: found a {type(parts[0]).__name__} of {len(parts[0])} arrays as x, expected one array: "
             "np.concatenate makes one of them"

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_refused(x, monkeypatch):
             kvae.widgets.explore(vae(), dims=dims)
     monkeypatch.setitem(sys.modules, "anywidget", None)
     monkeypatch.delitem(sys.modules, "kvae.widgets.explorer", raising=False)
-    with pytest.raises(ImportError, match="keras-vae\\[notebooks\\]"):
+    with pytest.raises(ImportError, match="python -m pip install ipywidgets anywidget"):
         kvae.widgets.explore(vae())
 
 
