@@ -7,7 +7,8 @@ from fit_trace import circles, imports, runtime_nodes
 
 ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
-    ["_compat", "arguments", "files"],
+    ["_compat", "arguments"],
+    ["files"],
     ["html", "noise", "replicas"],
     ["distributions"],
     ["layers", "schedules", "flows"],
