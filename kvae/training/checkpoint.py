@@ -39,7 +39,7 @@ class Checkpoint(keras.callbacks.Callback):
     each worker at once.
 
     Args:
-        directory: a folder for this run alone, made if it isn't there.
+        directory: a local folder for this run alone, made if it isn't there; upload it from there to other places.
         save_every: int, the batches from one checkpoint to the next: the most that a kill loses. The run also saves
             at its start, so that a full disk is found then, and at the end of each epoch.
 

@@ -171,7 +171,7 @@ def test_settings_are_equal_for_equal_models_and_tell_others_apart():
         model = dense_vae(**arguments)
         keras.config.set_dtype_policy("float32")
         model.compile()
-        return position.settings(model, 5, {"name": None})
+        return position.settings(model, 5, {"name": None}, {})
 
     assert found() == found() and found(seed=None) == found(seed=None)
     others = [found("mixed_bfloat16"), found(activation="tanh"), found(latent_dim=3), found(likelihood="bernoulli")]
@@ -184,7 +184,7 @@ def test_settings_of_a_lambda_are_those_in_another_kernel_of_a_notebook():
         exec(compile("double = lambda x: 2 * x", file, "exec"), names)
         model = keras.Sequential([keras.Input((6,)), keras.layers.Lambda(names["double"])])
         model.compile()
-        return position.settings(model, 5, {"name": None})
+        return position.settings(model, 5, {"name": None}, {})
 
     assert found("/tmp/ipykernel_1/2.py") == found("/tmp/ipykernel_22/2.py")
 
@@ -417,7 +417,7 @@ def test_what_checkpoint_cannot_do_is_told(tmp_path, rng):
 # Another run in the same folder ---------------------------------------------------------------------------------
 
 
-class Dies(keras.callbacks.Callback):
+class EndsInEpoch(keras.callbacks.Callback):
     """Ends a run in its epoch `epoch`."""
 
     most_steps = 1
@@ -440,7 +440,7 @@ def eager_vae(**arguments):
 
 def stopped_run(folder, data, **options):
     with pytest.raises(InterruptedError):
-        eager_vae().fit(data, epochs=2, verbose=0, callbacks=[Checkpoint(folder), Dies()], **options)
+        eager_vae().fit(data, epochs=2, verbose=0, callbacks=[Checkpoint(folder), EndsInEpoch()], **options)
 
 
 ROWS = np.random.default_rng(0).random((40, 6)).astype("float32")
@@ -512,7 +512,7 @@ def test_the_states_of_keras_callbacks_go_on(name, tmp_path, monkeypatch):
 
     whole, expected = fit("whole")
     with pytest.raises(InterruptedError):
-        fit("stopped", Dies(2))
+        fit("stopped", EndsInEpoch(2))
     resumed, kept = fit("stopped")
     assert resumed.history.epoch == whole.history.epoch and kept.best == expected.best
     assert same_weights(resumed.get_weights(), whole.get_weights())
