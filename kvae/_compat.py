@@ -119,11 +119,15 @@ def scratch_graph():
 
 
 def numpy_function(function, inputs, dtypes):
-    """`tf.numpy_function` of a function or method that the caller keeps as long as it is needed.
+    """`tf.numpy_function` of a function that lives as long as the graphs in which it is called.
 
-    TensorFlow keeps every such function until the process ends, and all that it closes over: arrays of gigabytes.
+    TensorFlow 2.21 keeps it, and all that it closes over, until the process ends: arrays of gigabytes.
     """
     kept: Any = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
+    graph = tf.compat.v1.get_default_graph()
+    while isinstance(graph, tf.__internal__.FuncGraph):
+        graph.__dict__.setdefault("_kept_functions", []).append(function)
+        graph = graph.outer_graph
     return tf.numpy_function(lambda *values: kept()(*values), inputs, dtypes)
 
 

@@ -14,7 +14,7 @@ from helpers.small_models import dense_vae
 from keras import layers
 
 import kvae
-from kvae.data import arrays, elements
+from kvae.data import arrays, elements, provenance
 from kvae.models.step import ExampleMeans
 from kvae.models.vq_vae import Perplexity
 from kvae.networks import dense_decoder, dense_encoder
@@ -319,6 +319,10 @@ def test_an_exported_model_scales_the_pixels_that_fit_saw(rng, tmp_path):
     model.export(tmp_path / "served", verbose=False)
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(served.serve(pixels), model.reconstruct(pixels), rtol=1e-5)
+    pca = kvae.PCA(2).fit(pixels, verbose=0)
+    pca.export(tmp_path / "pca", verbose=False)
+    served = tf.saved_model.load(tmp_path / "pca")
+    np.testing.assert_allclose(served.serve(pixels), pca.reconstruct(pixels), rtol=1e-4, atol=1e-4)
 
 
 # Networks -------------------------------------------------------------------------------------------------------------
@@ -479,6 +483,103 @@ def test_a_stream_without_static_shapes_trains(x):
     model.compile()
     assert np.isfinite(model.fit(dataset, validation_data=dataset, verbose=0).history["val_loss"][0])
     np.testing.assert_allclose(model.transform(dataset), model.transform(x), rtol=1e-5)
+
+
+def test_only_what_is_read_must_have_one_shape(x):
+    boxes = tf.ragged.constant([[[1.0]], [[1.0], [2.0]]] * 8, ragged_rank=1)
+    dataset = tf.data.Dataset.from_tensor_slices((x, boxes)).batch(4)
+    model = eager(dense_vae())
+    model.fit(dataset, verbose=0)
+    padded = tf.data.Dataset.from_tensor_slices((x, boxes)).map(lambda x, y: (x, y.to_tensor())).padded_batch(1)
+    assert model.evaluate(padded, verbose=0) == pytest.approx(model.evaluate(x, batch_size=1, verbose=0))
+
+
+def test_a_stream_may_be_made_while_another_is_traced(x):
+    streams = tf.data.Dataset.range(2).flat_map(lambda number: arrays.from_arrays((x,), 4, shuffle=False).epoch(number))
+    gc.collect()
+    np.testing.assert_array_equal(np.concatenate(list(streams)), np.r_[x, x])
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, array):
+        super().__init__()
+        self.array = array
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        return self.array[4 * number : 4 * number + 4]
+
+
+def test_a_py_dataset_is_let_go_after_its_use(x):
+    data, model = Batches(x), eager(dense_vae())
+    assert model.evaluate(data, verbose=0) == model.evaluate(x, verbose=0)
+    watcher = weakref.ref(data)
+    del data
+    gc.collect()
+    assert watcher() is None
+
+
+def test_a_first_batch_that_another_process_may_shuffle_otherwise_has_no_hash(x):
+    dataset = tf.data.Dataset.from_tensor_slices(x)
+    tf.random.set_seed(None)
+    keras.backend.clear_session()
+    for other in (dataset.shuffle(16, reshuffle_each_iteration=False), dataset.shuffle(16)):
+        assert provenance.first_batch_hash(other.batch(4)) is None
+    assert provenance.first_batch_hash(dataset.batch(4)) == provenance.first_batch_hash(dataset.batch(4))
+
+
+# Subclasses, again ----------------------------------------------------------------------------------------------------
+
+
+class OfOldForm(kvae.Autoencoder):
+    def losses_per_example(self, x, training=False, index=None):
+        return super().losses_per_example(x, training, index)
+
+
+def test_an_override_of_0_1_0_gets_no_target(x):
+    model = eager(OfOldForm(dense_encoder((6,), 2, hidden=(8,)), dense_decoder((6,), 2, hidden=(8,))))
+    model.fit(x, x, verbose=0)
+    assert model.evaluate(x, x, verbose=0) == model.evaluate(x, verbose=0)
+
+
+class WithOwnStep(kvae.VAE):
+    """A head that the subclass' own train_step alone calls, and the metrics of Keras' guides."""
+
+    def __init__(self, encoder, decoder, **arguments):
+        super().__init__(encoder, decoder, **arguments)
+        self.head = layers.Dense(1)
+        self.loss_tracker = keras.metrics.Mean("loss")
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    def train_step(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(data - self(data))) + tf.reduce_mean(self.head(self.encode(data)) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        self.loss_tracker.update_state(loss)
+        return {"loss": self.loss_tracker.result()}
+
+    def test_step(self, data):
+        self.loss_tracker.update_state(tf.reduce_mean(tf.square(data - self(data))))
+        return {"loss": self.loss_tracker.result()}
+
+
+def test_a_step_of_a_subclass_trains_and_saves_its_own_layers(x, tmp_path):
+    model = WithOwnStep(dense_encoder((6,), 2, hidden=(8,)), dense_decoder((6,), 2, hidden=(8,)))
+    model.compile(keras.optimizers.SGD(0.01))
+    with pytest.raises(ValueError, match="a Checkpoint wants all layers built"):
+        model.fit(x, verbose=0, callbacks=[kvae.callbacks.Checkpoint(tmp_path / "run")])
+    losses = model.fit(x, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] and model.metrics_names == ["loss"]
+    assert np.isscalar(model.evaluate(x, verbose=0)) or len(model.evaluate(x, verbose=0)) == 1
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras", {"WithOwnStep": WithOwnStep})
+    for weight, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, other)
 
 
 # The package ----------------------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvae import _compat
+
 BATCH_SIZE = 256  # of arrays, if a method isn't told
 BLOCK_BYTES = 2**24
 
@@ -91,18 +93,24 @@ def as_dataset(data: Any) -> Any:
     if data.num_batches is None:
         raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
 
-    def plain(batch):
-        parts = tuple(np.asarray(part) for part in (batch if isinstance(batch, tuple | list) else (batch,)))
-        return parts if len(parts) > 1 else parts[0]
+    def parts_of(batch):
+        parts = batch if isinstance(batch, tuple | list) else (batch,)
+        return [native(np.array(part)) for part in parts if part is not None]
 
-    def batches():
-        for number in range(data.num_batches):
-            yield plain(data[number])
-        data.on_epoch_end()
+    def read(number):
+        parts = parts_of(data[int(number)])
+        if number == data.num_batches - 1:
+            data.on_epoch_end()
+        return parts
 
-    spec = tf.nest.map_structure(lambda part: tf.TensorSpec((None, *part.shape[1:]), part.dtype), plain(data[0]))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=spec)
-    return dataset.apply(tf.data.experimental.assert_cardinality(data.num_batches))
+    first = parts_of(data[0])
+
+    def batch(number):
+        parts = _compat.numpy_function(read, [number], [part.dtype for part in first])
+        parts = [tf.ensure_shape(part, (None, *like.shape[1:])) for part, like in zip(parts, first, strict=True)]
+        return tuple(parts) if len(parts) > 1 else parts[0]
+
+    return tf.data.Dataset.range(data.num_batches).map(tf.autograph.experimental.do_not_convert(batch))
 
 
 def target(element: Any) -> Any:

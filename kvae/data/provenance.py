@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kvae import _compat
 from kvae.data.errors import clear_errors
 from kvae.data.stream import Stream
 
@@ -114,6 +115,8 @@ def first_batch_hash(dataset: tf.data.Dataset) -> str | None:
 
     None if two readings differ, as after a random map or a `shuffle` of tf.data.
     """
+    if any(map(_compat.shuffles_unseeded, _compat.sources(dataset))):
+        return None
     batches = dataset.epoch(0) if isinstance(dataset, Stream) else dataset
     with clear_errors():
         first, again = (digest(_rows(batches.take(1)))[0] for _ in range(2))

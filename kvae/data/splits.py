@@ -61,9 +61,13 @@ def random_parts(count: int, sizes: tuple[int, int], groups: np.ndarray | None =
         return parts
     values, group_of_row, lengths = np.unique(groups, return_inverse=True, return_counts=True)
     order = generator.permutation(len(values))
-    before = np.cumsum(lengths[order]) - lengths[order]
-    part_of_group = np.zeros(len(values), np.int8)
-    part_of_group[order] = np.where(before < sizes[0], 1, np.where(before < sum(sizes), 2, 0))
+    part_of_group, missing = np.zeros(len(values), np.int8), list(sizes)
+    for group in order:
+        part = next((part for part, rows in enumerate(missing) if rows > 0), None)
+        if part is None:
+            break
+        part_of_group[group] = part + 1
+        missing[part] -= lengths[group]
     wanted = {0, *(part for part, size in enumerate(sizes, start=1) if size)}
     if wanted - set(part_of_group.tolist()):
         raise ValueError(

@@ -246,8 +246,8 @@ def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
     return _check_batches(data, check)
 
 
-def with_shapes(data: Any, first: Any, name: str = "the data") -> Any:
-    """The same stream, whose batches all have examples of the first batch's shapes: another shape ends it.
+def with_shapes(data: Any, first: Any, name: str = "the data", parts: tuple[int, ...] = (0,)) -> Any:
+    """The same stream, in which x has the shape of the first batch's examples: another shape ends it.
 
     A stream whose shapes TensorFlow knows is returned as it is.
 
@@ -255,23 +255,26 @@ def with_shapes(data: Any, first: Any, name: str = "the data") -> Any:
         data: a stream of batches.
         first: its first element.
         name: the name of the data in errors.
+        parts: 0 for x, 1 for y, which a denoising autoencoder reconstructs.
     """
-    specs = tf.nest.flatten(data.element_spec)
-    if all(spec.shape.rank is not None and None not in spec.shape[1:] for spec in specs):
+    specs, read = tf.nest.flatten(data.element_spec), elements.unpack(data.element_spec)
+    places = [number for number, spec in enumerate(specs) if any(spec is read[part] for part in parts)]
+    if all(specs[place].shape.rank is not None and None not in specs[place].shape[1:] for place in places):
         return data
-    shapes = [tuple(part.shape[1:]) for part in tf.nest.flatten(first)]
+    shapes = {place: tuple(tf.nest.flatten(first)[place].shape[1:]) for place in places}
 
     def check(batch, element):
-        parts = []
-        for part, shape in zip(tf.nest.flatten(element), shapes, strict=True):
+        leaves = tf.nest.flatten(element)
+        for place, shape in shapes.items():
+            part = leaves[place]
             found, expected = tf.shape(part), ("n", *shape)
             same = tf.size(found) == len(expected) and tf.reduce_all(found[1:] == tf.constant(shape, tf.int32))
             sizes = tf.strings.reduce_join(tf.as_string(found), separator=", ")
             start = [f"ValueError: {name} has the shape (", sizes, ") in batch ", tf.strings.as_string(batch)]
             end = f" (counted from 0), but {expected} in its first: make all examples of one shape".replace("'", "")
             with tf.control_dependencies([tf.debugging.Assert(same, [tf.strings.join([*start, end])])]):
-                parts.append(tf.ensure_shape(tf.identity(part), (None, *shape)))
-        return tf.nest.pack_sequence_as(element, parts)
+                leaves[place] = tf.ensure_shape(tf.identity(part), (None, *shape))
+        return tf.nest.pack_sequence_as(element, leaves)
 
     return _check_batches(data, check)
 

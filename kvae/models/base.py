@@ -41,6 +41,7 @@ class LatentModel(keras.Model):
     latent_dim: Any = None
     likelihood: Any = None
     metric_names: tuple[str, ...] = ("loss",)
+    _reads_labels = False
     _parts = None  # how many layers the model has of itself
 
     def __init__(self, **kwargs: Any):
@@ -247,8 +248,9 @@ class LatentModel(keras.Model):
         """The names of the numbers in the lists of `evaluate` and `train_on_batch`, "loss" first."""
         compiled = _compat.compiled_metrics(self)
         others = [metric for metric in self.metrics if metric is not self.means]
+        own = self.metric_names if any(metric is self.means for metric in self.metrics) else ()
         names = [[each.name for each in metric.metrics] if metric in compiled else [metric.name] for metric in others]
-        return [*self.metric_names, *(name for names_of_one in names for name in names_of_one)]
+        return [*own, *(name for names_of_one in names for name in names_of_one)]
 
     def _flatten_metrics_in_order(self, logs):
         """Keras' hook: the list of `evaluate`. Keras itself would sort the names of the means."""
@@ -373,7 +375,7 @@ class LatentModel(keras.Model):
             plan.build_for(self, first.x)
         if not isinstance(data, tf.data.Dataset):
             return data
-        data = validation.with_shapes(data, first.element, name)
+        data = validation.with_shapes(data, first.element, name, plan.parts_read(self, first))
         return self._scorable(validation.stop_at_nonfinite(data, name), name)
 
     def _check_values(self, x, y):
@@ -476,8 +478,23 @@ class LatentModel(keras.Model):
             plan.build_optimizer(self)
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Keras' hook: the shape that the model is built for."""
-        return {"input_shape": (None, *self.event_shape)} if self.built else None
+        """Keras' hook: the shape that the model is built for, and how the layers of a subclass are built."""
+        if not self.built:
+            return None
+        config: dict[str, Any] = {"input_shape": (None, *self.event_shape)}
+        added = [layer.get_build_config() if layer.built else None for layer in self._added_layers()]
+        return {**config, "added": added} if any(added) else config
+
+    def build_from_config(self, config: dict[str, Any]) -> None:
+        """Keras' hook: build for the `config` of `get_build_config`."""
+        self.build(config["input_shape"])
+        for layer, its_config in zip(self._added_layers(), config.get("added", ()), strict=False):
+            if its_config and not layer.built:
+                layer.build_from_config(its_config)
+
+    def _added_layers(self):
+        """The layers that a subclass has of its own."""
+        return [] if self._parts is None else self.layers[self._parts :]
 
     _repr_html_ = html.model
 

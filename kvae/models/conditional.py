@@ -99,6 +99,7 @@ class ConditionalVAE(VAE):
         """The reconstruction of the pair (x, y), a mean (n, ...); `training` isn't read."""
         return self.decode(self._with_labels(self.encode(x), x))
 
+    _reads_labels = True
     _build_shapes_dict = _compat.call_shapes(lambda self: [(None, *self.event_shape), (None, self.label_dim)])
 
     def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:
@@ -126,6 +127,10 @@ class ConditionalVAE(VAE):
 
     def _symbol(self, shape, dtype=None):
         return [super()._symbol(shape, dtype), super()._symbol((self.label_dim,), dtype)]
+
+    def _export_signature(self, dtype):
+        y = keras.InputSpec(self.variable_dtype, (None, self.label_dim), name="y")
+        return [[*super()._export_signature(dtype), y]]
 
     def _with_labels(self, z, x):
         return z, self._scaled(x)[1]

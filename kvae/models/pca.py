@@ -19,6 +19,7 @@ from kvae.models.base import LatentModel
 from kvae.objectives import Draw, score
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
+from kvae.training import plan
 
 _ROWS = 1024
 
@@ -157,7 +158,9 @@ class PCA(LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
-        self.record = model_card.Record([provenance.describe((x,))])
+        first = plan.first_batch(self, x, "x")
+        seen = {"dtype": first.dtype, "largest": float(np.abs(first.x).max())}
+        self.record = model_card.Record([provenance.describe((x,))], x=seen)
         return self
 
     def _solve(self, stream, features, verbose):

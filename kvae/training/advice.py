@@ -27,7 +27,7 @@ def warn_if_constant(x: np.ndarray, name: str) -> None:
 def warn_of_target(model: Any, element: Any, name: str) -> None:
     """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
     y = elements.target(element)
-    if y is None or model._read_target(element):
+    if y is None or model._reads_labels or model._read_target(element):
         return
     if not np.array_equal(np.asarray(elements.unpack(element)[0]), np.asarray(y)):
         arguments.warn(

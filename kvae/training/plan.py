@@ -65,6 +65,7 @@ def planned(
         if checkpoint is None and steps_per_epoch:
             x = arrays.without_end(x, steps_per_epoch)
         if checkpoint is not None:
+            _validate_built(model)
             run = position.settings(model, steps, recorder.data, _first_batches(x, validation_data))
             epochs, verbose = options.get("epochs", 1), options.get("verbose", "auto") != 0
             callbacks = [callback for callback in callbacks if callback is not checkpoint]
@@ -185,7 +186,7 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
     if not isinstance(data, tf.data.Dataset) and arrays.is_streamable(data, model.distribute_strategy):
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
     if isinstance(data, tf.data.Dataset):
-        data = validation.with_shapes(data, first.element, "validation_data")
+        data = validation.with_shapes(data, first.element, "validation_data", parts_read(model, first))
         data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
     return distribute(data, model.distribute_strategy, once=True)
 
@@ -194,7 +195,7 @@ def build_optimizer(model: Any) -> None:
     """Build it outside the graph, as XLA wants it, after the layers that a subclass calls in its loss alone."""
     if model.optimizer.built:
         return
-    added = model.layers[model._parts :]  # by a subclass
+    added = model._added_layers()
     with model.distribute_strategy.scope():
         if not all(layer.built for layer in added):
             symbol = model._symbol(model.event_shape, model.variable_dtype)
@@ -209,12 +210,24 @@ def _as_stream(
 ) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
     if isinstance(given[0], tf.data.Dataset):
-        return model._scorable(validation.with_shapes(given[0], first.element, "x"), "x"), *given[1:]
+        return model._scorable(
+            validation.with_shapes(given[0], first.element, "x", parts_read(model, first)), "x"
+        ), *given[1:]
     strategy = model.distribute_strategy
     if checkpoint is None and not arrays.is_streamable(_without_none(given), strategy, options):
         return given
     repeats = checkpoint is not None or replicas.workers(strategy) > 1
     return arrays.for_training(_without_none(given), options, repeats), None, None
+
+
+def _validate_built(model):
+    """Raise ValueError if a checkpoint couldn't hold all variables of the run."""
+    missing = [layer.name for layer in model._added_layers() if not layer.built]
+    if missing:
+        raise ValueError(
+            f"a Checkpoint wants all layers built before the first step, and {missing[0]} isn't: build it in the "
+            "constructor, as layer.build((None, size)), or call it in losses_per_example"
+        )
 
 
 def _first_batches(x: Any, validation_data: Any) -> dict[str, str | None]:
@@ -227,6 +240,11 @@ def _first_batches(x: Any, validation_data: Any) -> dict[str, str | None]:
         )
     is_stream = isinstance(validation_data, tf.data.Dataset)
     return hashes | {"validation data": provenance.first_batch_hash(validation_data) if is_stream else "none"}
+
+
+def parts_read(model, first):
+    """What the model reads of an element in its loss: 0 for x, 1 for y."""
+    return (0, 1) if model._read_target(first.element) else (0,)
 
 
 def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
