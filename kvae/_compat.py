@@ -126,7 +126,7 @@ def numpy_function(function, inputs, dtypes):
     kept: Any = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
     graph = tf.compat.v1.get_default_graph()
     while isinstance(graph, tf.__internal__.FuncGraph):
-        graph.__dict__.setdefault("_kept_functions", []).append(function)
+        graph._kept_functions = [*getattr(graph, "_kept_functions", ()), function]
         graph = graph.outer_graph
     return tf.numpy_function(lambda *values: kept()(*values), inputs, dtypes)
 
@@ -195,6 +195,8 @@ def _last_activation(tensor):
         return activations[tensor_index] if activations else ""
     activation = getattr(operation, "activation", None)
     name = type(operation).__name__ if activation is None else getattr(activation, "__name__", "")
+    if getattr(operation, "negative_slope", 0):
+        return ""  # a leaky ReLU
     if name in _MOVING_VALUES:
         return _last_activation(operation._inbound_nodes[node_index].input_tensors[0])
     return "" if name == "linear" else name.lower()

@@ -93,22 +93,28 @@ def as_dataset(data: Any) -> Any:
     if data.num_batches is None:
         raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
 
-    def parts_of(batch):
-        parts = batch if isinstance(batch, tuple | list) else (batch,)
-        return [native(np.array(part)) for part in parts if part is not None]
+    def without_none(batch):
+        parts = tuple(part for part in (batch if isinstance(batch, tuple | list) else (batch,)) if part is not None)
+        return parts if len(parts) > 1 else parts[0]
+
+    def leaves(batch):
+        return [native(np.array(part)) for part in tf.nest.flatten(without_none(batch))]
 
     def read(number):
-        parts = parts_of(data[int(number)])
+        if number == 0:
+            data.on_epoch_begin()
+        arrays = leaves(data[int(number)])
         if number == data.num_batches - 1:
             data.on_epoch_end()
-        return parts
+        return arrays
 
-    first = parts_of(data[0])
+    structure = without_none(data[0])
+    first = leaves(structure)
 
     def batch(number):
-        parts = _compat.numpy_function(read, [number], [part.dtype for part in first])
-        parts = [tf.ensure_shape(part, (None, *like.shape[1:])) for part, like in zip(parts, first, strict=True)]
-        return tuple(parts) if len(parts) > 1 else parts[0]
+        arrays = _compat.numpy_function(read, [number], [array.dtype for array in first])
+        arrays = [tf.ensure_shape(array, (None, *like.shape[1:])) for array, like in zip(arrays, first, strict=True)]
+        return tf.nest.pack_sequence_as(structure, arrays)
 
     return tf.data.Dataset.range(data.num_batches).map(tf.autograph.experimental.do_not_convert(batch))
 

@@ -29,7 +29,9 @@ def warn_of_target(model: Any, element: Any, name: str) -> None:
     y = elements.target(element)
     if y is None or model._reads_labels or model._read_target(element):
         return
-    if not np.array_equal(np.asarray(elements.unpack(element)[0]), np.asarray(y)):
+    x, y = (keras.ops.convert_to_numpy(elements.scale(part)) for part in (elements.unpack(element)[0], y))
+    is_one_hot = y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
+    if not is_one_hot and not np.allclose(x, y, rtol=1e-5, atol=1e-6):
         arguments.warn(
             f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
             "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
@@ -74,15 +76,41 @@ def _advice_on_scale(x):
     return "standardize each feature, as (x - mean) / standard deviation, or keras.layers.Normalization in the encoder"
 
 
-def warn_of_moving_loss(model: Any, callbacks: list) -> None:
+def warn_of_moving_loss(model: Any, callbacks: list, steps: int | None, epochs: int) -> None:
     """Warn of callbacks that compare the losses of epochs, if these are losses of different objectives."""
     if not getattr(model.loss, "depends_on_step", False):
         return
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
-        if monitor in ("loss", "val_loss") and getattr(callback, "save_best_only", True):
+        if monitor not in ("loss", "val_loss") or not getattr(callback, "save_best_only", True):
+            continue
+        if _moves(model, steps, getattr(callback, "start_from_epoch", 0), epochs):
             better = monitor.replace("loss", "elbo")
             arguments.warn(
                 f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between "
                 f'them, and with it the objective: use monitor="{better}", mode="max".'
             )
+
+
+def _moves(model, steps, first_epoch, epochs):
+    """Whether the objective of epoch `first_epoch` may be another one than that of the last."""
+    beta, done = getattr(model.loss, "beta", None), int(model.optimizer.iterations)
+    if not callable(beta) or steps is None:
+        return True
+    try:
+        first, last = (float(beta(done + epoch * steps)) for epoch in (first_epoch, epochs))
+    except (TypeError, ValueError):  # of a warm-up that is a share of a run
+        return True
+    return first != last
+
+
+def warn_of_reordering(x: Any) -> None:
+    """Warn of a `PyDataset` that reorders itself between epochs: a resumed run can't know its order."""
+    own = keras.utils.PyDataset
+    if isinstance(x, own) and any(
+        getattr(type(x), hook) is not getattr(own, hook) for hook in ("on_epoch_begin", "on_epoch_end")
+    ):
+        arguments.warn(
+            f"x is a {type(x).__name__} that changes between epochs: a run that is stopped will go on, but in the order "
+            "of its first epoch, not bit by bit."
+        )

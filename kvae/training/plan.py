@@ -38,6 +38,8 @@ def planned(
     callbacks = _listed(options.pop("callbacks", None))
     checkpoint = position.find_checkpoint(callbacks)
     arrays.validate_class_weight(given[0], options.get("class_weight"), checkpoint)
+    if checkpoint is not None:
+        advice.warn_of_reordering(given[0])
     given = elements.fit_arguments(*given)
     if options.get("class_weight") and given[1] is None and not isinstance(given[0], tf.data.Dataset):
         raise ValueError("class_weight is given without y: give the class numbers as y, or sample_weight")
@@ -58,9 +60,9 @@ def planned(
         batch_size = len(first) if is_stream else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
         recorder = model_card.Recorder(model, given, first, settings, x_seen)
-        advice.warn_of_moving_loss(model, callbacks)
         x, y, sample_weight = _as_stream(model, given, batch, checkpoint, options)
         steps = steps_per_epoch or _num_batches(x)
+        advice.warn_of_moving_loss(model, callbacks, steps, options.get("epochs", 1))
         start = position.start_of_run(model, options.get("initial_epoch", 0), steps)
         if checkpoint is None and steps_per_epoch:
             x = arrays.without_end(x, steps_per_epoch)
@@ -199,8 +201,8 @@ def build_optimizer(model: Any) -> None:
     with model.distribute_strategy.scope():
         if not all(layer.built for layer in added):
             symbol = model._symbol(model.event_shape, model.variable_dtype)
-            specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), symbol)
-            tf.function(model.losses_per_example, autograph=False).get_concrete_function(specs)
+            x = keras.tree.map_structure(lambda tensor: tf.zeros((1, *tensor.shape[1:]), tensor.dtype), symbol)
+            model.losses_per_example(x, index=tf.zeros((1,), tf.int64))
         if all(layer.built for layer in added):  # else the first step builds the rest, and the optimizer
             model.optimizer.build(model.trainable_variables)
 
