@@ -490,12 +490,13 @@ def test_only_what_is_read_must_have_one_shape(x):
     dataset = tf.data.Dataset.from_tensor_slices((x, boxes)).batch(4)
     model = eager(dense_vae())
     model.fit(dataset, verbose=0)
-    padded = tf.data.Dataset.from_tensor_slices((x, boxes)).map(lambda x, y: (x, y.to_tensor())).padded_batch(1)
-    assert model.evaluate(padded, verbose=0) == pytest.approx(model.evaluate(x, batch_size=1, verbose=0))
+    dataset = tf.data.Dataset.from_tensor_slices(x).enumerate()
+    padded = dataset.map(lambda number, x: (x, tf.range(number))).padded_batch(4)
+    assert model.evaluate(padded, verbose=0) == pytest.approx(model.evaluate(x, verbose=0))
 
 
 def test_a_stream_may_be_made_while_another_is_traced(x):
-    streams = tf.data.Dataset.range(2).flat_map(lambda number: arrays.from_arrays((x,), 4, shuffle=False).epoch(number))
+    streams = tf.data.Dataset.range(2).flat_map(lambda number: arrays.from_arrays((x,), 4, shuffle=False).epoch(0))
     gc.collect()
     np.testing.assert_array_equal(np.concatenate(list(streams)), np.r_[x, x])
 

@@ -478,19 +478,8 @@ class LatentModel(keras.Model):
             plan.build_optimizer(self)
 
     def get_build_config(self) -> dict[str, Any] | None:
-        """Keras' hook: the shape that the model is built for, and how the layers of a subclass are built."""
-        if not self.built:
-            return None
-        config: dict[str, Any] = {"input_shape": (None, *self.event_shape)}
-        added = [layer.get_build_config() if layer.built else None for layer in self._added_layers()]
-        return {**config, "added": added} if any(added) else config
-
-    def build_from_config(self, config: dict[str, Any]) -> None:
-        """Keras' hook: build for the `config` of `get_build_config`."""
-        self.build(config["input_shape"])
-        for layer, its_config in zip(self._added_layers(), config.get("added", ()), strict=False):
-            if its_config and not layer.built:
-                layer.build_from_config(its_config)
+        """Keras' hook: the shape that the model is built for."""
+        return {"input_shape": (None, *self.event_shape)} if self.built else None
 
     def _added_layers(self):
         """The layers that a subclass has of its own."""

@@ -20,6 +20,7 @@ _WITHOUT_SIGN = (
     *("sigmoid", "hardsigmoid", "hard_sigmoid", "softmax", "softplus", "exponential", "exp", "abs", "absolute"),
     *("relu", "relu6", "square", "logsigmoid", "log_sigmoid"),
 )
+_BUILDS = "builds_of_added_layers"
 _RENAMED = {"posterior": "posterior_family"}  # arguments in files of 0.1.0
 
 
@@ -99,14 +100,21 @@ class EncoderDecoder(LatentModel):
         return z
 
     def get_config(self) -> dict[str, Any]:
-        """Keras' hook: the constructor's arguments, serialized."""
-        return {**super().get_config(), **{name: _serialized(getattr(self, name)) for name in self.config_names}}
+        """Keras' hook: the constructor's arguments, serialized, and how a subclass' own layers are built."""
+        config = {**super().get_config(), **{name: _serialized(getattr(self, name)) for name in self.config_names}}
+        builds = [layer.get_build_config() if layer.built else None for layer in self._added_layers()]
+        return {**config, _BUILDS: builds} if any(builds) else config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> EncoderDecoder:
         """Keras' hook: a model from the `config` of `get_config`, also of 0.1.0."""
         config = {_RENAMED.get(name, name): value for name, value in config.items()}
-        return cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+        builds = config.pop(_BUILDS, ())
+        model = cls(**{name: keras.saving.deserialize_keras_object(value) for name, value in config.items()})
+        for layer, build in zip(model._added_layers(), builds, strict=False):
+            if build and not layer.built:
+                layer.build_from_config(build)
+        return model
 
 
 def _serialized(value):

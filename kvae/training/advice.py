@@ -111,6 +111,6 @@ def warn_of_reordering(x: Any) -> None:
         getattr(type(x), hook) is not getattr(own, hook) for hook in ("on_epoch_begin", "on_epoch_end")
     ):
         arguments.warn(
-            f"x is a {type(x).__name__} that changes between epochs: a run that is stopped will go on, but in the order "
-            "of its first epoch, not bit by bit."
+            f"x is a {type(x).__name__} that changes between epochs: a run that is stopped will go on, but in the "
+            "order of its first epoch, not bit by bit."
         )
