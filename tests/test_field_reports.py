@@ -230,6 +230,8 @@ def test_an_autoencoder_reconstructs_the_clean_images(kind, x):
     expected = np.sum((model.predict(x, verbose=0) - clean) ** 2, axis=1).mean()
     assert model.history.history["val_loss"][0] == pytest.approx(expected, rel=1e-5)
     assert model.evaluate(*given, verbose=0)[0] == pytest.approx(expected, rel=1e-5)
+    data = given if len(given) > 1 else given[0]
+    assert kvae.evaluation.squared_error(model, data) == pytest.approx(expected, rel=1e-5)
     assert model.evaluate(*given, verbose=0, return_dict=True)["mse"] == pytest.approx(expected / 6, rel=1e-5)
 
 

@@ -39,7 +39,9 @@ def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) 
     with errors.clear_errors():
         for element in arrays.batches(model._checked(data, "data"), batch_size):
             x = model._scaled(model._read(element))
-            difference = np.asarray(keras.tree.flatten(x)[0] - model(x, training=False))
+            images = model._read_target(element).get("target")  # of a denoising autoencoder
+            images = keras.tree.flatten(x)[0] if images is None else model._scaled(images)
+            difference = np.asarray(images - model(x, training=False))
             total += float(np.sum(np.square(difference, dtype="float64")))
             count += len(difference)
     return total / count

@@ -21,6 +21,8 @@ def _names_kept(callback):
 
 def starts_anew(callback: Any) -> bool:
     """Whether a callback may keep something from epoch to epoch that a checkpoint doesn't have."""
+    if isinstance(callback, keras.callbacks.CSVLogger):
+        return not callback.append
     own = type(callback).__module__.split(".")[0] not in ("kvae", "keras")
     return own and not _names_kept(callback) and "on_epoch_end" in vars(type(callback))
 
@@ -43,10 +45,15 @@ def collect(callbacks: list) -> tuple[list, list[np.ndarray]]:
 
 
 def _with_states(callbacks, states):
-    """(callback, its saved state) of all that have one, if they are the callbacks of the saved run."""
-    callbacks = [callback for callback in callbacks if _names_kept(callback)]
-    are_the_same = [type(callback).__name__ for callback in callbacks] == [name for name, _ in states or ()]
-    return list(zip(callbacks, (state for _, state in states or ()), strict=True)) if are_the_same else []
+    """(callback, its saved state) of all that have one; of several of one class in their order."""
+    left = list(states or ())
+    found = []
+    for callback in callbacks:
+        saved = next((each for each in left if each[0] == type(callback).__name__), None)
+        if saved is not None and _names_kept(callback):
+            left.remove(saved)
+            found.append((callback, saved[1]))
+    return found
 
 
 def has_lost_patience(callbacks: list, states: list | None) -> bool:

@@ -18,7 +18,7 @@ from small_models import dense_vae, same_weights, shared
 import kvae
 from kvae.callbacks import Checkpoint
 from kvae.data.arrays import from_arrays
-from kvae.training import checkpoint_files, position
+from kvae.training import callback_states, checkpoint_files, position
 
 KILLED = pathlib.Path(__file__).parents[1] / "helpers" / "killed.py"
 
@@ -521,6 +521,17 @@ def test_the_states_of_keras_callbacks_go_on(name, tmp_path, monkeypatch):
         again, _ = fit("stopped")
         assert again.history.epoch == whole.history.epoch
         assert same_weights(again.get_weights(), whole.get_weights())
+
+
+def test_a_callback_that_is_new_leaves_the_others_their_states():
+    stop, reduce = keras.callbacks.EarlyStopping(), keras.callbacks.ReduceLROnPlateau()
+    stop.wait, stop.best = 3, 0.5
+    states, arrays = callback_states.collect([stop])
+    again = keras.callbacks.EarlyStopping()
+    callback_states.restore([reduce, again], states, arrays)
+    assert (again.wait, again.best, reduce.wait) == (3, 0.5, 0)
+    assert callback_states.starts_anew(keras.callbacks.CSVLogger("log.csv"))
+    assert not callback_states.starts_anew(keras.callbacks.CSVLogger("log.csv", append=True))
 
 
 def test_callbacks_that_start_anew_are_named(tmp_path, capsys):
