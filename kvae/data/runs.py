@@ -32,7 +32,7 @@ class Run(_compat.WrappedDataset):
         if self.repeats:
             first = self.next_epoch * self.steps_per_epoch + self.skip
             return self.stream.from_batch(first, shard_index=shard_index, num_shards=num_shards)
-        return self.stream.epoch(self.next_epoch, skip=self.skip, shard_index=shard_index, num_shards=num_shards)
+        return self.stream._epoch(self.next_epoch, self.skip, (shard_index, num_shards))
 
     def __iter__(self):
         iterator = iter(self.upcoming())

@@ -136,8 +136,10 @@ class Stream(_compat.WrappedDataset):
         arguments.integer_at_least("number", number, 0)
         arguments.integer_at_least("skip", skip, 0)
         _validate_shard(shard_index, num_shards)
-        epochs = tf.data.Dataset.from_tensors(tf.constant(number, "int64"))
-        batches = self._read(epochs, skip, (shard_index, num_shards))
+        return self._epoch(number, skip, (shard_index, num_shards))
+
+    def _epoch(self, number, skip=0, shard=(0, 1)):
+        batches = self._read(tf.data.Dataset.from_tensors(tf.constant(number, "int64")), skip, shard)
         return batches.apply(tf.data.experimental.assert_cardinality(max(self.num_batches - skip, 0)))
 
     def from_batch(self, number: int, *, shard_index: int = 0, num_shards: int = 1) -> tf.data.Dataset:
@@ -151,7 +153,7 @@ class Stream(_compat.WrappedDataset):
         epoch, skip = divmod(arguments.integer_at_least("number", number, 0), self.num_batches)
         batches = self._read(tf.data.Dataset.counter(epoch + bool(skip)), 0, (shard_index, num_shards))
         if skip:
-            rest = self.epoch(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+            rest = self._epoch(epoch, skip, (shard_index, num_shards))
             batches = rest.concatenate(batches)
         return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
@@ -273,7 +275,7 @@ class Stream(_compat.WrappedDataset):
         return stream
 
     def __iter__(self) -> Any:
-        batches = self.epoch(self.next_epoch)
+        batches = self._epoch(self.next_epoch)
         self.next_epoch += 1
         return _compat.iterate_within(clear_errors, batches)
 
@@ -282,7 +284,7 @@ class Stream(_compat.WrappedDataset):
 
     @clear_errors()
     def _first_x(self):
-        for element in self.epoch(self.next_epoch).take(1):
+        for element in self._epoch(self.next_epoch).take(1):
             return np.asarray(unpack(element)[0])
 
 
@@ -313,7 +315,7 @@ def _sharded(batches):
 
 def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """A plain dataset as it is; of a Stream the next epoch, without moving on."""
-    return dataset.epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
+    return dataset._epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
 
 
 def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
