@@ -54,7 +54,7 @@ def find_checkpoint(callbacks: list) -> Any:
 
 
 def settings(
-    model: Any, steps: int | None, data: dict[str, Any], first_batches: dict[str, str | None]
+    model: Any, steps: int | None, data: dict[str, Any], first_batches: dict[str, str | None] | None = None
 ) -> dict[str, Any]:
     """All that decides a run, a flat dict: the model's configuration, how it was compiled, its data.
 
@@ -67,7 +67,7 @@ def settings(
     """
     names = _DATA_SETTINGS if data["name"] else ("seed",)
     flat = {"batches an epoch": steps, "weights": [list(weight.shape) for weight in model.weights]}
-    flat.update({f"{name}'s first batch": found for name, found in first_batches.items() if found is not None})
+    flat.update({f"{name}'s first batch": found for name, found in (first_batches or {}).items() if found is not None})
     flat.update(flatten_config({name: data[name] for name in names if name in data}, "data"))
     for prefix, config in (("model", model.get_config), ("compile", model.get_compile_config)):
         try:
