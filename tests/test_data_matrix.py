@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.small_models import dense_vae
 from keras import layers
+from small_models import dense_vae
 
 import kvae
 from kvae.data import arrays

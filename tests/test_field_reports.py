@@ -10,8 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers.small_models import dense_vae
+from breadth import some, thorough
 from keras import layers
+from small_models import dense_vae
 
 import kvae
 from kvae.data import arrays, elements, provenance
@@ -19,6 +20,7 @@ from kvae.models.step import ExampleMeans
 from kvae.models.vq_vae import Perplexity
 from kvae.networks import dense_decoder, dense_encoder
 from kvae.schedules import LinearWarmUp
+from kvae.training import advice
 
 
 @pytest.fixture
@@ -193,7 +195,8 @@ def test_labels_and_weights_may_be_sequences(make, x):
 
 
 @pytest.mark.parametrize(
-    ("steps", "epochs", "cardinality", "taken"), [(5, 3, 12, 15), (20, 2, 12, 40), (4, 3, 12, 12), (5, 2, None, 10)]
+    ("steps", "epochs", "cardinality", "taken"),
+    [(5, 3, 12, 15), (4, 3, 12, 12), thorough(20, 2, 12, 40), thorough(5, 2, None, 10)],
 )
 def test_a_plain_dataset_begins_anew_where_steps_per_epoch_goes_beyond_its_end(steps, epochs, cardinality, taken, x):
     dataset = tf.data.Dataset.from_tensors(x[:2]).repeat(12)
@@ -221,7 +224,7 @@ def pairs(noisy, clean):
     }
 
 
-@pytest.mark.parametrize("kind", ["arrays", "tuple", "stream", "pixels"])
+@pytest.mark.parametrize("kind", some(["arrays", "tuple", "stream", "pixels"], "arrays", "stream"))
 def test_an_autoencoder_reconstructs_the_clean_images(kind, x):
     clean = np.round(x)  # 0 and 1, as pixels too
     model = eager(autoencoder(), metrics=["mse"])
@@ -267,15 +270,24 @@ def test_another_model_warns_of_a_y_of_the_shape_of_x(y, x):
     ],
     ids=lambda value: getattr(value, "monitor", value),
 )
-@pytest.mark.parametrize("beta", [2.0, LinearWarmUp(1)])
-def test_callbacks_that_compare_losses_of_a_moving_objective_are_told(callback, warns, beta, x, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("beta", [2.0, LinearWarmUp(6)])
+def test_callbacks_that_compare_losses_of_a_moving_objective_are_told(callback, warns, beta):
     model = eager(dense_vae(), loss=kvae.ELBO(beta))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model.fit(x, validation_data=x, callbacks=[callback], verbose=0)
-    warned = [str(each.message) for each in caught if "elbo" in str(each.message)]
-    assert bool(warned) == (warns and callable(beta))
+        advice.warn_of_moving_loss(model, [callback], steps=4, epochs=2)
+    assert bool(caught) == (warns and callable(beta))
+    assert all("elbo" in str(each.message) for each in caught)
+
+
+def test_losses_behind_the_end_of_a_warm_up_may_be_compared(x):
+    model = eager(dense_vae(), loss=kvae.ELBO(LinearWarmUp(4)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        late = keras.callbacks.EarlyStopping(start_from_epoch=1)
+        advice.warn_of_moving_loss(model, [late], steps=4, epochs=3)
+        model.optimizer.iterations.assign(4)
+        advice.warn_of_moving_loss(model, [keras.callbacks.EarlyStopping()], steps=4, epochs=3)
 
 
 SCALES = {

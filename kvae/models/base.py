@@ -369,14 +369,18 @@ class LatentModel(keras.Model):
 
     def _checked(self, data, name, steps=None):
         """The data as they should be read, or one clear error before any work. Builds the model."""
+        return self._first_and_data(data, name, steps)[1]
+
+    def _first_and_data(self, data, name, steps=None):
+        """The first batch, and the data as `_checked` gives them."""
         data = elements.as_dataset(data)
         with errors.clear_errors():
             first = plan.first_batch(self, data, name, steps)
             plan.build_for(self, first.x)
-        if not isinstance(data, tf.data.Dataset):
-            return data
-        data = validation.with_shapes(data, first.element, name, plan.parts_read(self, first))
-        return self._scorable(validation.stop_at_nonfinite(data, name), name)
+        if isinstance(data, tf.data.Dataset):
+            data = validation.with_shapes(data, first.element, name, plan.parts_read(self, first))
+            data = self._scorable(validation.stop_at_nonfinite(data, name), name)
+        return first, data
 
     def _check_values(self, x, y):
         """Raise ValueError for an x (numpy, scaled), or a y as it is stored, that the model can't score."""

@@ -19,7 +19,6 @@ from kvae.models.base import LatentModel
 from kvae.objectives import Draw, score
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
-from kvae.training import plan
 
 _ROWS = 1024
 
@@ -139,7 +138,8 @@ class PCA(LatentModel):
                 raise ValueError("sample_weight goes with an array x: let the stream give (x, y, sample_weight)")
             x = x, sample_weight, sample_weight
         x = elements.as_dataset(x)
-        stream = arrays.batches(super()._checked(x, "x"), batch_size)
+        first, data = self._first_and_data(x, "x")
+        stream = arrays.batches(data, batch_size)
         with errors.clear_errors():
             count, mean, total, variances, axes = self._solve(stream, math.prod(self.event_shape), verbose)
         if count <= self.latent_dim:
@@ -158,7 +158,6 @@ class PCA(LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
-        first = plan.first_batch(self, x, "x")
         seen = {"dtype": first.dtype, "largest": float(np.abs(first.x).max())}
         self.record = model_card.Record([provenance.describe((x,))], x=seen)
         return self
