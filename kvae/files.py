@@ -75,7 +75,7 @@ def open_regular(path: Path, most_bytes: int | None = None) -> Iterator[Buffered
 def read_regular(path: Path, most_bytes: int) -> bytes:
     """The content of a file, as `open_regular` opens it."""
     with open_regular(path, most_bytes) as file:
-        content = file.read(most_bytes + 1)
+        content = file.read(os.fstat(file.fileno()).st_size + 1)  # read() sets aside as much as it is asked for
     if len(content) > most_bytes:  # grown since it was opened
         raise ValueError(f"{path} has more than {most_bytes:,} bytes")
     return content

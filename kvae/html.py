@@ -45,7 +45,7 @@ def as_text(page: str) -> str:
     return "\n\n".join(blocks)
 
 
-def plain_repr(page: Callable[[Any], str]) -> Callable[[Any], str]:
+def plain_repr(page: Callable[[Any], str]) -> Any:
     """A `__repr__` for a Python shell: the class and the text of the page that notebooks show.
 
     In a class body: `__repr__ = html.plain_repr(html.bracket)`.

@@ -93,9 +93,9 @@ def as_dataset(data: Any) -> Any:
     if data.num_batches is None:
         raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
 
-    def without_none(batch):
-        parts = tuple(part for part in (batch if isinstance(batch, tuple | list) else (batch,)) if part is not None)
-        return parts if len(parts) > 1 else parts[0]
+    def without_none(batch: Any) -> Any:
+        parts = [part for part in (batch if isinstance(batch, tuple | list) else (batch,)) if part is not None]
+        return tuple(parts) if len(parts) > 1 else parts[0]
 
     def leaves(batch):
         return [native(np.array(part)) for part in tf.nest.flatten(without_none(batch))]

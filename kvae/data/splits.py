@@ -67,7 +67,7 @@ def random_parts(count: int, sizes: tuple[int, int], groups: np.ndarray | None =
         if part is None:
             break
         part_of_group[group] = part + 1
-        missing[part] -= lengths[group]
+        missing[part] -= int(lengths[group])
     wanted = {0, *(part for part, size in enumerate(sizes, start=1) if size)}
     if wanted - set(part_of_group.tolist()):
         raise ValueError(

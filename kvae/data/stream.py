@@ -344,7 +344,7 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
     Reference:
         Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", 2008.
     """
-    given = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else None
+    given: Any = unpack(stream.element_spec)[0].dtype if isinstance(stream, Stream) else None
     if given != tf.uint8:
         found = f"a Stream of {given.name}" if isinstance(stream, Stream) else repr(stream)
         raise TypeError(f"stream is {found}; expected a kvae.data.Stream of uint8 images, as load gives")

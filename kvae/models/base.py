@@ -295,14 +295,14 @@ class LatentModel(keras.Model):
         `batch_size` codes are decoded at once.
         """
         self.check_built()
-        pair = isinstance(z, tuple)
-        codes = z[0] if pair and z else z
+        given: Any = z
+        codes: Any = given[0] if isinstance(given, tuple) and given else given
         if getattr(codes, "dtype", None) == np.uint8:  # no pixels, which are scaled by 1/255
             codes = np.asarray(codes).astype(self.variable_dtype)
-            z = (codes, *z[1:]) if pair else codes
+            given = (codes, *given[1:]) if isinstance(given, tuple) else codes
         with errors.clear_errors():
-            validation.validate_first_batch(z, (self.latent_dim,), name="z")
-        return np.concatenate([image for image, _ in self._over(z, self._decode_batch, batch_size)])
+            validation.validate_first_batch(given, (self.latent_dim,), name="z")
+        return np.concatenate([image for image, _ in self._over(given, self._decode_batch, batch_size)])
 
     def reconstruct(self, x: Any, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """decode(encode(x)), an array (n, ...): means all through, so it repeats exactly.

@@ -94,8 +94,9 @@ def warn_of_moving_loss(model: Any, callbacks: list, steps: int | None, epochs: 
 
 def _moves(model, steps, first_epoch, epochs):
     """Whether the objective of epoch `first_epoch` may be another one than that of the last."""
-    beta, done = getattr(model.loss, "beta", None), int(model.optimizer.iterations)
-    if not callable(beta) or steps is None:
+    beta: Any = getattr(model.loss, "beta", None)
+    done, is_schedule = int(model.optimizer.iterations), callable(beta)
+    if not is_schedule or steps is None:
         return True
     try:
         first, last = (float(beta(done + epoch * steps)) for epoch in (first_epoch, epochs))

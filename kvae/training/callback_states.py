@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ def starts_anew(callback: Any) -> bool:
     return own and not _names_kept(callback) and "on_epoch_end" in vars(type(callback))
 
 
-def collect(callbacks: list) -> tuple[list, list[np.ndarray]]:
+def collect(callbacks: Sequence) -> tuple[list, list[np.ndarray]]:
     """The states for JSON, [class, {name: number, or the places of arrays}], and a list of these arrays."""
     states, arrays = [], []
     for callback in callbacks:
@@ -56,7 +57,7 @@ def _with_states(callbacks, states):
     return found
 
 
-def has_lost_patience(callbacks: list, states: list | None) -> bool:
+def has_lost_patience(callbacks: Sequence, states: list | None) -> bool:
     """Whether the saved run was ended by an `EarlyStopping` that would end it still."""
     return any(
         isinstance(callback, keras.callbacks.EarlyStopping) and state["wait"] >= callback.patience
@@ -64,9 +65,11 @@ def has_lost_patience(callbacks: list, states: list | None) -> bool:
     )
 
 
-def restore(callbacks: list, states: list | None, arrays: list[np.ndarray]) -> None:
+def restore(callbacks: Sequence, states: list | None, arrays: list[np.ndarray]) -> None:
     """Give the callbacks their saved states."""
     for callback, state in _with_states(callbacks, states):
+        name: str
+        value: Any
         for name, value in state.items():
             is_count = name in ("wait", "best_epoch", "stopped_epoch", "cooldown_counter")
             if isinstance(value, list):

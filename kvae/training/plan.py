@@ -252,7 +252,7 @@ def parts_read(model, first):
 def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     """The data behind the batches that a resumed run has had, in whole groups of steps."""
     if steps is None:
-        return arrays.resumable(x, steps, 0)  # which raises
+        return arrays.resumable(x, 0, 0)  # which raises
     group = 1 if model._step_groups.is_automatic else model.steps_per_execution
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 

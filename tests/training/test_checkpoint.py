@@ -60,7 +60,7 @@ def test_a_run_killed_twice_in_an_epoch_and_in_a_save_ends_as_one_that_was_not(k
 @pytest.mark.processes
 def test_a_run_that_is_over_stays_as_it_is(killed):
     assert killed["again"]["hash"] == killed["whole"]["hash"]
-    assert "has had its 3 epochs" in killed["again"]["said"][0]
+    assert "has had 3 epochs, and 3 are asked for" in killed["again"]["said"][0]
 
 
 @pytest.mark.processes

@@ -81,8 +81,9 @@ def pack(
         arguments.boolean("progress", progress)
     arguments.path("directory", directory)
     datasets = _splits(dataset)
-    if hasattr(source, "info"):
-        known_source, known_license = provenance.tfds_source(source.info)
+    info = getattr(source, "info", None)
+    if info is not None:
+        known_source, known_license = provenance.tfds_source(info)
     else:
         known_source, known_license = _common_provenance(datasets.values())
         known_source = source or known_source
