@@ -14,7 +14,8 @@ from kvae.evaluation import scoring
 def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) -> float:
     """mean_x ||x - decode(encode(x))||^2, summed over each image.
 
-    Codes and reconstructions are means, so the result repeats exactly.
+    Codes and reconstructions are means, so the result repeats exactly. Given (noisy, clean), a denoising autoencoder
+    is measured against the clean images.
 
     Args:
         model: any model of kvae.
