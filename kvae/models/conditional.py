@@ -57,6 +57,9 @@ class ConditionalVAE(VAE):
 
     config_names = (*VAE.config_names, "label_dim")
 
+    _reads_labels = True
+    _build_shapes_dict = _compat.call_shapes(lambda self: [(None, *self.event_shape), (None, self.label_dim)])
+
     def __init__(
         self,
         encoder: keras.layers.Layer,
@@ -98,9 +101,6 @@ class ConditionalVAE(VAE):
     def call(self, x: Any, training: bool = False) -> Any:
         """The reconstruction of the pair (x, y), a mean (n, ...); `training` isn't read."""
         return self.decode(self._with_labels(self.encode(x), x))
-
-    _reads_labels = True
-    _build_shapes_dict = _compat.call_shapes(lambda self: [(None, *self.event_shape), (None, self.label_dim)])
 
     def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:
         """Images of label y: z ~ p(z), then E[x|z,y], or with `noise` a draw of p(x|z,y).

@@ -40,6 +40,16 @@ class EncoderDecoder(LatentModel):
     config_names: tuple[str, ...] = ("encoder", "decoder")
     _copying = False
 
+    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
+        super().__init__(**kwargs)
+        for role, network in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(network, keras.layers.Layer):
+                raise TypeError(
+                    f"The {role} is {type(network).__name__}; expected a Keras model, such as kvae.networks gives."
+                )
+        self.encoder = encoder
+        self.decoder = decoder
+
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """`LatentModel.compile`. Raises TypeError or ValueError if the optimizer is none."""
         example = "a Keras optimizer, or the name of one, such as 'adam'"
@@ -50,16 +60,6 @@ class EncoderDecoder(LatentModel):
             except (KeyError, TypeError, ValueError):
                 raise ValueError(f"optimizer is {optimizer!r}; expected {example}.") from None
         super().compile(optimizer=optimizer, **kwargs)
-
-    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
-        super().__init__(**kwargs)
-        for role, network in (("encoder", encoder), ("decoder", decoder)):
-            if not isinstance(network, keras.layers.Layer):
-                raise TypeError(
-                    f"The {role} is {type(network).__name__}; expected a Keras model, such as kvae.networks gives."
-                )
-        self.encoder = encoder
-        self.decoder = decoder
 
     @property
     def networks(self) -> tuple[keras.layers.Layer, ...]:
