@@ -41,11 +41,10 @@ def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset
         return next_epoch(data)
     elements.validate_batch_size(batch_size)
     data = tuple(data) if isinstance(data, list) else data
-    flat = tf.nest.flatten(data)
-    elements.validate_arrays(data)
+    length, flat = elements.validate_arrays(data), tf.nest.flatten(data)
     if all(isinstance(array, np.ndarray) for array in flat) and sum(array.nbytes for array in flat) <= _SMALL:
         return tf.data.Dataset.from_tensor_slices(tf.nest.map_structure(elements.native, data)).batch(batch_size)
-    length, read = elements.validate_arrays(data), _reader((data,))
+    read = _reader((data,))
 
     def batch(number):
         return read(tf.range(number * batch_size, tf.minimum((number + 1) * batch_size, length)))

@@ -126,7 +126,7 @@ def target(element: Any) -> Any:
         return None
     shapes = [tf.TensorShape(part.shape) for part in (x, y)]
     is_alike = all(shape.rank is not None and shape.rank > 1 for shape in shapes) and shapes[0][1:] == shapes[1][1:]
-    return y if is_alike and not isinstance(y, str) and tf.as_dtype(y.dtype) != tf.string else None
+    return y if is_alike and tf.as_dtype(y.dtype) != tf.string else None
 
 
 def scale(x: Any, dtype: str = "float32") -> Any:
