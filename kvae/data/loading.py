@@ -29,7 +29,8 @@ def load(
     set is prepared first if it isn't yet.
 
     Args:
-        name: a folder written by `pack`, or the name of a set, such as "mnist" or "sprites".
+        name: a folder written by `pack`, or the name of a set, such as "mnist". Two need no download:
+            "sprites", colored shapes, and "drawn_digits", grey images of 28x28 pixels, are drawn by kvae.
         batch_size: int. Default 128.
         labels: None for x alone, the name of a feature for (x, y), several names for (x, {name: y}).
         validation: the share of "train" for validation if the set has no such split, in [0, 0.5). A missing "test"
@@ -47,7 +48,8 @@ def load(
         damaged: "error", or "skip" for packed data alone. "skip" reads all files at once and leaves out damaged
             blocks of some 256 KB. A warning says how many rows are missing. The other rows stay in their split.
         data_dir: the folder of tensorflow-datasets; None for its default.
-        config: size, examples and config_seed of "sprites" (see `SpritesConfig`).
+        config: size, examples and config_seed of "sprites" (see `SpritesConfig`); examples and config_seed of
+            "drawn_digits".
 
     Raises:
         TypeError: for unknown keywords.

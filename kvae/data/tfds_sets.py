@@ -18,13 +18,17 @@ from absl import logging
 
 from kvae import _compat, files
 from kvae.data import elements, tfds_records
+from kvae.data.drawn_digits import DrawnDigitsConfig
 from kvae.data.errors import clear_errors
 from kvae.data.provenance import Provenance, tfds_source
 from kvae.data.splits import label_names, split_rows
 from kvae.data.sprites import SpritesConfig
 from kvae.data.stream import Stream
 
-SPRITES_KEYWORDS = {"size": "size", "examples": "examples", "config_seed": "seed"}
+DRAWN = {  # sets that kvae draws: the config and its arguments by keyword
+    "sprites": (SpritesConfig, {"size": "size", "examples": "examples", "config_seed": "seed"}),
+    "drawn_digits": (DrawnDigitsConfig, {"examples": "examples", "config_seed": "seed"}),
+}
 
 
 def load(
@@ -45,13 +49,13 @@ def load(
 
 
 def _builder(name, data_dir, config):
-    if config and name != "sprites":
-        raise TypeError(f"load({name!r}) takes no {sorted(config)}: they are for sprites alone")
-    unknown = sorted(set(config) - set(SPRITES_KEYWORDS))
-    if unknown:
-        raise TypeError(f"load('sprites') takes no {unknown}, only {sorted(SPRITES_KEYWORDS)}")
-    if name == "sprites":
-        config = {"config": SpritesConfig(**{SPRITES_KEYWORDS[key]: value for key, value in config.items()})}
+    if name in DRAWN:
+        kind, keywords = DRAWN[name]
+        if unknown := sorted(set(config) - set(keywords)):
+            raise TypeError(f"load({name!r}) takes no {unknown}, only {sorted(keywords)}")
+        config = {"config": kind(**{keywords[key]: value for key, value in config.items()})}
+    elif config:
+        raise TypeError(f"load({name!r}) takes no {sorted(config)}: they are for {' and '.join(DRAWN)} alone")
     try:
         with _quiet():
             return tfds.builder(name, data_dir=data_dir, **config)  # pyright: ignore[reportArgumentType]

@@ -104,7 +104,9 @@ def encode_png(images: np.ndarray) -> list[bytes]:
     filtered[:, :, 0] = 2  # PNG's filter "up"
     filtered[:, 0, 1:] = rows[:, 0]
     np.subtract(rows[:, 1:], rows[:, :-1], out=filtered[:, 1:, 1:])
-    head = b"\x89PNG\r\n\x1a\n" + _png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    head = b"\x89PNG\r\n\x1a\n" + _png_chunk(
+        b"IHDR", struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
+    )
     end = _png_chunk(b"IEND", b"")
     return [head + _png_chunk(b"IDAT", _deflate(image)) + end for image in filtered]
 
