@@ -128,7 +128,7 @@ def test_masks_become_white_and_missing_splits_come_from_train(data_dir):
     [
         ("tiny_masks", {"labels": "label"}, ValueError, r"no feature \['label'\].*\['number'\]"),
         ("tiny_masks", {"validation": 0.5}, ValueError, r"validation is 0\.5"),
-        ("tiny_masks", {"size": 8}, TypeError, "sprites alone"),
+        ("tiny_masks", {"size": 8}, TypeError, "sprites and drawn_digits alone"),
         ("sprites", {"sizes": 8}, TypeError, "sizes.*config_seed"),
         ("tiny_words", {}, ValueError, 'no image feature "image".*text'),
         ("sprites", {"shuffle": True}, TypeError, "number of images"),
