@@ -2,7 +2,6 @@
 
 import datetime
 import hashlib
-import html
 import json
 import os
 import pathlib
@@ -23,6 +22,8 @@ from kvae.data import provenance
 
 _MAX_CARD = 2**24  # bytes
 _MAX_PENDING = 8
+_MOST_ROWS = 8  # of data, and of metrics, in Markdown
+_NOT_SHOWN = "name", "trainable", "dtype", "autocast"
 _PACKAGES = "kvae", "keras", "tensorflow", "numpy"
 _GIT = "git", "--no-optional-locks", "-c", "core.fsmonitor=false"
 
@@ -159,6 +160,7 @@ def make_card(model: Any, file: pathlib.Path, name: str) -> dict[str, Any]:
         "format": "kvae card",
         "version": 1,
         "file": {"name": name, "bytes": file.stat().st_size, "sha256": _file_hash(file)},
+        "latent_dim": getattr(model, "latent_dim", None),
         "weights": {"sha256": weights_hash(model.weights), "parameters": model.count_params() if model.built else None},
         "start": {"sha256": record.start},
         "data": record.data,
@@ -221,24 +223,53 @@ def verify_checksum(path: pathlib.Path, file: BufferedReader) -> None:
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """The card as Markdown. Texts of the user are escaped."""
-    rows = "\n".join(f"| {_escape(name)} | {_escape(value)} |" for name, value in _leaves(card, {"settings"}))
-    settings = html.escape(json.dumps(card["settings"], indent=1))
-    name = _escape(card["file"]["name"])
-    return (
-        f"# {name}\n\n| | |\n| --- | --- |\n{rows}\n\n<details><summary>settings</summary>\n<pre>{settings}</pre>\n"
-        "</details>\n"
-    )
+    """The card's main entries as Markdown, at most 40 lines. Texts of the user are escaped."""
+    name, json_name = (_escape(card_name) for card_name in (card["file"]["name"], _json_name(card)))
+    rows = [f"| {_escape(row)} | {_escape(value)} |" for row, value in _main_entries(card) if value not in (None, "")]
+    table = "\n".join(["| | |", "| --- | --- |", *rows])
+    return f"# {name}\n\n{table}\n\nEverything else, such as the networks' settings, is in {json_name}.\n"
 
 
-def _leaves(value: Any, without: set[str], name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (name, value) of everything within dicts and lists, except None."""
-    if isinstance(value, dict | list):
-        for key, entry in value.items() if isinstance(value, dict) else enumerate(value):
-            if key not in without:
-                yield from _leaves(entry, without, f"{name} {key}".strip())
-    elif value is not None:
-        yield name, value
+def _json_name(card):
+    return card_paths(pathlib.Path(card["file"]["name"]))[0].name
+
+
+def _main_entries(card) -> Iterator[tuple[str, Any]]:
+    """Yields (name, value) of the rows."""
+    settings, metrics, data = card.get("settings", {}), card.get("metrics", {}), card.get("data", [])
+    config, compiled = settings.get("config", {}), settings.get("compile_config") or {}
+    yield "model", settings.get("class_name")
+    yield "codes", card.get("latent_dim")
+    yield "parameters", card.get("weights", {}).get("parameters")
+    for role in ("likelihood", "prior", "posterior_family"):
+        yield role.replace("_", " "), _in_words(config.get(role))
+    yield "objective", _in_words(compiled.get("loss"))
+    yield "optimizer", _in_words(compiled.get("optimizer"), "learning_rate")
+    for entry in data[-_MOST_ROWS:]:
+        parts = [str(entry[key]) for key in ("name", "version", "part") if entry.get(key) is not None]
+        numbers = [f"{entry[key]} {key.replace('_', ' ')}" for key in ("examples", "batch_size") if entry.get(key)]
+        yield "data", ", ".join([" ".join(parts), *numbers])
+    yield "trained", ", ".join(f"{card[key]} {key}" for key in ("epochs", "steps") if card.get(key))
+    yield "seed", card.get("seed")
+    for metric, value in list(metrics.items())[:_MOST_ROWS]:
+        yield metric, value if isinstance(value, str) else f"{value:.6g}"
+    if len(metrics) > _MOST_ROWS or len(data) > _MOST_ROWS:
+        yield "in all", f"{len(metrics)} metrics, data of {len(data)} kinds"
+    yield "versions", ", ".join(f"{package} {version}" for package, version in card.get("versions", {}).items())
+    yield "machine", card.get("machine")
+    yield "commit", (card.get("git") or {}).get("commit")
+    yield "saved", card.get("saved")
+    yield "SHA-256 of the file", card["file"].get("sha256")
+
+
+def _in_words(serialized: Any, *names: str) -> str | None:
+    """A serialized object as its class and plain settings: all of them, or those of `names`."""
+    if not isinstance(serialized, dict):
+        return f"{serialized:g}" if isinstance(serialized, float) else serialized
+    config = serialized.get("config") or {}
+    config = {name: _in_words(config[name]) for name in names or config if config.get(name) is not None}
+    plain = [f"{key}={value}" for key, value in config.items() if key not in _NOT_SHOWN]
+    return f"{serialized.get('class_name')}" + (f"({', '.join(plain)})" if plain else "")
 
 
 def _escape(value: Any) -> str:
