@@ -258,6 +258,12 @@ def test_another_model_warns_of_a_y_of_the_shape_of_x(y, x):
     assert bool(warned) == (y.shape == x.shape and (y != x).any())
 
 
+@pytest.mark.parametrize("model", [autoencoder, dense_vae], ids=lambda make: make.__name__)
+def test_a_y_that_holds_images_in_another_shape_than_x_is_told(model, x):
+    with pytest.warns(UserWarning, match=r"y of x has examples of shape \(6, 1\), .* in \(6,\), and isn't read"):
+        eager(model()).evaluate(x, x[..., np.newaxis], verbose=0)
+
+
 @pytest.mark.parametrize(
     ("callback", "warns"),
     [

@@ -134,6 +134,13 @@ class LatentModel(keras.Model):
         )
         _compat.drop_loss_tracker(self)  # `means` reports the loss
 
+    @property
+    def compiled_loss(self) -> Any:
+        """The `loss` that the model was compiled with. Raises ValueError if it wasn't compiled."""
+        if not self.compiled:
+            raise ValueError(f"The {type(self).__name__} has no objective yet: call compile() first.")
+        return self.loss
+
     def fit(
         self,
         x: Any = None,

@@ -147,13 +147,6 @@ def objective(model: Any, loss: Objective | None) -> Objective:
     return loss
 
 
-def compiled_loss(model: Any) -> Objective:
-    """The objective that a VAE was compiled with. Raises ValueError if it wasn't compiled."""
-    if not model.compiled:
-        raise ValueError("The model has no objective yet: call compile() first, or compile(loss=kvae.ELBO(beta=...)).")
-    return model.loss
-
-
 def network_shapes(model: Any, event_shape: tuple) -> tuple[list[tuple], list[tuple]]:
     """The shapes of an encoder's and a decoder's outputs, with None for the batch."""
     codes = outputs_or_error(model.encoder, model._symbol(event_shape), "encoder")

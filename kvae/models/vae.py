@@ -83,7 +83,7 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(objective of x (n, ...), {name: number}), each (n,), in nats; see `draw` for `training` and `index`."""
-        objective = encoder_decoder.compiled_loss(self)  # ELBO(beta): reconstruction_loss + beta * kl_loss
+        objective = self.compiled_loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
         options = {"doubly_reparameterized": objective.doubly_reparameterized}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         return objective(drawn, self.optimizer.iterations), {
@@ -102,7 +102,6 @@ class VAE(encoder_decoder.EncoderDecoder):
             training: bool, passed to the networks.
             **options: those of `kvae.objectives.score`.
         """
-        x = self._scaled(x)
         posterior = self.posterior(x, training)  # q(z|x)
         arguments.integer_at_least("samples", samples, 1)
         shape = ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim

@@ -27,14 +27,27 @@ def warn_if_constant(x: np.ndarray, name: str) -> None:
 def warn_of_target(model: Any, element: Any, name: str) -> None:
     """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
     y = elements.target(element)
-    if y is None or model._reads_labels or model._read_target(element):
+    if model._reads_labels or model._read_target(element):
         return
+    if y is None:
+        return _warn_of_reshaped_target(element, name)
     x, y = (keras.ops.convert_to_numpy(elements.scale(part)) for part in (elements.unpack(element)[0], y))
     is_one_hot = y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(axis=1) == 1).all()
     if not is_one_hot and not np.allclose(x, y, rtol=1e-5, atol=1e-6):
         arguments.warn(
             f"The y of {name} has the shape of x and other values, and isn't read: a {type(model).__name__} "
             "reconstructs x itself. kvae.Autoencoder reconstructs y from x, as denoising wants it."
+        )
+
+
+def _warn_of_reshaped_target(element, name):
+    """Warn of a y with as many numbers an example as x, in another shape: it may be images for a denoiser."""
+    x, y, _ = elements.unpack(element)
+    shapes = [tuple(getattr(part, "shape", ())[1:]) for part in (x, y)]
+    if shapes[0] != shapes[1] and None not in shapes[0] + shapes[1] and 1 < np.prod(shapes[0]) == np.prod(shapes[1]):
+        arguments.warn(
+            f"The y of {name} has examples of shape {shapes[1]}, as many numbers as x has in {shapes[0]}, and isn't "
+            "read. If x is to become y, as denoising wants it, give kvae.Autoencoder a y of x's shape."
         )
 
 
