@@ -32,26 +32,30 @@ from kvae.likelihoods import (
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, HierarchicalVAE
-from kvae.objectives import ELBO, IWAE, Draw, Objective
+from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, FactorVAE, HierarchicalVAE
+from kvae.objectives import DIP, ELBO, IWAE, AnnealedCapacity, BetaTCVAE, Draw, Objective
 from kvae.priors import FlowPrior, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 from kvae.saving import load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DIP",
     "ELBO",
     "IWAE",
     "PCA",
     "VAE",
     "VQVAE",
+    "AnnealedCapacity",
     "Autoencoder",
     "BernoulliLikelihood",
+    "BetaTCVAE",
     "CategoricalLikelihood",
     "ConditionalVAE",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
     "Draw",
+    "FactorVAE",
     "FlowPrior",
     "GaussianLikelihood",
     "HierarchicalVAE",

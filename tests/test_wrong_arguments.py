@@ -33,6 +33,21 @@ def networks(**options):
     return kvae.networks.dense_encoder((4, 4, 1), 2, (), **options), kvae.networks.dense_decoder((4, 4, 1), 2, ())
 
 
+def discriminator():
+    return kvae.networks.dense_discriminator(2, (3,))
+
+
+def factor_networks():
+    encoder, decoder = networks()
+    return {"encoder": encoder, "decoder": decoder, "discriminator": discriminator()}
+
+
+def factor_vae():
+    model = kvae.FactorVAE(**factor_networks())
+    model.compile(run_eagerly=True)
+    return model
+
+
 def vae():
     model = dense_vae((4, 4, 1))
     model.compile(run_eagerly=True)
@@ -123,6 +138,7 @@ CALLS = {
     "Autoencoder": with_networks(kvae.Autoencoder),
     "ConditionalVAE": with_networks(kvae.ConditionalVAE, conditional_networks, label_dim=3),
     "HierarchicalVAE": with_networks(kvae.HierarchicalVAE, hierarchical_networks),
+    "FactorVAE": with_networks(kvae.FactorVAE, factor_networks),
     "VQVAE": with_networks(kvae.VQVAE, vq_networks),
     "PCA": call(kvae.PCA, latent_dim=2),
     "CategoricalLikelihood": call(kvae.CategoricalLikelihood),
@@ -132,6 +148,9 @@ CALLS = {
     "likelihoods.get": call(kvae.likelihoods.get, identifier="gaussian"),
     "ELBO": call(kvae.ELBO),
     "IWAE": call(kvae.IWAE),
+    "BetaTCVAE": call(kvae.BetaTCVAE, examples=100),
+    "DIP": call(kvae.DIP),
+    "AnnealedCapacity": call(kvae.AnnealedCapacity, capacity=25.0),
     "FlowPrior": call(kvae.FlowPrior, flow=lambda: kvae.flows.Coupling()),
     "MixtureOfGaussians": call(kvae.MixtureOfGaussians),
     "VampPrior": call(kvae.VampPrior),
@@ -146,12 +165,14 @@ CALLS = {
     "WarmUp": call(kvae.schedules.WarmUp, steps=10, share=None, end=1.0),
     "dense_encoder": call(kvae.networks.dense_encoder, **SHAPE),
     "dense_decoder": call(kvae.networks.dense_decoder, **SHAPE),
+    "dense_discriminator": call(kvae.networks.dense_discriminator, latent_dim=2, hidden=(3,)),
     "conv_encoder": call(kvae.networks.conv_encoder, **SHAPE),
     "conv_decoder": call(kvae.networks.conv_decoder, **SHAPE),
     "Checkpoint": call(kvae.callbacks.Checkpoint, directory="run"),
     "Live": call(kvae.callbacks.Live, data=X),
     "compile": of(vae, "compile"),
     "Autoencoder.compile": of(autoencoder, "compile"),
+    "FactorVAE.compile": of(factor_vae, "compile"),
     "fit": of(vae, "fit", x=X, verbose=0),
     "evaluate": of(vae, "evaluate", x=X, verbose=0),
     "predict": of(vae, "predict", x=X, verbose=0),
@@ -228,12 +249,12 @@ MORE = {  # parameters in **options, and what they take
 FROM_0 = {  # numbers that may be 0
     *("seed", "shuffle", "skip", "number", "shard_index", "index", "skip_nonfinite", "epochs", "initial_epoch"),
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
-    *("initial_std", "tolerance", "num_batches", "initial_mean"),
+    *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
 }
 OF_ANY_SIGN = {"initial_mean"}
 CHOICES = {  # texts of which only some mean something
     *("variance", "dispersion", "gradient", "solver", "damaged", "split", "likelihood", "identifier"),
-    *("activation", "preprocessing", "initializer", "steps_per_execution"),
+    *("activation", "preprocessing", "initializer", "steps_per_execution", "sampling", "kind"),
 }
 NOT_CHECKED = {  # passed to Keras and TensorFlow, as theirs are
     *("self", "kwargs", "options", "config", "training", "name of Stream.take", "name of Stream.skip"),

@@ -37,6 +37,9 @@ objectives: list[kvae.Objective] = [
     kvae.ELBO(beta=schedules.CyclicalWarmUp(cycles=4)),
     kvae.ELBO(beta=keras.optimizers.schedules.CosineDecay(1.0, 100)),
     kvae.IWAE(samples=50, gradient="doubly_reparameterized"),
+    kvae.BetaTCVAE(737_280, beta=schedules.LinearWarmUp(1_000, end=6.0), sampling="stratified"),
+    kvae.DIP("I", lambda_od=5),
+    kvae.AnnealedCapacity(schedules.LinearWarmUp(100_000, end=25)),
 ]
 prior = kvae.VampPrior(500, bounds=None)
 prior.start_at(np.zeros((500, 28, 28, 1), "float32"))

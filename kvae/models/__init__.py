@@ -1,8 +1,9 @@
 from kvae.models.autoencoder import Autoencoder
 from kvae.models.conditional import ConditionalVAE
+from kvae.models.factor_vae import FactorVAE
 from kvae.models.hierarchical import HierarchicalVAE
 from kvae.models.pca import PCA
 from kvae.models.vae import VAE
 from kvae.models.vq_vae import VQVAE
 
-__all__ = ["PCA", "VAE", "VQVAE", "Autoencoder", "ConditionalVAE", "HierarchicalVAE"]
+__all__ = ["PCA", "VAE", "VQVAE", "Autoencoder", "ConditionalVAE", "FactorVAE", "HierarchicalVAE"]

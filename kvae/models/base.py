@@ -76,6 +76,10 @@ class LatentModel(keras.Model):
         """`decode(encode(x))`: the reconstruction, a mean; `training` goes to the networks that use it."""
         return self.decode(self.encode(x))
 
+    def _optimized(self):
+        """[(optimizer, the weights that it moves)]. A `train_step` gives their gradients in this order."""
+        return [(self.optimizer, self.trainable_weights)]
+
     # Building
 
     def build(self, input_shape: tuple) -> None:

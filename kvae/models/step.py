@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -74,7 +75,7 @@ class Step:
         """Update the weights and the means, unless x, a loss or a gradient isn't finite. Returns the logs.
 
         Args:
-            gradients: of the loss, a tensor or None for each trainable weight.
+            gradients: of the loss, a tensor or None for each weight of `model._optimized()`.
             losses: (n,), what is minimized, in nats.
             numbers: {name: (n,)}, what else the model reports.
         """
@@ -103,9 +104,11 @@ class Step:
 
     def _update(self, gradients, before, reported):
         model = self.model
-        if not self.is_alone:
-            gradients = replicas.clipped(model.optimizer, gradients)
-        model.optimizer.apply_gradients(zip(gradients, model.trainable_weights, strict=True))
+        gradients = iter(gradients)
+        for optimizer, weights in model._optimized():
+            own = list(itertools.islice(gradients, len(weights)))
+            own = own if self.is_alone else replicas.clipped(optimizer, own)
+            optimizer.apply_gradients(zip(own, weights, strict=True))
         self._report(*reported)
 
     def _restore(self, gradients, before, reported):

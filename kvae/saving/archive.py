@@ -98,7 +98,8 @@ def _save(model, path, overwrite, write):
 
 
 def _bytes(model):
-    variables = [*model.variables, *(model.optimizer.variables if model.optimizer else ())]
+    optimizers = [optimizer for optimizer, _ in model._optimized() if optimizer]
+    variables = [*model.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
     return sum(ops.convert_to_numpy(variable).nbytes for variable in variables)
 
 

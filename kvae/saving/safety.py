@@ -44,7 +44,7 @@ _RUN_CODE = (
 _TABLES = keras.layers.MelSpectrogram, keras.layers.STFTSpectrogram, keras.utils.FeatureSpace
 _FREE = keras.optimizers.schedules.LearningRateSchedule, keras.optimizers.Optimizer
 _FREE_KEY = re.compile(
-    r".*seed|shared_object_id|(batch_)?(input_)?shape|max_tokens|output_sequence_length"
+    r".*seed|shared_object_id|(batch_)?(input_)?shape|max_tokens|output_sequence_length|examples"
 )  # no memory
 _MAX_INTEGER, _MAX_LOOPS = 2**14, 1_000
 _MOST = (keras.layers.Layer, "layers", 1_500), (keras.Metric, "metrics", 100), (object, "parts", 20_000)

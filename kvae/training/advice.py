@@ -100,17 +100,19 @@ def warn_of_moving_loss(model: Any, callbacks: list, steps: int | None, epochs: 
         if _moves(model, steps, getattr(callback, "start_from_epoch", 0), epochs):
             better = monitor.replace("loss", "elbo")
             arguments.warn(
-                f"{type(callback).__name__} compares the {monitor} of epochs, but the KL's weight changes between "
-                f'them, and with it the objective: use monitor="{better}", mode="max".'
+                f"{type(callback).__name__} compares the {monitor} of epochs, but the objective's schedule makes these "
+                f'losses of different objectives: use monitor="{better}", mode="max".'
             )
 
 
 def _moves(model, steps, first_epoch, epochs):
     """Whether the objective of epoch `first_epoch` may be another one than that of the last."""
-    beta: Any = getattr(model.loss, "beta", None)
+    beta: Any = getattr(model.loss, "beta", getattr(model.loss, "capacity", None))
     done, is_schedule = int(model.optimizer.iterations), callable(beta)
     if not is_schedule or steps is None:
         return True
+    if getattr(beta, "share", None) is not None:  # of a run that hasn't begun
+        return first_epoch < beta.share * epochs
     try:
         first, last = (float(beta(done + epoch * steps)) for epoch in (first_epoch, epochs))
     except (TypeError, ValueError):  # of a warm-up that is a share of a run

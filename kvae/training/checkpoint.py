@@ -194,7 +194,8 @@ class Checkpoint(keras.callbacks.Callback):
     def _variables(self):
         """The variables that decide the run, without the counts of the epoch."""
         model = self._model
-        variables = [*model.variables, *model.optimizer.variables]
+        optimizers = [optimizer for optimizer, _ in model._optimized()]
+        variables = [*model.variables, *(variable for optimizer in optimizers for variable in optimizer.variables)]
         counted = {id(variable) for variable in self._count_variables()}
         return list({id(v): v for v in variables if id(v) not in counted}.values())
 

@@ -204,7 +204,8 @@ def build_optimizer(model: Any) -> None:
             x = keras.tree.map_structure(lambda tensor: tf.zeros((1, *tensor.shape[1:]), tensor.dtype), symbol)
             model.losses_per_example(x, index=tf.zeros((1,), tf.int64))
         if all(layer.built for layer in added):  # else the first step builds the rest, and the optimizer
-            model.optimizer.build(model.trainable_variables)
+            for optimizer, weights in model._optimized():
+                optimizer.build(weights)
 
 
 def _as_stream(
