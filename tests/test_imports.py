@@ -31,6 +31,7 @@ TENSORFLOW = {
     "layers.py",
     "models/base.py",
     "models/autoencoder.py",
+    "models/factor_vae.py",
     "models/step.py",
     "models/vae.py",
     "models/vq_vae.py",

@@ -87,8 +87,11 @@ class FactorVAE(VAE):
             return step.apply_gradients(gradients, losses=losses, numbers=numbers)
 
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
-        """(objective + gamma TC of x (n, ...), {name: number}), each (n,), in nats; arguments as those of a `VAE`."""
-        objective = encoder_decoder.compiled_loss(self)
+        """(objective + gamma TC of x (n, ...), {name: number}), each (n,), in nats; see `draw` for the other arguments.
+
+        `training` goes to the discriminator, too. With `index`, the permutations are functions of the positions.
+        """
+        objective = self.compiled_loss
         options = {"doubly_reparameterized": objective.doubly_reparameterized}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         z = drawn.z[:, 0]

@@ -14,7 +14,6 @@ from kvae.objectives.base import (
     kl_groups,
     number_or_schedule,
     serialized,
-    value_at,
 )
 from kvae.objectives.draw import Draw
 
@@ -59,12 +58,15 @@ class ELBO(Objective):
         self.free_bits = arguments.real("free_bits", free_bits, 0)
 
     def __call__(self, draw: Draw, step: Tensor = 0) -> Tensor:
+        beta = self.beta(step) if callable(self.beta) else self.beta
         kl = draw.kl_by_group
         if self.free_bits:
             kl = ops.maximum(kl, self.free_bits)
-        return draw.reconstruction_loss + value_at(self.beta, step, kl.dtype) * ops.sum(kl, axis=1)
+        return draw.reconstruction_loss + ops.cast(beta, kl.dtype) * ops.sum(kl, axis=1)
 
     def begin(self, steps: int | None) -> str | None:
+        if not callable(self.beta):
+            return None
         return begin_schedule(self.beta, steps, "KL's weight", 1.0, ": the loss is then no bound of log p(x)")
 
     def check_model(self, model: Any) -> None:

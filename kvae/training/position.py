@@ -94,7 +94,10 @@ def flatten_config(config: Any, prefix: str) -> dict[str, Any]:
         if isinstance(value, dict) and value.get("class_name") == "__lambda__":
             yield path, "lambda"  # its code holds its file's name, and each kernel of a notebook has another
         elif isinstance(value, dict):
+            is_kvaes = str(value.get("registered_name")).startswith("kvae>")  # it may move to another module
             for inner, entry in value.items():
+                if is_kvaes and inner == "module":
+                    continue
                 yield from flatten(f"{path}.{names.get(inner, inner)}", entry)
         elif isinstance(value, list | tuple):
             for number, entry in enumerate(value):
