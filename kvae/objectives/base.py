@@ -1,17 +1,21 @@
 """What every objective is, and weights that change in the course of a run."""
 
+from __future__ import annotations
+
 import abc
 import math
 import warnings
-from typing import Any, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 import keras
 from keras import ops
 
 from kvae import arguments
 from kvae.arguments import Tensor
-from kvae.objectives.draw import Draw
 from kvae.schedules import WarmUp
+
+if TYPE_CHECKING:
+    from kvae.objectives.bounds import Draw
 
 Schedule: TypeAlias = keras.optimizers.schedules.LearningRateSchedule
 

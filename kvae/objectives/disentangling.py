@@ -18,7 +18,7 @@ from kvae.objectives.base import (
     serialized,
     value_at,
 )
-from kvae.objectives.draw import Draw
+from kvae.objectives.bounds import Draw
 
 
 @keras.saving.register_keras_serializable("kvae")
