@@ -7,10 +7,12 @@ import keras
 import numpy as np
 
 from kvae.arguments import integer_at_least
+from kvae.data import elements
 from kvae.models import PCA, VAE, Autoencoder, ConditionalVAE
 from kvae.plots.codes import EXAMPLES, check_dims, first_examples, prior_of_codes, usage
+from kvae.widgets import pages
 
-__all__ = ["explore"]
+__all__ = ["explore", "sketch"]
 
 _SPAN = 3.0  # standard deviations
 
@@ -29,7 +31,9 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
         dims: the two latents of the plane. None takes the first two sliders'.
 
     Returns:
-        an ipywidgets widget. Its attribute `z` (latent_dim,) is the displayed code, and can be set.
+        an ipywidgets widget. Its attribute `z` (latent_dim,) is the displayed code, and can be set. Its method
+        `save("explorer.html")` writes a page with the same sliders, and the decoder in JavaScript, for a browser
+        without a kernel.
 
     Raises:
         ImportError: without ipywidgets and anywidget.
@@ -66,6 +70,45 @@ def explore(model: Any, data: Any = None, *, count: int = 10, dims: Sequence[int
     center, scale = _moments(model, x, codes)
     latents = order[:count].tolist()
     return Explorer(model, center - _SPAN * scale, center + _SPAN * scale, latents, names, plane, codes)
+
+
+def sketch(model: Any, data: Any, *, count: int = 8) -> pages.Page:
+    """A page to draw an image on, with q(z|x), a draw of z, the mean of p(x|z) and the two terms of the bound.
+
+    Both networks run in the page, in JavaScript with weights in float16: it needs neither a kernel nor the network.
+
+    Args:
+        model: a VAE with a `StandardNormal` prior and a diagonal normal posterior.
+        data: a stream or an array of images in [0, 1], or of uint8. The page starts from the first of them.
+        count: the number of images to start from.
+
+    Returns:
+        a page. Its method `save("sketch.html")` writes it, `save("sketch.html", overwrite=True)` in place of a file.
+
+    Raises:
+        TypeError: for models of other kinds.
+        ValueError: for another prior or posterior family, for layers and likelihoods that the page can't run, and for
+            examples that aren't images in [0, 1].
+
+    Example:
+        >>> encoder = kvae.networks.dense_encoder((8, 8, 1), latent_dim=2)
+        >>> vae = kvae.VAE(encoder, kvae.networks.dense_decoder((8, 8, 1), latent_dim=2), "bernoulli")
+        >>> page = kvae.widgets.sketch(vae, np.zeros((3, 8, 8, 1), "uint8"))
+        >>> page.html[:15]
+        '<!doctype html>'
+    """
+    integer_at_least("count", count, 1)
+    if not isinstance(model, VAE) or isinstance(model, ConditionalVAE):
+        raise TypeError(f"model is {type(model).__name__}; sketch takes a VAE without labels.")
+    model.check_built()
+    x, _ = first_examples(data, count)
+    x = np.asarray(elements.scale(x, model.variable_dtype))
+    if x.shape[1:] != tuple(model.event_shape) or x.min() < 0 or x.max() > 1:
+        raise ValueError(
+            f"The examples have the shape {x.shape[1:]} and values from {x.min():g} to {x.max():g}; sketch draws images "
+            f"of the model's shape {tuple(model.event_shape)} with values in [0, 1]."
+        )
+    return pages.sketch(model, x)
 
 
 def _check_kind(model):

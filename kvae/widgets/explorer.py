@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import pathlib
 from typing import Any
 
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from kvae.plots.canvas import CATEGORIES
+from kvae.widgets import pages
 
 _PIXELS = 260  # the least length of the decoded image's longer side
 
@@ -51,6 +53,7 @@ class Explorer(ipywidgets.HBox):
         codes: np.ndarray | None,
     ):
         self.model, self.dims = model, dims
+        self._ranges, self._names, self._codes = (low, high), names, codes
         self._z = np.array((low + high) / 2 if codes is None else codes[0], "float64")
         self._pixels: Any = None
         self.sliders = {
@@ -87,6 +90,24 @@ class Explorer(ipywidgets.HBox):
         finally:
             self._moving = False
         self._show()
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+        """Write a page with the same sliders and plane to `path`. It needs neither a kernel nor the network.
+
+        The decoder is in the page, with weights in float16. See `kvae.widgets.sketch` for a page to draw on.
+
+        Args:
+            path: a name that ends in .html, in a local folder.
+            overwrite: bool, whether to replace a file that is there.
+
+        Raises:
+            ValueError: if the page can't run a layer of the decoder, or the path doesn't end in .html.
+            FileExistsError: if the file exists and `overwrite` is False.
+            OSError: if it can't be written; the old file then stays.
+        """
+        latents = list(self.sliders)
+        page = pages.explorer(self.model, self._ranges, self._names, latents, self.dims, self._codes, self._z)
+        page.save(path, overwrite)
 
     def _slide(self, change):
         if not self._moving:
