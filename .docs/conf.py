@@ -12,13 +12,15 @@ for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LI
 for name in ("kvae", "notebooks"):
     shutil.rmtree(here / name, ignore_errors=True)
     shutil.copytree(here.parent / name, here / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.card.md"))
+shutil.copytree(here / "notebooks" / "pages", here / "pages" / "notebooks" / "pages", dirs_exist_ok=True)
 
 project = html_title = "kvae"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["README.md", "kvae", "notebooks/src"]
+exclude_patterns = ["README.md", "kvae", "notebooks/src", "pages"]
 templates_path = ["_templates"]
 html_theme = "furo"
 html_show_copyright = False
+html_extra_path = ["pages"]  # in frames of the guides
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_heading_anchors = 3

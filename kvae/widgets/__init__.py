@@ -105,8 +105,8 @@ def sketch(model: Any, data: Any, *, count: int = 8) -> pages.Page:
     x = np.asarray(elements.scale(x, model.variable_dtype))
     if x.shape[1:] != tuple(model.event_shape) or x.min() < 0 or x.max() > 1:
         raise ValueError(
-            f"The examples have the shape {x.shape[1:]} and values from {x.min():g} to {x.max():g}; sketch draws images "
-            f"of the model's shape {tuple(model.event_shape)} with values in [0, 1]."
+            f"The examples have the shape {x.shape[1:]} and values from {x.min():g} to {x.max():g}; sketch draws "
+            f"images of the model's shape {tuple(model.event_shape)} with values in [0, 1]."
         )
     return pages.sketch(model, x)
 

@@ -280,7 +280,8 @@ kvae.plots.traversals(vae, x_test, count=5, ax=plt.subplots(figsize=(5, 3.7), la
 # %% [markdown]
 # Each row changes one attribute or a mix of a few: where the sprite is, which colour, how large. Far from the frame
 # some images break: no sprite has such a code. Move the latents yourself, or click on a point of the plane. (This
-# needs a running kernel; without one you see a picture of it.)
+# needs a running kernel; without one you see a picture of it. [This page](pages/sprites.html) moves without one: a model
+# like ours, trained for longer.)
 
 # %%
 kvae.widgets.explore(vae, x_test)
@@ -288,6 +289,8 @@ kvae.widgets.explore(vae, x_test)
 # %% [markdown]
 # The points are the codes of 512 test images, in the plane of the two latents used most. The ring is the code whose
 # image is shown, at first that of the first test image. Far from all points the decoder has never been.
+#
+# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="900"></iframe>
 #
 # ## 8. Keep it
 #

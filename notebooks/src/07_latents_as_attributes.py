@@ -154,7 +154,10 @@ kvae.plots.traversals(vae, x_test, steps=9);
 # or grows. Near both ends of a row other things change along with it, since few images have such codes. No row stays as
 # it is, which is the third sign read the other way round: all latents are awake.
 #
-# In JupyterLab, move the latents yourself. A click in the plane sets two of them at once.
+# In JupyterLab, move the latents yourself. A click in the plane sets two of them at once. Without a kernel
+# [a page](pages/sprites.html) of another model of sprites moves as well.
+#
+# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="900"></iframe>
 
 # %%
 kvae.widgets.explore(vae, x_test)

@@ -56,6 +56,8 @@ def residual():
     h = layers.LeakyReLU(0.1)(layers.BatchNormalization()(h))
     h = layers.Add()([h, layers.Conv2D(6, 5, padding="same")(layers.Dropout(0.5)(h))])
     h = layers.Conv2DTranspose(4, (2, 5), strides=(3, 2), padding="valid")(layers.ReLU(2.0)(h))
+    h = layers.Conv2DTranspose(5, (5, 2), strides=(2, 3), padding="same")(h)
+    h = layers.Cropping2D(((0, 1), (2, 3)))(h)
     h = layers.GlobalAveragePooling2D()(h)
     known = [name for name in network._ACTIVATIONS if name not in ("log1p", "exp", "abs", "square")]
     parts = [layers.Dense(7, name)(h) for name in known]
