@@ -46,18 +46,7 @@ class Page:
     def html(self) -> str:
         """The text of the file."""
         content = json.dumps({**self.content, "weights": self.weights.shapes}, separators=(",", ":"))
-        parts = {
-            "title": escape(self.title),
-            "style": _read("page.css"),
-            "scripts": "\n".join(map(_read, _SCRIPTS)) + "\n" + _read(f"{self.name}.js"),
-            "model": content.replace("<", "\\u003c"),
-            "weights": self.weights.text(),
-            "body": _read(f"{self.name}.html").replace("{{title}}", escape(self.title)),
-        }
-        text = _read("page.html")
-        for name, part in parts.items():
-            text = text.replace("{{" + name + "}}", part)
-        return text
+        return render(self.name, self.title, content.replace("<", "\\u003c"), self.weights.text())
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
         """Write the page to `path`, whole or not at all.
@@ -81,6 +70,22 @@ class Page:
                 raise FileExistsError(f"{path} exists: give another name, or overwrite=True to replace what is there")
             with files.atomic_write(path) as file:
                 file.write(text)
+
+
+def render(name: str, title: str, model: str, weights: str) -> str:
+    """The text of a page: the template `name`, with the model's description as JSON and the weights' text."""
+    parts = {
+        "style": _read("page.css"),
+        "body": _read(f"{name}.html"),
+        "title": escape(title),
+        "scripts": "\n".join(map(_read, (*_SCRIPTS, f"{name}.js"))),
+        "model": model,
+        "weights": weights,
+    }
+    text = _read("page.html")
+    for part, content in parts.items():
+        text = text.replace("{{" + part + "}}", content)
+    return text
 
 
 def _read(name):

@@ -290,7 +290,7 @@ kvae.widgets.explore(vae, x_test)
 # The points are the codes of 512 test images, in the plane of the two latents used most. The ring is the code whose
 # image is shown, at first that of the first test image. Far from all points the decoder has never been.
 #
-# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="900"></iframe>
+# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="940"></iframe>
 #
 # ## 8. Keep it
 #

@@ -157,7 +157,7 @@ kvae.plots.traversals(vae, x_test, steps=9);
 # In JupyterLab, move the latents yourself. A click in the plane sets two of them at once. Without a kernel
 # [a page](pages/sprites.html) of another model of sprites moves as well.
 #
-# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="900"></iframe>
+# <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="940"></iframe>
 
 # %%
 kvae.widgets.explore(vae, x_test)

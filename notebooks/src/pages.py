@@ -1,12 +1,18 @@
-"""Makes the pages in notebooks/pages, which run without a kernel: python notebooks/src/pages.py [NAME ...]."""
+"""Makes the pages in notebooks/pages, which run without a kernel: python notebooks/src/pages.py [NAME ...].
 
+Without names nothing is trained: the pages get the present scripts and styles, and keep their models.
+"""
+
+import html
 import pathlib
+import re
 import sys
 
 import keras
 import tensorflow as tf
 
 import kvae
+from kvae.widgets import pages
 
 FOLDER = pathlib.Path(__file__).parents[1] / "pages"
 
@@ -41,12 +47,23 @@ def digits():
     return vae, test
 
 
+def renewed(text):
+    """A page with the scripts and styles of today, and its own model."""
+    title, model, weights = (
+        re.search(f"<{tag}>([^<]*)<", text)[1]
+        for tag in ("title", 'script type="application/json" id="model"', 'script type="text/plain" id="weights"')
+    )
+    template = "sketch" if '"examples"' in model else "explorer"
+    return pages.render(template, html.unescape(title), model, weights)
+
+
 PAGES = {"sprites": (sprites, kvae.widgets.explore, {}), "digits": (digits, kvae.widgets.sketch, {"count": 10})}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for name in sys.argv[1:] or PAGES:
+    for name in sys.argv[1:]:
         train, show, options = PAGES[name]
-        path = FOLDER / f"{name}.html"
-        show(*train(), **options).save(path, overwrite=True)
+        show(*train(), **options).save(FOLDER / f"{name}.html", overwrite=True)
+    for path in FOLDER.glob("*.html"):
+        path.write_text(renewed(path.read_text()))
         print(f"{path}: {path.stat().st_size // 1000} kB")

@@ -1,4 +1,4 @@
-"""The pages without a kernel in Chromium, from the disk, offline: pytest -m slow tests/browser/test_pages_in_chromium.py"""
+"""The pages without a kernel in Chromium, from the disk and offline: pytest -m slow tests/browser."""
 
 import shutil
 

@@ -26,6 +26,7 @@ except ImportError:
     NODE = shutil.which("node")
 HELPER = pathlib.Path(__file__).parents[1] / "helpers" / "page_numbers.js"
 SCRIPTS = [pathlib.Path(pages.__file__).with_name("page") / name for name in ("network.js", "likelihoods.js")]
+PAGES = pathlib.Path(__file__).parents[2] / "notebooks" / "pages"
 needs_node = pytest.mark.skipif(not NODE, reason="there is no Node: python -m pip install 'pyright[nodejs]'")
 
 
@@ -208,6 +209,15 @@ def test_a_page_is_written_whole_and_overwrites_nothing_unasked(tmp_path):
         page.save(tmp_path / "page.txt")
     with pytest.raises(FileNotFoundError):
         page.save(tmp_path / "folder" / "page.html")
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.html")), ids=lambda path: path.stem)
+def test_the_pages_of_the_site_have_the_present_scripts(path):
+    text = path.read_text()
+    assert len(text) < 1_000_000
+    for part in ("page.css", *pages._SCRIPTS):
+        assert pages._read(part) in text, f"{part} is newer: python notebooks/src/pages.py"
+    assert any(pages._read(f"{name}.js") in text for name in ("explorer", "sketch")), "python notebooks/src/pages.py"
 
 
 class Twice(layers.Layer):
