@@ -87,7 +87,7 @@ def codes(page):
 def test_a_frame_takes_16_ms_at_most(visit):
     times = visit("explorer").evaluate(SLIDE)
     print(f"ms a frame: median {np.median(times):.2f}, 95 % {np.quantile(times, 0.95):.2f}, of {len(times)}")
-    assert len(times) >= 90 and np.median(times) <= 16
+    assert len(times) >= 50 and np.median(times) <= 16
 
 
 def test_sliders_and_plane_work_by_keyboard_and_mouse(visit):
