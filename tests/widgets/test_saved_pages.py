@@ -82,6 +82,7 @@ def cases():
         "conv_encoder, labels": conv_encoder((9, 14, 3), 4, activation="gelu", label_dim=3, preprocessing="log1p"),
         "conv_decoder": conv_decoder((28, 28, 1), 10),
         "conv_decoder, labels": conv_decoder((9, 14, 3), 4, activation="silu", outputs=2, label_dim=3),
+        "dense_discriminator": networks.dense_discriminator(10, hidden=(32, 16)),
         "Sequential": keras.Sequential([layers.Input((4,)), layers.Dense(8, "relu"), layers.Reshape((-1, 2))]),
         "other layers": residual(),
     }
