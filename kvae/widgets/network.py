@@ -19,11 +19,16 @@ _ADVICE = "build the network of layers as kvae.networks does, or show the model 
 class Weights:
     """Arrays for a page, as float16: indices stand for them in the description of a network.
 
-    A vector, such as a bias, is the sum of two float16: beside the matrices it costs nothing, and it may be large.
+    Vectors, such as biases, and small matrices are sums of two float16. They take little space, and images are nearly
+    twice as exact.
+
+    Args:
+        exact_size: the most numbers of a matrix that is stored so.
     """
 
-    def __init__(self):
-        self.shapes: list[list[int]] = []
+    def __init__(self, exact_size: int = 0):
+        self.exact_size = exact_size
+        self.entries: list[list[int]] = []  # [float16 a number, *shape]
         self._parts: list[np.ndarray] = []
 
     def add(self, values: Any) -> int:
@@ -36,11 +41,12 @@ class Weights:
                 f"A number of the model is {np.abs(values).max():g}; a page holds float16, which ends at 65,504: scale "
                 "the data."
             )
-        self.shapes.append(list(halves.shape))
+        is_exact = halves.ndim < 2 or (halves.ndim == 2 and halves.size <= self.exact_size)
+        self.entries.append([1 + is_exact, *halves.shape])
         self._parts.append(halves.ravel())
-        if halves.ndim < 2:
+        if is_exact:
             self._parts.append(np.asarray(values - halves.astype(values.dtype), np.float16).ravel())
-        return len(self.shapes) - 1
+        return len(self.entries) - 1
 
     def text(self) -> str:
         """All arrays: first the low bytes of all numbers, then the high ones, compressed by zlib, in base64."""

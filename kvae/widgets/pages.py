@@ -26,6 +26,7 @@ from kvae.priors import StandardNormal
 from kvae.widgets import network
 
 _FOLDER = pathlib.Path(__file__).with_name("page")
+_EXACT = 2**17  # numbers of a matrix that is more exact; a page of a dense 28x28 decoder then has 1.5 MB
 _SCRIPTS = "network.js", "likelihoods.js", "page.js"
 
 
@@ -45,7 +46,7 @@ class Page:
     @property
     def html(self) -> str:
         """The text of the file."""
-        content = json.dumps({**self.content, "weights": self.weights.shapes}, separators=(",", ":"))
+        content = json.dumps({**self.content, "weights": self.weights.entries}, separators=(",", ":"))
         return render(self.name, self.title, content.replace("<", "\\u003c"), self.weights.text())
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -115,7 +116,7 @@ def explorer(
     Raises:
         ValueError: if the page can't run the model's networks. It names the layer.
     """
-    weights = network.Weights()
+    weights = network.Weights(_EXACT)
     content = {
         "networks": [_decoder(model, weights)],
         "likelihood": _likelihood(model, weights),

@@ -104,7 +104,7 @@ def test_javascript_gives_the_outputs_of_each_network_on_100_codes(rng):
         inputs[name] = [rng.random((100, *each.shape[1:])).astype("float32") for each in model.inputs]
         expected[name] = outputs(model, inputs[name])
         weights = network.Weights()
-        description = {"networks": [network.describe(model, "decoder", weights)], "weights": weights.shapes}
+        description = {"networks": [network.describe(model, "decoder", weights)], "weights": weights.entries}
         rows = [[part[i].ravel().tolist() for part in inputs[name]] for i in range(100)]
         jobs.append({"model": description, "weights": weights.text(), "inputs": rows})
     for (name, model), found in zip(models.items(), node(jobs), strict=True):

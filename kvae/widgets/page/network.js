@@ -252,9 +252,9 @@ async function withWeights(description, text) {
   const numbers = await unpacked(text);
   let start = 0;
   const next = (shape) => numbers.subarray(start, (start += product(shape)));
-  const tensors = description.weights.map((shape) => {
+  const tensors = description.weights.map(([parts, ...shape]) => {
     const values = next(shape);
-    if (shape.length < 2) next(shape).forEach((rest, i) => (values[i] += rest));
+    if (parts === 2) next(shape).forEach((rest, i) => (values[i] += rest));
     return { shape, values };
   });
   const parts = description.networks.flatMap((network) => network.steps);
