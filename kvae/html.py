@@ -157,6 +157,23 @@ def calibration(result: Any) -> str:
     return table([("calibrated", result.calibrated)]) + table(p_values)
 
 
+def disentanglement(result: Any) -> str:
+    """The tables of result, a `kvae.evaluation.Disentanglement`."""
+    rows = [
+        (name, f"{score.value:.3f} +- {score.standard_error:.3f}", *(["" if p is None else f"{p:.3f}"]))
+        for name, score in result.scores.items()
+        for p in [score.published]
+    ]
+    latents = [
+        (f"z{latent}", "inactive" if not active else name or "none", f"{share:.2f}" if name else "")
+        for latent, (active, name, share) in enumerate(
+            zip(result.active, result.carried, result.information.max(axis=0), strict=True)
+        )
+    ]
+    head = ("score", "from ranks", "as published"), ("latent", "tells most of", "share of its entropy")
+    return table([head[0], *rows]) + table([head[1], *latents])
+
+
 def report(result: Any) -> str:
     """The table of result, a `kvae.evaluation.Report`."""
     return table(result.rows) + table(result.latents) + bullets(result.findings or (NOTHING_FOUND,))

@@ -120,6 +120,10 @@ def call(function, **arguments):
     return lambda: (function, {name: once(v) if inspect.isfunction(v) else v for name, v in arguments.items()})
 
 
+def measured():
+    return kvae.evaluation.disentanglement(**CODES_AND_FACTORS)
+
+
 def with_networks(model, make=networks, **arguments):
     def given():
         made = once(make)
@@ -132,6 +136,8 @@ def with_networks(model, make=networks, **arguments):
 evaluation, plots, data = kvae.evaluation, kvae.plots, kvae.data
 SHAPE = {"shape": (8, 8, 1), "latent_dim": 2}
 CODES = np.zeros((3, 2), "float32")
+NUMBERS = np.random.default_rng(0).random((60, 2))
+CODES_AND_FACTORS = {"model": NUMBERS, "data": {"a": NUMBERS[:, 0]}, "published": False}
 OF_DATA = {"model": vae, "data": X}
 CALLS = {
     "VAE": with_networks(kvae.VAE),
@@ -212,6 +218,7 @@ CALLS = {
     "compare": call(evaluation.compare, models=lambda: {"VAE": once(vae)}, data=X),
     "elbo_decomposition": call(evaluation.elbo_decomposition, **OF_DATA, samples=2),
     "log_likelihood": call(evaluation.log_likelihood, **OF_DATA, samples=2),
+    "disentanglement": call(evaluation.disentanglement, **CODES_AND_FACTORS),
     "nearest_sprites": call(evaluation.nearest_sprites, images=np.zeros((1, 4, 4, 3), "float32")),
     "rate_distortion": call(evaluation.rate_distortion, **OF_DATA, samples=2),
     "report": call(evaluation.report, **OF_DATA, samples=2),
@@ -224,6 +231,8 @@ CALLS = {
     "plots.posterior": call(plots.posterior, model=vae, x=X),
     "plots.history": call(plots.history, history={"loss": [1.0, 2.0]}),
     "plots.comparison": call(plots.comparison, errors={"a": 1.0}),
+    "plots.disentanglement": call(plots.disentanglement, result=measured),
+    "Factor": call(kvae.data.Factor),
     "plots.matrix": call(plots.matrix, values=[[1.0]], rows=["a"], columns=["b"]),
     "plots.reconstructions": call(plots.reconstructions, model=pca, x=X),
     "plots.samples": call(plots.samples, model=pca),

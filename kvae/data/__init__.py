@@ -3,6 +3,7 @@
 import importlib
 
 from kvae import arguments
+from kvae.data.factors import Factor
 from kvae.data.files import from_hdf5, from_npy
 from kvae.data.folder import from_folder
 from kvae.data.loading import load
@@ -13,6 +14,7 @@ from kvae.data.stream import Stream, binarize
 from kvae.data.validation import image_shape
 
 __all__ = [
+    "Factor",
     "Sprites",
     "SpritesConfig",
     "Stream",

@@ -17,6 +17,7 @@ import tensorflow as tf
 from kvae import _compat, arguments, html
 from kvae.data.elements import unpack
 from kvae.data.errors import clear_errors
+from kvae.data.factors import Factor
 from kvae.data.sprites.render import encode_png
 
 
@@ -65,6 +66,7 @@ class Stream(_compat.WrappedDataset):
         batches, num_batches, seed: the arguments.
         next_epoch: int, the epoch of the next iteration.
         class_names: the names of the classes that y numbers, as `from_folder` knows them, or None.
+        factors: {label: `kvae.data.Factor`}, the kinds of the labels' values, as `load("sprites")` knows them, or None.
         provenance: a `kvae.data.provenance.Provenance`, the origin of the examples, or None.
 
     Example:
@@ -106,6 +108,7 @@ class Stream(_compat.WrappedDataset):
         self.seed = arguments.integer_at_least("seed", seed, 0)
         self.next_epoch = 0
         self.class_names: tuple[str, ...] | None = None
+        self.factors: dict[str, Factor] | None = None
         self.provenance: Any = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
@@ -271,7 +274,7 @@ class Stream(_compat.WrappedDataset):
         stream.__init__(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
-        stream.class_names = self.class_names
+        stream.class_names, stream.factors = self.class_names, self.factors
         return stream
 
     def __iter__(self) -> Any:
@@ -366,5 +369,5 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
         return gray.enumerate(skip).map(draw)
 
     binary = Stream(batches, stream.num_batches, stream.seed)
-    binary.provenance = stream.provenance
+    binary.provenance, binary.factors = stream.provenance, stream.factors
     return binary

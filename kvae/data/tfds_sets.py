@@ -22,7 +22,7 @@ from kvae.data.drawn_digits import DrawnDigitsConfig
 from kvae.data.errors import clear_errors
 from kvae.data.provenance import Provenance, tfds_source
 from kvae.data.splits import label_names, split_rows
-from kvae.data.sprites import SpritesConfig
+from kvae.data.sprites import FACTORS, SpritesConfig
 from kvae.data.stream import Stream
 
 DRAWN = {  # sets that kvae draws: the config and its arguments by keyword
@@ -170,4 +170,6 @@ def _read(builder, split, labels, scale, batch_size, shuffle=0, seed=None):
         source,
         license,
     )
+    if builder.name == "sprites" and not isinstance(labels, str):
+        stream.factors = {name: FACTORS[name] for name in label_names(labels)} or None
     return stream

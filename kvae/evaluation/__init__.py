@@ -5,6 +5,7 @@ from kvae.evaluation.annealing import Bracket, annealed_importance_sampling, bid
 from kvae.evaluation.calibration import Calibration, simulation_based_calibration
 from kvae.evaluation.comparison import compare, squared_error
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
+from kvae.evaluation.disentanglement import Disentanglement, Score, disentanglement
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
 from kvae.evaluation.reporting import Report, report
 from kvae.evaluation.sprite_search import nearest_sprites
@@ -15,14 +16,17 @@ __all__ = [
     "Bracket",
     "Calibration",
     "Decomposition",
+    "Disentanglement",
     "LogLikelihood",
     "RateDistortion",
     "Report",
+    "Score",
     "active_units",
     "aggregate_posterior",
     "annealed_importance_sampling",
     "bidirectional",
     "compare",
+    "disentanglement",
     "elbo_decomposition",
     "log_likelihood",
     "nearest_sprites",

@@ -2,13 +2,14 @@
 
 from kvae.plots.codes import latents
 from kvae.plots.densities import aggregate_posterior, posterior
-from kvae.plots.numbers import comparison, history, matrix
+from kvae.plots.numbers import comparison, disentanglement, history, matrix
 from kvae.plots.pictures import code_map, manifold, reconstructions, samples, traversals
 
 __all__ = [
     "aggregate_posterior",
     "code_map",
     "comparison",
+    "disentanglement",
     "history",
     "latents",
     "manifold",

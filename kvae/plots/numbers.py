@@ -201,3 +201,34 @@ def matrix(
     if label is not None:
         ax.figure.colorbar(picture, ax=ax, label=label).outline.set_visible(False)
     return ax
+
+
+def disentanglement(result: Any, ax: Axes | None = None) -> Axes:
+    """Every factor against every latent: the mutual information as a share of the factor's entropy.
+
+    Inactive latents are gray.
+
+    Args:
+        result: a `kvae.evaluation.Disentanglement`.
+        ax: Axes to draw in. None makes a new figure.
+
+    Returns:
+        the Axes.
+
+    Raises:
+        TypeError: for other results.
+    """
+    check_axes(ax)
+    if not hasattr(result, "information") or not hasattr(result, "factors"):
+        raise TypeError(f"result is {result!r}; expected what kvae.evaluation.disentanglement returns.")
+    names = [f"z{latent}" for latent in range(len(result.active))]
+    ax = matrix(
+        result.information, list(result.factors), names, label="share of the factor's entropy", largest=1, ax=ax
+    )
+    for latent in np.flatnonzero(~np.asarray(result.active)).tolist():
+        ax.axvspan(latent - 0.5, latent + 0.5, color="0.75", lw=0)
+        for text in [text for text in ax.texts if text.get_position()[0] == latent]:
+            text.remove()
+        ax.text(latent, (len(result.factors) - 1) / 2, "inactive", rotation=90, ha="center", va="center", color="0.3")
+    ax.set_title("What each latent tells of each factor")
+    return ax

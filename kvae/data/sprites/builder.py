@@ -6,9 +6,18 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from kvae import _compat, arguments
-from kvae.data.sprites.render import RANGES, SHAPES, draw_factors, encode_png, render
+from kvae.data.factors import Factor
+from kvae.data.sprites.render import PERIODS, RANGES, SHAPES, draw_factors, encode_png, render
 
 CHUNK = 128
+FACTORS = {
+    "shape": Factor("categorical"),
+    "hue": Factor("periodic", 1.0),
+    "scale": Factor("ordered"),
+    "orientation": Factor("periodic", dict(enumerate(PERIODS)), given="shape"),
+    "x": Factor("ordered"),
+    "y": Factor("ordered"),
+}
 SPLITS = ("train", "validation", "test")
 
 

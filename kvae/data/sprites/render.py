@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 SHAPES = ("rectangle", "ellipse", "triangle", "heart")
+PERIODS = (math.pi, math.pi, 2 * math.pi, 2 * math.pi)  # of each shape's orientation: it looks the same again
 RANGES = {
     "hue": (0.0, 0.75),
     "scale": (0.16, 0.32),
