@@ -193,7 +193,8 @@ def model(model: Any) -> str:
     rows = [_ARROW.join(_box(*box) for box in boxes)]
     if getattr(model, "prior", None) is not None and hasattr(model, "encoder"):  # PCA's prior is of other codes
         top = "top: " if sizes else ""
-        prior = _box("p(z)", top + type(model.prior).__name__)
+        name = type(model.prior).__name__ if hasattr(model.prior, "distribution") else model.prior.name  # a network's
+        prior = _box("p(z)", top + name)
         before = f'<td colspan="{2 * z_column}" style="{_PLAIN}"></td>'
         rows += [f'{before}<td style="{_PLAIN}">&uarr;</td>', before + prior]
     body = "".join(f'<tr style="background: none">{row}</tr>' for row in rows)

@@ -127,6 +127,31 @@ class Sampling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("kvae")
+class ShiftedPositions(keras.layers.Layer):
+    """Moves a sequence on by one position and adds a learned vector to each: position i holds i - 1's input.
+
+    It is the first layer of an autoregressive network. The first position holds its learned vector alone.
+
+    Example:
+
+    >>> layer = kvae.layers.ShiftedPositions()
+    >>> x = ops.reshape(ops.arange(3.0), (1, 3, 1))
+    >>> ops.round(layer(x) - layer.positions).numpy()[0, :, 0]
+    array([0., 0., 1.], dtype=float32)
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the vectors for sequences of `input_shape`, (None, positions, units)."""
+        start = keras.initializers.RandomNormal(stddev=0.02)
+        self.positions = self.add_weight(name="positions", shape=input_shape[1:], initializer=start)
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        """Map x (n, positions, units) to the same shape."""
+        return ops.pad(x[:, :-1], [[0, 0], [1, 0], [0, 0]]) + self.positions
+
+
+@keras.saving.register_keras_serializable("kvae")
 class PrecisionWeighted(keras.layers.Layer):
     """The normalized product of two normals: precisions add up, and they weight the means.
 

@@ -12,6 +12,7 @@ import keras
 from keras import Model, layers, ops
 
 from kvae import arguments
+from kvae.layers import ShiftedPositions
 from kvae.posteriors import Posterior
 
 # Keeps variances constant through ReLUs (He et al. 2015). With glorot_uniform, Keras' default, signals shrink.
@@ -256,6 +257,52 @@ def dense_discriminator(
     for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER, dtype=dtype)(h)
     return _model([z], [layers.Dense(1, name="logit", dtype=dtype)(h)], "discriminator")
+
+
+def causal_transformer(
+    code_shape: Sequence[int], codes: int, units: int = 64, blocks: int = 2, heads: int = 4
+) -> keras.Model:
+    """Make an autoregressive network over the codes of a `kvae.VQVAE`: a small transformer with a causal mask.
+
+    Codes are in the order of a row after the other. The logits of a position depend on the codes before it.
+
+    Args:
+        code_shape: tuple of ints, the shape of an example's codes, such as (8, 8).
+        codes: int >= 2, K, the number of different codes.
+        units: int >= 1, the size of a position's vector. Default 64.
+        blocks: int >= 1, the number of attention layers, each with two dense ones. Default 2.
+        heads: int >= 1, the attention heads, among which the units are divided. Default 4.
+
+    Returns:
+        `keras.Model`, from integers (n, *code_shape) to logits (n, *code_shape, codes).
+
+    Raises:
+        ValueError: if a size is out of its range, or `heads` doesn't divide `units`.
+
+    Example:
+
+    >>> kvae.networks.causal_transformer((4, 4), codes=32).output.shape
+    (None, 4, 4, 32)
+
+    Reference:
+        Vaswani et al. (2017), "Attention is all you need"; Child et al. (2019), "Generating long sequences with sparse
+        transformers", for the order of the layers in a block.
+    """
+    code_shape, codes = arguments.sizes("code_shape", code_shape), arguments.integer_at_least("codes", codes, 2)
+    units, heads = arguments.integer_at_least("units", units, 1), arguments.integer_at_least("heads", heads, 1)
+    if units % heads:
+        raise ValueError(f"heads is {heads}, which doesn't divide units={units}: give each head as many units.")
+    z = layers.Input(code_shape, dtype="int32", name="codes")
+    h = layers.Embedding(codes, units)(layers.Reshape((math.prod(code_shape),))(z))
+    h = ShiftedPositions()(h)
+    for _ in range(arguments.integer_at_least("blocks", blocks, 1)):
+        normalized = layers.LayerNormalization()(h)
+        attention = layers.MultiHeadAttention(heads, units // heads)
+        h = layers.Add()([h, attention(normalized, normalized, use_causal_mask=True)])
+        hidden = layers.Dense(4 * units, "gelu")(layers.LayerNormalization()(h))
+        h = layers.Add()([h, layers.Dense(units)(hidden)])
+    logits = layers.Dense(codes)(layers.LayerNormalization()(h))
+    return _model([z], [layers.Reshape((*code_shape, codes))(logits)], "causal_transformer")
 
 
 def _inputs(name, shape, label_dim):

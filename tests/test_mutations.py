@@ -43,6 +43,14 @@ MUTATIONS = {
     "objectives/test_disentangling.py::test_the_capacity_is_that_of_the_batchs_mean": [
         ("objectives/disentangling.py", "kl = ops.mean(draw.kl_loss)", "kl = draw.kl_loss"),
     ],
+    "models/test_vq_vae.py::test_the_priors_probabilities_of_all_grids_sum_to_1": [
+        ("models/vq_vae.py", "chosen - ops.logsumexp(logits, axis=-1)", "chosen"),
+        ("models/vq_vae.py", "self.codes))[:, position]", "self.codes))[:, position - 1]"),
+    ],
+    "models/test_vq_vae.py::test_logits_depend_on_earlier_codes_alone": [
+        ("layers.py", "ops.pad(x[:, :-1], [[0, 0], [1, 0], [0, 0]])", "x"),
+        ("networks.py", "use_causal_mask=True", "use_causal_mask=False"),
+    ],
     "models/test_factor_vae.py::test_each_network_has_the_gradient_of_its_own_loss": [
         ("models/factor_vae.py", "+ self.gamma * logits", "- self.gamma * logits"),
     ],

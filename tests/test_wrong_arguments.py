@@ -172,6 +172,7 @@ CALLS = {
     "dense_encoder": call(kvae.networks.dense_encoder, **SHAPE),
     "dense_decoder": call(kvae.networks.dense_decoder, **SHAPE),
     "dense_discriminator": call(kvae.networks.dense_discriminator, latent_dim=2, hidden=(3,)),
+    "causal_transformer": call(kvae.networks.causal_transformer, code_shape=(2, 2), codes=4),
     "conv_encoder": call(kvae.networks.conv_encoder, **SHAPE),
     "conv_decoder": call(kvae.networks.conv_decoder, **SHAPE),
     "Checkpoint": call(kvae.callbacks.Checkpoint, directory="run"),

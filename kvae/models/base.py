@@ -396,7 +396,7 @@ class LatentModel(keras.Model):
     def _check_values(self, x, y):
         """Raise ValueError for an x (numpy, scaled), or a y as it is stored, that the model can't score."""
         for part in (self.likelihood, getattr(self, "prior", None)):
-            if part is not None:
+            if hasattr(part, "check_data"):
                 part.check_data(x)
 
     def _scorable(self, data, name):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import numbers
 from typing import Any
@@ -15,7 +16,13 @@ from numpy.typing import ArrayLike
 from kvae import arguments, likelihoods
 from kvae.data import elements, errors
 from kvae.distributions import sum_event
-from kvae.models.encoder_decoder import EncoderDecoder, build_likelihood, network_shapes, warn_of_activations
+from kvae.models.encoder_decoder import (
+    EncoderDecoder,
+    build_likelihood,
+    network_shapes,
+    outputs_or_error,
+    warn_of_activations,
+)
 from kvae.models.step import Step
 from kvae.training import plan
 
@@ -115,8 +122,14 @@ class VQVAE(EncoderDecoder):
 
     Minimizes -log p(x|e) + ||sg[z] - e||^2 + commitment ||z - sg[e]||^2 in nats, summed over an example. e is the
     nearest vector of the codebook, and sg stops the gradient. Reports `loss`; `reconstruction_loss`, -log p(x|e);
-    `quantization_loss`, ||z - e||^2; `elbo`, -reconstruction_loss - positions log K, the bound for uniform codes; and
-    `perplexity`, how many of the K codes are in use.
+    `quantization_loss`, ||z - e||^2; `elbo`, log p(x|e) + log p(codes), a lower bound of log p(x); and `perplexity`,
+    how many of the K codes are in use.
+
+    Without a `prior`, codes are uniform: log p(codes) = -positions log K, and samples are incoherent. With one, a
+    second network gives the distribution of each code given those before it, p(codes) = prod_i p(c_i | c_1, ...,
+    c_i-1), and `sample` draws one code after the other. `fit` trains it too: -log p(codes) is added to the loss, and
+    reported as `prior_loss`. Codes are integers, so neither encoder nor codebook has a gradient from it: in the
+    paper the prior is trained after them.
 
     Args:
         encoder: a Keras model from x (n, ...) to vectors z (n, ..., d), such as (n, height, width, d).
@@ -125,9 +138,12 @@ class VQVAE(EncoderDecoder):
         commitment: number >= 0, the encoder's cost of being far from the codebook.
         likelihood: p(x|e), as for a VAE.
         seed: int, or None for a random one; of the first codebook and of `sample`.
+        prior: a Keras model from codes, integers (n, ...), to logits (n, ..., K) of each given those before it, such as
+            `kvae.networks.causal_transformer`; None for uniform codes.
 
     Raises:
-        ValueError: if the networks and the likelihood don't fit each other, or for numbers out of range.
+        ValueError: if the networks and the likelihood don't fit each other, if the prior's logits of a code depend on
+            it or on later ones, or for numbers out of range.
 
     Example:
         >>> encoder = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 4, 4)])
@@ -141,7 +157,7 @@ class VQVAE(EncoderDecoder):
 
     conditional = arguments.renamed_method("conditional", "decoder_distribution")
     metric_names = ("loss", "reconstruction_loss", "quantization_loss", "elbo")
-    config_names = ("encoder", "decoder", "codes", "commitment", "likelihood", "seed")
+    config_names = ("encoder", "decoder", "codes", "commitment", "likelihood", "seed", "prior")
 
     def __init__(
         self,
@@ -151,8 +167,14 @@ class VQVAE(EncoderDecoder):
         commitment: float = 0.25,
         likelihood: likelihoods.Likelihood | str = "gaussian",
         seed: int | None = None,
+        prior: keras.layers.Layer | None = None,
         **kwargs: Any,
     ):
+        if prior is not None:
+            example = "a Keras model, such as kvae.networks.causal_transformer(code_shape, codes), or None"
+            arguments.instance("prior", prior, keras.layers.Layer, example)
+            self.metric_names = (*self.metric_names, "prior_loss")
+        self.prior = prior
         super().__init__(encoder, decoder, **kwargs)
         if isinstance(commitment, bool) or not isinstance(commitment, numbers.Real) or not 0 <= commitment < math.inf:
             raise ValueError(f"commitment is {commitment!r}; expected a number of at least 0.")
@@ -178,12 +200,24 @@ class VQVAE(EncoderDecoder):
         vectors = self.vectors(x, training)
         reconstruction = -self.decoder_distribution(self.quantizer(vectors), training).log_prob(x)
         codebook, commitment = self.quantizer.distances(vectors)
-        return reconstruction + codebook + self.commitment * commitment, {
+        codes = self.quantizer.nearest(vectors)
+        prior_loss = -self.log_prior(codes, training)
+        loss = reconstruction + codebook + self.commitment * commitment
+        return loss if self.prior is None else loss + prior_loss, {
             "reconstruction_loss": reconstruction,
             "quantization_loss": codebook,
-            "elbo": -reconstruction - self.latent_dim * math.log(self.codes),
-            "codes": self.quantizer.nearest(vectors),
+            "elbo": -reconstruction - prior_loss,
+            "prior_loss": prior_loss,
+            "codes": codes,
         }
+
+    def log_prior(self, z: Any, training: bool = False) -> Any:
+        """log p(z) of codes z, integers (n, *code_shape): (n,), in nats. `training` goes to the prior."""
+        if self.prior is None:
+            return ops.full(ops.shape(z)[:1], -self.latent_dim * math.log(self.codes), self.variable_dtype)
+        logits = self._outputs(self.prior, z, training)[0]
+        chosen = ops.take_along_axis(logits, ops.expand_dims(z, -1), axis=-1)[..., 0]
+        return sum_event(chosen - ops.logsumexp(logits, axis=-1))
 
     def vectors(self, x: Any, training: bool = False) -> Any:
         """The encoder's vectors before quantization: x (n, ...) to (n, ..., d). `training` goes to the encoder."""
@@ -257,14 +291,15 @@ class VQVAE(EncoderDecoder):
         noise: bool = False,
         seed: int | None = None,
     ) -> np.ndarray:
-        """Images of codes drawn independently at each position.
+        """Images of codes drawn from the prior, one after the other; without a prior, or with `frequencies`, at random.
 
-        Real images have codes that go together, and the paper trains a second model of them. These samples show the
-        contents of a codebook rather than the look of the data.
+        Real images have codes that go together. Codes that are drawn independently at each position show the contents
+        of a codebook rather than the look of the data.
 
         Args:
             count: int, the number of images.
-            frequencies: None for uniform codes, or an array (codes,) or (*code_shape, codes) of `code_frequencies`.
+            frequencies: None for the prior (uniform codes, if there is none), or an array (codes,) or
+                (*code_shape, codes) of `code_frequencies`: the codes are then independent.
             noise: bool, whether the likelihood's own noise is drawn too.
             seed: int for images that repeat; with None the model's own generator goes on.
 
@@ -273,6 +308,30 @@ class VQVAE(EncoderDecoder):
         """
         count, generator = self._count_and_generator(count, seed)
         arguments.boolean("noise", noise)
+        if frequencies is None and self.prior is not None:
+            drawn = self._drawn_from_prior(count, generator)
+        else:
+            drawn = self._drawn_independently(count, frequencies, generator)
+        distribution = self.decoder_distribution(self.quantizer.embed(drawn))
+        return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
+
+    def _drawn_from_prior(self, count, generator):
+        """Codes (count, *code_shape), each given those before it."""
+        codes = np.zeros((count, self.latent_dim), "int32")
+        for position in range(self.latent_dim):
+            logits = self._logits_at(codes.reshape(count, *self.code_shape), position)
+            codes[:, position] = keras.random.categorical(logits, 1, dtype="int32", seed=generator)[:, 0]
+        return codes.reshape(count, *self.code_shape)
+
+    @functools.cached_property
+    def _logits_at(self):
+        def logits(codes, position):
+            return ops.reshape(self._outputs(self.prior, codes)[0], (-1, self.latent_dim, self.codes))[:, position]
+
+        signature = tf.TensorSpec((None, *self.code_shape), "int32"), tf.TensorSpec((), "int32")
+        return tf.function(logits, input_signature=signature, autograph=False)
+
+    def _drawn_independently(self, count, frequencies, generator):
         shape = (*self.code_shape, self.codes)
         frequencies = np.ones(()) if frequencies is None else arguments.array("frequencies", frequencies)
         allowed = (), shape[-1:], shape
@@ -285,8 +344,7 @@ class VQVAE(EncoderDecoder):
         with np.errstate(divide="ignore"):
             logits = np.log(weights).astype(self.variable_dtype)
         drawn = ops.transpose(keras.random.categorical(logits, count, dtype="int32", seed=generator))
-        distribution = self.decoder_distribution(self.quantizer.embed(ops.reshape(drawn, (count, *self.code_shape))))
-        return ops.convert_to_numpy(distribution.sample(generator) if noise else distribution.mean)
+        return ops.reshape(drawn, (count, *self.code_shape))
 
     def compile(self, optimizer: Any = "adam", loss: None = None, **kwargs: Any) -> None:
         """`keras.Model.compile` with an optimizer. The loss is the model's own; another raises ValueError."""
@@ -305,6 +363,31 @@ class VQVAE(EncoderDecoder):
         self.code_shape = tuple(code_shapes[0][1:-1])
         self.latent_dim = math.prod(self.code_shape)
         build_likelihood(self, event_shape)
+        if self.prior is not None:
+            self._check_prior()
+
+    @property
+    def networks(self) -> tuple[keras.layers.Layer, ...]:
+        """The networks that the model is made of."""
+        return super().networks if self.prior is None else (*super().networks, self.prior)
+
+    def _check_prior(self):
+        """Raise ValueError unless the prior gives logits of all codes, each without a look at itself or later codes."""
+        symbol = keras.KerasTensor((None, *self.code_shape), dtype="int32")
+        shapes = [tuple(each.shape) for each in outputs_or_error(self.prior, symbol, "prior")]
+        expected = (None, *self.code_shape, self.codes)
+        if shapes != [expected]:
+            raise ValueError(f"The prior gives outputs of shapes {shapes}; expected one, logits {expected}.")
+        codes = np.random.default_rng(0).integers(0, self.codes, (1, self.latent_dim), "int32")
+        changed = (codes + np.eye(self.latent_dim, dtype="int32")) % self.codes  # row i differs in code i
+        rows = np.concatenate([codes, changed]).reshape(-1, *self.code_shape)
+        logits = ops.convert_to_numpy(self._outputs(self.prior, rows)[0]).reshape(len(rows), self.latent_dim, -1)
+        moved = np.max(np.abs(logits[1:] - logits[:1]), axis=2)
+        if np.max(np.tril(moved)) > 1e-2 * max(1e-6, np.max(np.abs(logits))):
+            raise ValueError(
+                "The prior's logits of a code change with this code or a later one; expected them to depend on the "
+                "codes before it alone, row after row, as those of kvae.networks.causal_transformer do."
+            )
 
     def _update_own_metrics(self, numbers):
         self.perplexity.update_state(numbers["codes"])

@@ -1,9 +1,12 @@
 """Vector quantisation against scipy, autodiff and central differences, and the model made of it."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import scipy.spatial
+import scipy.special
 import scipy.stats
 import tensorflow as tf
 from breadth import thorough
@@ -186,3 +189,80 @@ def test_what_does_not_fit_is_refused(x):
         model().inverse_transform(np.zeros((1, 2, 2), "float32"))
     with pytest.raises(ValueError, match="z reaches from 0 to 16; expected codes from 0 to 15"):
         model().inverse_transform(np.full((1, 2, 2), 16) * [[0, 1], [1, 1]])
+
+
+def transformer(shape=(2, 2), codes=3, **arguments):
+    """A prior with weights of some size."""
+    keras.utils.set_random_seed(0)
+    network = kvae.networks.causal_transformer(shape, codes, units=8, blocks=1, heads=2, **arguments)
+    for weight in network.weights:
+        weight.assign(weight + 0.5 * keras.random.normal(weight.shape))
+    return network
+
+
+def test_the_priors_probabilities_of_all_grids_sum_to_1():
+    vq = model(codes=3, prior=transformer())
+    grids = np.array(list(itertools.product(range(3), repeat=4)), "int32").reshape(-1, 2, 2)
+    log_p = np.asarray(vq.log_prior(grids), "float64")
+    assert np.exp(log_p).sum() == pytest.approx(1, abs=1e-5) and np.ptp(log_p) > 1
+    logits = np.asarray(vq.prior(grids), "float64")
+    steps = np.take_along_axis(scipy.special.log_softmax(logits, axis=-1), grids[..., None], axis=-1)
+    np.testing.assert_allclose(log_p, steps.sum(axis=(1, 2, 3)), rtol=1e-5)
+    drawn = vq._drawn_from_prior(20_000, keras.random.SeedGenerator(0)).reshape(-1, 4) @ [27, 9, 3, 1]
+    np.testing.assert_allclose(np.bincount(drawn, minlength=81) / 20_000, np.exp(log_p), atol=0.012)
+    np.testing.assert_allclose(model(codes=3).log_prior(grids), -4 * np.log(3), rtol=1e-6)
+
+
+def test_logits_depend_on_earlier_codes_alone(rng):
+    network, codes = transformer((2, 3), 5), rng.integers(0, 5, (1, 2, 3))
+    logits = np.asarray(network(codes)).reshape(6, 5)
+    for position in range(6):
+        changed = codes.copy()
+        changed.reshape(-1)[position] += 1
+        moved = np.abs(np.asarray(network(changed % 5)).reshape(6, 5) - logits).max(axis=1)
+        assert moved[: position + 1].max() < 1e-5 and (moved[position + 1 :] > 1e-3).all()
+
+
+@pytest.mark.parametrize("sees", ["itself", "later codes"])
+def test_a_prior_that_sees_what_it_predicts_is_refused(sees):
+    codes = layers.Input((2, 2), dtype="int32")
+    h = layers.Embedding(16, 4)(codes)
+    h = layers.Dense(16)(h) if sees == "itself" else layers.Reshape((2, 2, 16))(layers.Dense(64)(layers.Flatten()(h)))
+    with pytest.raises(ValueError, match="The prior's logits of a code change with this code or a later one"):
+        model(prior=keras.Model(codes, h))
+    with pytest.raises(
+        ValueError, match=r"The prior gives outputs of shapes .*; expected one, logits \(None, 2, 2, 16\)"
+    ):
+        model(prior=transformer(codes=3))
+
+
+def test_a_prior_learns_which_codes_go_together_and_is_saved(rng, tmp_path):
+    """Images of one value: two grids of 16^4 have all the probability, so -log p(codes) should go to log 2."""
+    values = rng.integers(0, 2, (200, 1, 1, 1))
+    x = (values + 0.05 * rng.normal(size=(200, 4, 4, 1))).astype("float32")
+    keras.utils.set_random_seed(0)
+    vq = model(prior=kvae.networks.causal_transformer((2, 2), 16, units=8, blocks=1, heads=2))
+    vq.compile(kvae.optimizers.Adam(1e-2))
+    vq.reset_unused_codes(x)
+    with tf.GradientTape() as tape:
+        prior_loss = tf.reduce_mean(vq.losses_per_example(x, training=True)[1]["prior_loss"])
+    others = [weight.value for weight in (*vq.encoder.weights, *vq.decoder.weights, vq.quantizer.codebook)]
+    assert tape.gradient(prior_loss, others) == [None] * len(others)
+
+    vq.fit(x, epochs=25, batch_size=20, verbose=0)
+    numbers = vq.evaluate(x, batch_size=32, verbose=0, return_dict=True)
+    counts = np.unique(vq.transform(x).reshape(200, 4), axis=0, return_counts=True)[1]
+    assert numbers["prior_loss"] == pytest.approx(scipy.stats.entropy(counts), abs=0.1)
+    assert numbers["elbo"] == pytest.approx(-numbers["reconstruction_loss"] - numbers["prior_loss"], rel=1e-6)
+    loss = numbers["reconstruction_loss"] + 1.25 * numbers["quantization_loss"] + numbers["prior_loss"]
+    assert numbers["loss"] == pytest.approx(loss, rel=1e-5)
+    spread = [
+        np.ptp(images, axis=(1, 2, 3)) for images in (vq.sample(100, seed=0), vq.sample(100, frequencies=np.ones(16)))
+    ]
+    assert np.mean(spread[0] < 0.3) > 0.9 > np.mean(spread[1] < 0.3)
+    assert kvae.evaluation.compare({"VQ-VAE": vq}, x)["VQ-VAE"]["elbo"] == pytest.approx(numbers["elbo"])
+
+    vq.save(tmp_path / "model.keras")
+    loaded = kvae.load(tmp_path / "model.keras")
+    assert loaded.evaluate(x, batch_size=32, verbose=0, return_dict=True) == numbers
+    np.testing.assert_array_equal(loaded.sample(3, seed=1), vq.sample(3, seed=1))
