@@ -396,8 +396,9 @@ class LatentModel(keras.Model):
     def _check_values(self, x, y):
         """Raise ValueError for an x (numpy, scaled), or a y as it is stored, that the model can't score."""
         for part in (self.likelihood, getattr(self, "prior", None)):
-            if hasattr(part, "check_data"):
-                part.check_data(x)
+            check = getattr(part, "check_data", None)  # a VQVAE's prior is a network without it
+            if check is not None:
+                check(x)
 
     def _scorable(self, data, name):
         """The same data. Arrays are searched now for values without a probability; a stream stops at them."""
