@@ -1,6 +1,6 @@
-"""Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py, executed: python notebooks/src/build.py [NAME ...].
+"""Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py, executed: python notebooks/src/build.py [--run] [NAME ...].
 
-Without names, all of them. Nothing is written unless every cell ran without an error and without a word on stderr. The
+Without names, all of them. Where only texts have changed, the outputs are kept, unless --run is given. Nothing is written unless every cell ran without an error and without a word on stderr. The
 picture of each that the README shows goes into notebooks/pictures.
 """
 
@@ -12,7 +12,7 @@ import resource
 import sys
 import time
 
-import jupytext
+import harness
 import nbformat
 from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
@@ -23,34 +23,54 @@ SOURCES = pathlib.Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
 PICTURES = NOTEBOOKS / "pictures"
 SHOWN = {"01": 5, "02": 4, "03": 1, "04": 4, "05": 5, "06": 2, "07": 4, "08": 5, "09": 5}  # counted from 0
-LARGEST = 500_000  # bytes
+LARGEST = 1_000_000  # bytes
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What TensorFlow's import says of the machine, whatever TF_CPP_MIN_LOG_LEVEL is.
 MACHINE = re.compile(r"WARNING: All log messages before absl|I\d{4} |[EW]\d{4} .*cuda")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # without its kernel it shows an error
 
 
+def with_checks(notebook):
+    """A notebook of the same cells, with the check of each in a cell after it."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if check := cell.metadata.get("kvae", {}).get("check"):
+            cells.append(nbformat.v4.new_code_cell(check, metadata={"is_check": True}))
+    return nbformat.from_dict(notebook | {"cells": cells})
+
+
 def execute(notebook):
     """Run all cells in a kernel of this Python, in the folder of the notebooks; outputs go into `notebook`."""
+    checked = with_checks(notebook)
     only_ours = KernelSpecManager(kernel_dirs=[])  # and no kernel of the same name that another environment installed
     kernel = KernelManager(kernel_spec_manager=only_ours)
     settings = {"timeout": 900, "store_widget_state": False, "extra_arguments": ["--IPKernelApp.log_level=40"]}
-    client = NotebookClient(notebook, km=kernel, resources={"metadata": {"path": str(NOTEBOOKS)}}, **settings)
+    client = NotebookClient(checked, km=kernel, resources={"metadata": {"path": str(NOTEBOOKS)}}, **settings)
     try:
         client.execute()
     finally:
         kernel.shutdown_kernel(now=True)
+    notebook.cells = [cell for cell in checked.cells if "is_check" not in cell.metadata]
 
 
 def clean(notebook):
     """Leave nothing that differs between two equal runs, or that a reader without a kernel can't see."""
     notebook.metadata = nbformat.from_dict({"kernelspec": PYTHON, "language_info": {"name": "python"}})
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    count = 0
     for number, cell in enumerate(notebook.cells, start=1):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = nbformat.from_dict({})
+        count += cell.cell_type == "code"
+        if cell.cell_type == "code":
+            cell.execution_count = count
+        cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
+            if output.output_type == "execute_result":
+                output.execution_count = count
             output.get("data", {}).pop(WIDGET, None)
+            if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
+                output.metadata = nbformat.from_dict({"image/png": {"alt": cell.metadata["alt"]}})
             if output.get("name") == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if not MACHINE.match(line))
         if cell.cell_type == "code":
@@ -78,11 +98,27 @@ def spent():
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
-def build(name):
-    notebook = jupytext.read(SOURCES / f"{name}.py", fmt="py:percent")
+def keep_outputs(notebook, path):
+    """Whether the notebook at `path` has the same code: then its outputs are taken."""
+    if not path.exists():
+        return False
+    code = [
+        [cell for cell in each.cells if cell.cell_type == "code"]
+        for each in (notebook, nbformat.read(path, as_version=4))
+    ]
+    whole = [[harness.tested(cell) for cell in cells] for cells in code]
+    if same := whole[0] == whole[1]:
+        for cell, old in zip(*code, strict=True):
+            cell.outputs = old.outputs
+    return same
+
+
+def build(name, run):
+    notebook, target = harness.read(name), NOTEBOOKS / f"{name}.ipynb"
     began, before = time.perf_counter(), spent()
     try:
-        execute(notebook)
+        if run or not keep_outputs(notebook, target):
+            execute(notebook)
     except CellExecutionError as error:
         sys.exit(f"{name}: {error}")
     seconds, processor = time.perf_counter() - began, spent() - before
@@ -93,7 +129,6 @@ def build(name):
     text = nbformat.writes(notebook) + "\n"
     if len(text.encode()) > LARGEST:
         sys.exit(f"{name}.ipynb would have {len(text.encode()):,} bytes, more than {LARGEST:,}: draw less or coarser")
-    target = NOTEBOOKS / f"{name}.ipynb"
     new = target.with_suffix(".new")
     new.write_text(text)
     new.replace(target)
@@ -104,6 +139,6 @@ def build(name):
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
-    names = [pathlib.Path(name).stem for name in sys.argv[1:]]
+    names = [pathlib.Path(name).stem for name in sys.argv[1:] if name != "--run"]
     for name in names or sorted(path.stem for path in SOURCES.glob("[0-9]*.py")):
-        build(name)
+        build(name, run="--run" in sys.argv)
