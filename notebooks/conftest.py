@@ -1,8 +1,5 @@
 import os
-import pathlib
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent / "src"))
 import harness
 
 # Of the kernels that the notebooks are tested in.

@@ -4,16 +4,13 @@ import ast
 import base64
 import pathlib
 import re
-import sys
 
+import harness
 import nbformat
 import pytest
 
 NOTEBOOKS = pathlib.Path(__file__).parents[1] / "notebooks"
 NAMES = sorted(path.stem for path in (*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("src/[0-9]*.py")))
-sys.path.insert(0, str(NOTEBOOKS / "src"))
-import harness
-
 pytestmark = pytest.mark.parametrize("name", sorted(set(NAMES)))
 
 

@@ -1,7 +1,8 @@
-"""Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py, executed: python notebooks/src/build.py [--run] [NAME ...].
+"""Makes each notebooks/NAME.ipynb from notebooks/src/NAME.py: python notebooks/src/build.py [--run] [NAME ...].
 
-Without names, all of them. Where only texts have changed, the outputs are kept, unless --run is given. Nothing is written unless every cell ran without an error and without a word on stderr. The
-picture of each that the README shows goes into notebooks/pictures.
+Without names, all of them. Where only texts have changed, the outputs are kept, unless --run is given. Nothing is
+written unless every cell ran without an error and without a word on stderr. The picture of each that the README shows
+goes into notebooks/pictures.
 """
 
 import base64
