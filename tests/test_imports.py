@@ -20,7 +20,7 @@ LEVELS = [
     ["models"],
     ["evaluation"],
     ["callbacks"],
-    ["widgets"],
+    ["widgets", "exercises"],
     ["__init__", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
