@@ -222,7 +222,7 @@ def gaussian_nats(answer: Callable) -> None:
 
     def properties(answer):
         x, mean = np.random.default_rng(0).random((2, 3, 4, 4, 1))
-        for variance in 1 / (2 * np.pi), 1.0, 0.02:
+        for variance in 1.0, 0.02:
             found = answer(x, mean, variance)
             error = ((x - mean) ** 2).sum(axis=(1, 2, 3))
             expected = -_log_normal(x, mean, variance**0.5).sum(axis=(1, 2, 3))

@@ -72,9 +72,9 @@ def test_it_was_executed_from_top_to_bottom_without_a_complaint(name):
 def test_it_is_short(name):
     code = code_of(name)
     assert len(notebook(name).cells) <= 40
-    assert sum(len(lines(cell)) for cell in code if cell != harness.SETUP) <= 150
+    assert sum(len(lines(cell)) for cell in code if cell != harness.SETUP) <= 160
     for cell in code:
-        assert len(lines(cell)) <= 15 or cell == harness.SETUP, cell
+        assert len(lines(cell)) <= 16 or cell == harness.SETUP, cell
         functions = [node for node in ast.parse(cell).body if isinstance(node, ast.FunctionDef)]
         assert all(node.end_lineno - node.lineno < 10 for node in functions), cell
 

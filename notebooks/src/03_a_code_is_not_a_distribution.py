@@ -53,7 +53,7 @@ networks = kvae.networks.conv_encoder, kvae.networks.conv_decoder
 model = kvae.Autoencoder(*(network(shape, LATENT_DIM, filters=(16, 32, 64)) for network in networks))
 schedule = keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * len(train))
 model.compile(kvae.optimizers.Adam(schedule))
-model.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0)
+model.fit(train, validation_data=validation, epochs=EPOCHS, verbose=0);
 
 # %%
 #| alt: Ten sprites and their reconstructions: the colours, places and shapes come back, a little blurred.
@@ -81,8 +81,8 @@ parts = kvae.data.load("drawn_digits", 10_000, labels="label", examples=10_000, 
 (digits, labels), (digits_test, labels_test) = (next(iter(part)) for part in (parts[0], parts[2]))
 digits, digits_test = (x.numpy() / np.float32(255) for x in (digits, digits_test))
 keras.utils.set_random_seed(0)
-pair = CODER
-coder = kvae.Autoencoder(*pair)
+pair = kvae.networks.conv_encoder, kvae.networks.conv_decoder
+coder = kvae.Autoencoder(*(network((28, 28, 1), 16, filters=(16, 32)) for network in pair))
 coder.compile(kvae.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, 4 * 157)))
 coder.fit(digits, epochs=4, batch_size=64, verbose=0)  # without labels
 pca = kvae.PCA(16).fit(digits, verbose=0)
@@ -259,7 +259,7 @@ walk = np.linspace(ends[0], ends[1], 9)
 frames = flat.inverse_transform(walk)
 ax = show_tiles(None, frames, columns=9)
 ax.set_xticks(range(9), [f"{value:.1f}" for value in off(frames)])
-ax.set_xlabel("squared distance to the nearest sprite")
+ax.set_xlabel("squared distance to the nearest sprite");
 #| check
 assert off(frames)[2:-2].max() > 3 * off(frames)[[0, -1]].max()
 

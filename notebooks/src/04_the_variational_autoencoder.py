@@ -279,7 +279,7 @@ first, second = climbed(HandWrittenVAE(*networks(), seed=0)), climbed(vae)
 ax = plt.subplots(figsize=(5.5, 2.6))[1]
 ax.plot(first, color="C1", lw=7, alpha=0.5)
 ax.plot(second, "ko")
-ax.set(xlabel="epoch, from 0", ylabel="ELBO, nats per image", title="By hand (line) and by kvae.VAE (dots)")
+ax.set(xlabel="epoch, from 0", ylabel="ELBO, nats per image", title="By hand (line) and by kvae.VAE (dots)");
 #| check
 assert np.allclose(first, second, atol=0.02)
 

@@ -319,7 +319,7 @@ axes[0].set(title="One gradient, 5,000 estimates of each kind", xscale="log", yl
 axes[0].set(xlabel="distance from the exact gradient")
 axes[1].set(title="Training", xlabel="epoch", ylabel="loss (−ELBO), validation", ylim=(None, 200))
 axes[1].xaxis.get_major_locator().set_params(integer=True)
-figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+figure.legend(*axes[1].get_legend_handles_labels(), loc="outside lower center", ncols=3);
 #| check
 assert pathwise_run["val_loss"][-1] < min(score_run["val_loss"][-1], plain_run["val_loss"][-1]) - 20
 
