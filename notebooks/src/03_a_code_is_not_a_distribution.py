@@ -202,7 +202,7 @@ sizes = (128, 64), (64, 128)
 flat = kvae.Autoencoder(*(make((24, 24, 3), 2, hidden, "gelu") for make, hidden in zip(networks, sizes)))
 flat.compile(kvae.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, 40 * 32)))
 flat.fit(small, epochs=40, batch_size=64, verbose=0)
-kvae.plots.code_map(flat, small, size=14, ax=plt.subplots(figsize=(7, 7))[1]).set_title("");
+kvae.plots.code_map(flat, small, size=14, ax=plt.subplots(figsize=(6.5, 6.5))[1]).set_title("");
 
 # %% [markdown]
 # Each orange dot is the code of a sprite, drawn on what the decoder makes of the plane. The codes form four arcs, one

@@ -6,6 +6,7 @@ goes into notebooks/pictures.
 """
 
 import base64
+import io
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ from jupyter_client import KernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 SOURCES = pathlib.Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
@@ -72,10 +74,23 @@ def clean(notebook):
             output.get("data", {}).pop(WIDGET, None)
             if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
                 output.metadata = nbformat.from_dict({"image/png": {"alt": cell.metadata["alt"]}})
+                output.data["image/png"] = smaller(output.data["image/png"])
             if output.get("name") == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if not MACHINE.match(line))
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+
+
+def smaller(text):
+    """A PNG in base64, of at most 256 colours if it is a large one."""
+    image = base64.b64decode(text)
+    if len(image) > 100_000:
+        target = io.BytesIO()
+        Image.open(io.BytesIO(image)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(
+            target, "PNG", optimize=True
+        )
+        image = min(image, target.getvalue(), key=len)
+    return base64.b64encode(image).decode()
 
 
 def complaints(notebook):
