@@ -76,7 +76,6 @@ assert error < blind / 3
 # (`drawn_digits`), against the same classifier on the pixels and on PCA's code of the same size.
 
 # %%
-#| alt: Bars of the accuracy with 50 labels: pixels, PCA's code, the autoencoder's code, which is the highest.
 parts = kvae.data.load("drawn_digits", 10_000, labels="label", examples=10_000, shuffle=0)
 (digits, labels), (digits_test, labels_test) = (next(iter(part)) for part in (parts[0], parts[2]))
 digits, digits_test = (x.numpy() / np.float32(255) for x in (digits, digits_test))
@@ -94,6 +93,7 @@ features = {
 
 
 # %%
+#| alt: Bars of the accuracy with 50 labels: pixels, PCA's code, the autoencoder's code, which is the highest.
 def accuracy(code, trials=20):  # mean over draws of the 50 labelled images
     x, x_test, found = code(digits), code(digits_test), []
     for trial in range(trials):

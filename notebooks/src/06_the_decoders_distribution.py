@@ -181,7 +181,6 @@ kvae.plots.reconstructions(models, sprites_test, count=7).set_title("");
 
 # %%
 #| alt: Two rows of twelve drawn digits that look handwritten, white on black.
-#| output
 parts = kvae.data.load("drawn_digits", DIGITS, examples=DIGITS, shuffle=0)
 grey, grey_test = (next(iter(part)).numpy() / np.float32(255) for part in (parts[0], parts[2]))
 print("to train on:", grey.shape, "to test:", grey_test.shape)
