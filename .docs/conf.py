@@ -12,6 +12,8 @@ for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LI
 for name in ("kvae", "notebooks"):
     shutil.rmtree(here / name, ignore_errors=True)
     shutil.copytree(here.parent / name, here / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.card.md"))
+for path in (here / "notebooks").glob("*.ipynb"):
+    path.write_text(path.read_text().replace("(../README.md#", "(../index.md#"))
 shutil.copytree(here / "notebooks" / "pages", here / "pages" / "notebooks" / "pages", dirs_exist_ok=True)
 
 project = html_title = "kvae"

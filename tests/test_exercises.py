@@ -1,5 +1,6 @@
 """The exercises' checks pass the notebooks' own solutions, and tell common mistakes by a hint."""
 
+import importlib
 import re
 
 import harness
@@ -93,3 +94,14 @@ def test_every_check_has_a_solution_and_a_mistake():
     checks = {name for name in checks if not name.startswith("_")}
     assert checks == {source.partition("(")[0] for source, _ in WRONG}
     assert checks == set(SOLUTIONS)
+
+
+def test_without_linux_the_cap_shows_the_numbers_of_another_machine(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(harness.SOURCES.parent)
+    under_a_cap = importlib.import_module("under_a_cap")
+    monkeypatch.setattr(under_a_cap.sys, "platform", "darwin")
+    lines = under_a_cap.measure("/tmp/16.npy")
+    assert "needs Linux" in capsys.readouterr().out
+    last = {name: outcome for name, rows, growth, outcome in lines}
+    assert {name for name in last if last[name] == "done"} == set(under_a_cap.STREAMS)
+    assert set(last) == {*under_a_cap.STREAMS, *under_a_cap.ARRAYS, *under_a_cap.HOLDING}
