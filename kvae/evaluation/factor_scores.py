@@ -228,7 +228,7 @@ def _predicted(column, inputs, group):
         y, parts, method = column.values[group], [column.values[group]], "predict_proba"
         if np.bincount(y).min() >= _FOLDS:
             folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
-        linear = [LogisticRegression(C=c, max_iter=300) for c in (1e5, 1e3, 10.0, 0.1)]
+        linear = [LogisticRegression(C=c, max_iter=150) for c in (1e5, 10.0, 0.1)]
         trees = HistGradientBoostingClassifier(max_iter=100, early_stopping=True, random_state=0)
     else:
         y, parts, method, linear = target, target.T, "predict", [RidgeCV(np.logspace(-6, 3, 10))]
