@@ -7,7 +7,7 @@ from kvae.evaluation import factor_scores
 from kvae.evaluation.factor_information import Column
 
 _BINS = 20  # of equal width
-_MOST_VALUES = 100  # a factor with more is cut into bins
+_MOST_VALUES, _ROWS = 100, 5  # a number with more values, or less rows for each, is cut into bins
 _MOST = 10_000  # rows that an estimator reads
 _VOTES, _VARIANCE_ROWS, _PAIRS = 800, 200, 64
 _NEIGHBORS, _RANGE = 10, 1 / 20  # of InfoMEC; latents of a smaller share of the largest range are left out
@@ -45,7 +45,8 @@ def published_scores(columns: list[Column], z: np.ndarray, active: np.ndarray, s
 def _labels(column):
     """Class numbers (n,): the values, or 20 bins of equal width of many."""
     distinct, index = np.unique(column.values, return_inverse=True)
-    return index if column.factor.kind == "categorical" or len(distinct) <= _MOST_VALUES else equal_width(column.values)
+    few = len(distinct) <= min(_MOST_VALUES, len(index) // _ROWS)
+    return index if few or column.factor.kind == "categorical" else equal_width(column.values)
 
 
 def equal_width(values: np.ndarray) -> np.ndarray:

@@ -98,9 +98,6 @@ for beta, epochs in EPOCHS.items():
     print(f"beta {beta:>5,}: rate {points[-1].rate} nats, distortion {points[-1].distortion} nats, {active[-1]} active")
 rate, distortion = np.array([(point.rate.value, point.distortion.value) for point in points]).T
 assert (np.diff(rate) > 0).all() and (np.diff(distortion) < 0).all()
-prices = list(EPOCHS)
-for i, saved in enumerate(-np.diff(distortion) / np.diff(rate)):
-    print(f"from beta {prices[i]:>5,} to {prices[i + 1]:>3,}: each nat of rate saves {saved:3.0f} nats of distortion")
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
@@ -109,6 +106,9 @@ for beta, x, y in zip(EPOCHS, rate, distortion, strict=True):
     ax.annotate(f"β = {beta:,}", (x, y), (9, 9 if beta == 1_000 else 1), textcoords="offset points")
 ax.set(xlabel="rate R, nats per image", ylabel="distortion D, nats per image", title="Rate and distortion (test)")
 ax.margins(x=0.15, y=0.12)
+prices = list(EPOCHS)
+for i, saved in enumerate(-np.diff(distortion) / np.diff(rate)):
+    print(f"from beta {prices[i]:>5,} to {prices[i + 1]:>3,}: each nat of rate saves {saved:3.0f} nats of distortion")
 
 # %% [markdown]
 # The curve falls steeply at first: each of the first nats of the code saves hundreds. For networks that can do
@@ -253,7 +253,7 @@ for ax, form, title in zip(panels, range(2), ("From ranks", "As published"), str
 # - **one outlier:** in one row of all, it ruins the published MIG, since nearly all codes now lie in one bin.
 # - **all twice:** each latent still tells one factor, and the votes see no fault, but no factor has a best latent:
 #   MIG and SAP fall to 0.
-# - **no scale:** a factor that is missing altogether lowers some scores, and leaves others at 1. DCI's first two weight
+# - **no scale:** a factor that is missing altogether lowers some scores, and leaves others at 1 or nearly so. DCI's first two weight
 #   factors by what is told of them, and the vote of the beta-VAE recognises the missing factor by elimination.
 #
 # So a score is an answer to one question, and a model that is best by one of them may be last by another. Look at the
