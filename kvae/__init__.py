@@ -32,7 +32,7 @@ from kvae.likelihoods import (
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, FactorVAE, HierarchicalVAE
+from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, FactorVAE, HierarchicalVAE, fit_prior
 from kvae.objectives import DIP, ELBO, IWAE, AnnealedCapacity, BetaTCVAE, Draw, Objective
 from kvae.priors import FlowPrior, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 from kvae.saving import load
@@ -72,6 +72,7 @@ __all__ = [
     "data",
     "distributions",
     "evaluation",
+    "fit_prior",
     "flows",
     "load",
     "networks",

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from kvae import arguments
 from kvae.arguments import Shape, Tensor
-from kvae.distributions import Distribution, Mixture, Normal, Reparameterized
+from kvae.distributions import Distribution, Mixture, MultivariateNormal, Normal, Reparameterized
 from kvae.flows import Flow, Transformed
 from kvae.posteriors import Posterior
 
@@ -101,16 +101,18 @@ class StandardNormal(Prior):
 
 @keras.saving.register_keras_serializable("kvae")
 class MixtureOfGaussians(Prior):
-    """p(z) = sum_k weight_k N(z; mean_k, diag(exp(log_var_k))) with learned weights, means and variances.
+    """p(z) = sum_k weight_k N(z; mean_k, covariance_k) with learned weights, means and covariances.
 
-    Training starts at equal weights, variances of 1, and means drawn from N(0, I).
+    Training starts at equal weights, covariances I, and means drawn from N(0, I). `kvae.fit_prior` fits the mixture to
+    the codes of a trained VAE.
 
     Args:
         components: int >= 1, the number of Gaussians. Default 50.
+        covariance: "diagonal" (default) or "full".
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        ValueError: if `components` is less than 1.
+        ValueError: if `components` is less than 1, or `covariance` has another value.
 
     Example:
 
@@ -120,23 +122,30 @@ class MixtureOfGaussians(Prior):
     (5, 2)
     """
 
-    def __init__(self, components: int = 50, **kwargs: Any):
+    def __init__(self, components: int = 50, covariance: str = "diagonal", **kwargs: Any):
         super().__init__(**kwargs)
         self.components = arguments.integer_at_least("components", components, 1)
+        self.covariance = arguments.choice("covariance", covariance, ("diagonal", "full"))
 
     def build(self, input_shape: Shape, event_shape: Shape | None = None) -> None:
         shape = (self.components, input_shape[-1])
         self.means = self.add_weight(name="means", shape=shape, initializer=keras.initializers.RandomNormal(stddev=1.0))
         self.log_vars = self.add_weight(name="log_vars", shape=shape, initializer="zeros")
         self.logits = self.add_weight(name="logits", shape=shape[:1], initializer="zeros")
+        if self.covariance == "full":  # MultivariateNormal's parameter
+            self.below = self.add_weight(name="below", shape=(*shape, shape[1]), initializer="zeros")
         super().build(input_shape, event_shape)
 
     def distribution(self, count: int, posterior: Callable[[Tensor], Reparameterized] | None = None) -> Mixture:
-        components = Normal(ops.convert_to_tensor(self.means), ops.convert_to_tensor(self.log_vars))
+        parameters = ops.convert_to_tensor(self.means), ops.convert_to_tensor(self.log_vars)
+        if self.covariance == "full":
+            components = MultivariateNormal(*parameters, ops.convert_to_tensor(self.below))
+        else:
+            components = Normal(*parameters)
         return Mixture(components, ops.log_softmax(self.logits), count)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "components": self.components}
+        return {**super().get_config(), "components": self.components, "covariance": self.covariance}
 
 
 @keras.saving.register_keras_serializable("kvae")

@@ -1,0 +1,57 @@
+import keras
+import numpy as np
+import pytest
+from small_models import dense_vae
+
+import kvae
+
+
+@pytest.fixture
+def vae(rng):
+    keras.utils.set_random_seed(0)
+    model = dense_vae()
+    model.compile(keras.optimizers.Adam(1e-2))
+    return model
+
+
+@pytest.fixture
+def x(rng):
+    return (rng.random((200, 6)) * [1, 2, 3, 1, 1, 1]).astype("float32")
+
+
+def test_a_single_gaussian_gets_the_mean_and_variance_of_the_aggregate_posterior(vae, x):
+    fitted = kvae.fit_prior(vae, x, kvae.MixtureOfGaussians(1), steps=800, learning_rate=0.05, seed=0)
+    posterior = vae.posterior(x)
+    mean = np.mean(posterior.mean, axis=0)
+    variance = np.mean(np.exp(posterior.log_var), axis=0) + np.var(posterior.mean, axis=0)  # law of total variance
+    np.testing.assert_allclose(fitted.prior.means[0], mean, atol=0.1 * np.sqrt(variance).max())
+    np.testing.assert_allclose(fitted.prior.log_vars[0], np.log(variance), atol=0.1)
+
+
+def test_the_elbo_rises_by_the_fall_of_the_kl_and_reconstructions_stay(vae, x, tmp_path):
+    before, weights, images = vae.evaluate(x, return_dict=True, verbose=0), vae.get_weights(), vae.reconstruct(x)
+    prior = kvae.FlowPrior(kvae.flows.Coupling(steps=2, hidden=(8,)))
+    fitted = kvae.fit_prior(vae, x, prior, steps=200, learning_rate=1e-2, seed=0)
+    after = fitted.evaluate(x, return_dict=True, verbose=0)
+    assert after["kl_loss"] < before["kl_loss"] - 0.1
+    assert after["reconstruction_loss"] == pytest.approx(before["reconstruction_loss"], abs=1e-4)
+    assert after["elbo"] - before["elbo"] == pytest.approx(before["kl_loss"] - after["kl_loss"], abs=1e-3)
+    assert all(np.array_equal(*pair) for pair in zip(weights, vae.get_weights(), strict=True))
+    np.testing.assert_array_equal(fitted.reconstruct(x), images)
+    fitted.save(tmp_path / "a.keras")
+    np.testing.assert_array_equal(kvae.load(tmp_path / "a.keras").sample(5, seed=0), fitted.sample(5, seed=0))
+
+
+def test_pseudo_inputs_are_fitted_while_the_encoder_stays(vae, x):
+    weights = vae.encoder.get_weights()
+    prior = kvae.VampPrior(4, bounds=None)
+    fitted = kvae.fit_prior(vae, x, prior, steps=30, learning_rate=0.1, seed=0)
+    assert np.std(prior.pseudo_inputs) > 0.05  # 0.01 at the start
+    assert all(np.array_equal(*pair) for pair in zip(weights, fitted.encoder.get_weights(), strict=True))
+
+
+def test_what_cannot_be_fitted_is_refused(vae, x):
+    with pytest.raises(ValueError, match="StandardNormal without weights"):
+        kvae.fit_prior(vae, x, kvae.StandardNormal())
+    with pytest.raises(TypeError, match="expected a trained kvae.VAE"):
+        kvae.fit_prior(kvae.PCA(2), x, kvae.MixtureOfGaussians(2))
