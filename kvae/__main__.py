@@ -13,9 +13,19 @@ from typing import Any
 
 import keras
 import matplotlib
+import numpy as np
 
 import kvae
 from kvae import replicas
+from kvae.data.sprites import FACTORS
+from kvae.evaluation import factor_information, factor_scores
+
+ATTRIBUTES = "x", "y", "scale", "hue"  # one number each, of any image
+SCORED = "x", "y", "scale"
+_SPRITE_NOTES = """
+samples: mean squared distance of 100 new images to the nearest possible sprite (of the VAE's reconstructions: {:.2f});
+  the autoencoder's come from a normal fitted to its codes
+attributes: mutual information gap over x, y and scale, 1 if each has a latent of its own"""
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,6 +44,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="Adam's, decaying to 0 by a cosine")
+    parser.add_argument("--components", type=int, default=300, help="Gaussians in the VAE's learned prior")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--workers",
@@ -75,29 +86,97 @@ def main(argv: list[str] | None = None) -> None:
         else:
             schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
             with strategy.scope():
-                model.compile(kvae.optimizers.Adam(schedule))
+                loss = {"loss": _objective(options, steps)} if name == "VAE" else {}
+                model.compile(kvae.optimizers.Adam(schedule), **loss)
             history = model.fit(train, validation_data=validation, epochs=options.epochs)
         seconds[name] = time.perf_counter() - started
 
-    results = kvae.evaluation.compare(models, test)
     with replicas.first_alone(strategy, "write the results") as is_first:  # a worker that left would end all others
         if is_first:
-            _write_results(models, results, seconds, history, test, options)
+            if workers > 1:  # the others don't evaluate
+                models = {name: _plain(model, options.output) for name, model in models.items()}
+            _write_results(models, seconds, history, (train, test), options)
 
 
-def _write_results(models, results, seconds, history, test, options):
+def _plain(model, folder):
+    """A copy of a model outside of the workers' strategy."""
+    model.save(folder / "copy.keras", overwrite=True)
+    copy = kvae.load(folder / "copy.keras")
+    for path in folder.glob("copy.*"):
+        path.unlink()
+    return copy
+
+
+def _write_results(models, seconds, history, data, options):
+    train, test = data
+    started = time.perf_counter()
+    prior = kvae.MixtureOfGaussians(options.components, covariance="full")
+    plain, models["VAE"] = models["VAE"], kvae.fit_prior(models["VAE"], train, prior, seed=options.seed)
+    seconds["VAE"] += time.perf_counter() - started
+    compared = {**models, "VAE": plain, "VAE, learned prior": models["VAE"]}
+    results = kvae.evaluation.compare(compared, test)
+    samples = {name: _samples(model, train, 100, options.seed) for name, model in compared.items()}
+    names = None
+    if options.data == "sprites":
+        names = _add_sprite_numbers(results, compared, samples, options)
     print(_table(results, seconds))
     for name, model in models.items():
         model.save(options.output / f"{name.lower()}.keras", overwrite=True)
     (options.output / "results.json").write_text(json.dumps(results, indent=2))
-    _save_plots(models, results, history, test, options.output)
+    _save_plots(models, results, samples, names, history, test, options.output)
     print(f"\nModels and pictures are in {options.output.resolve()}")
 
 
-def _load(options):
+def _samples(model, train, count, seed):
+    """Images that a model makes: from its density, or of an autoencoder from a normal fitted to its codes."""
+    if hasattr(model, "sample"):
+        return model.sample(count, seed=seed)
+    codes = model.transform(train)
+    z = np.random.default_rng(seed).multivariate_normal(np.mean(codes, axis=0), np.cov(codes.T), count)
+    return model.inverse_transform(z.astype(codes.dtype))
+
+
+def _add_sprite_numbers(results, models, samples, options):
+    """Add distances and attribute scores to the results. Returns {latent: label} of the VAE's attributes."""
+    _, _, test = _load(options, labels=list(FACTORS))
+    images, factors = next(test.rebatch(2_000).as_numpy_iterator())
+    found = {}
+    for name, model in models.items():
+        found[name] = _information(model.transform(images), factors)
+        results[name]["attribute_score"] = factor_scores.gap(np.stack([found[name][factor] for factor in SCORED]))
+        results[name]["attributes"] = {factor: np.round(row, 3).tolist() for factor, row in found[name].items()}
+        results[name]["sample_distance"] = _distance(samples[name])
+        results[name]["reconstruction_distance"] = _distance(model.reconstruct(images[: len(samples[name])]))
+    return _labels(found["VAE"])
+
+
+def _distance(images):
+    return float(np.mean(kvae.evaluation.nearest_sprites(images)[1]))
+
+
+def _information(codes, factors):
+    """{factor: shares of its entropy that the latents tell, (latents,)}, from the codes (n, latents) of images."""
+    columns = factor_information.columns(factors, FACTORS)
+    active = np.ptp(codes, axis=0) > 0
+    found = factor_information.Information(columns, codes.astype(np.float64), active, np.random.default_rng(0))
+    return dict(zip(FACTORS, found.share, strict=True))
+
+
+def _labels(information):
+    """{latent: label}: the latents that tell most of an attribute, each with its attributes and their share."""
+    labels = {}
+    for factor in ATTRIBUTES:
+        latent, share = int(np.argmax(information[factor])), np.max(information[factor])
+        if share > 0:
+            labels.setdefault(latent, []).append(f"{factor} {share:.0%}")
+    return {latent: "\n".join([*found, f"z{latent}"]) for latent, found in labels.items()}
+
+
+def _load(options, labels=None):
     """Streams of the training, validation and test images."""
     sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
-    return kvae.data.load(options.data, options.batch_size, seed=options.seed, data_dir=options.data_dir, **sprites)
+    settings = {"seed": options.seed, "data_dir": options.data_dir, "labels": labels}
+    return kvae.data.load(options.data, options.batch_size, **settings, **sprites)
 
 
 def _start_workers(count, argv):
@@ -142,33 +221,67 @@ def _models(shape, options):
     }
 
 
-def _save_plots(models, results, history, test, folder):
-    def save(ax, name):
-        ax.figure.savefig(folder / name, dpi=150, bbox_inches="tight")
+def _objective(options, steps):
+    """The ELBO with a heavier total correlation at first, so that attributes find latents of their own.
 
-    save(kvae.plots.comparison(results, models["VAE"].latent_dim), "comparison.png")
-    save(kvae.plots.reconstructions(models, test), "reconstructions.png")
-    save(kvae.plots.samples(models["VAE"]), "samples.png")
-    save(kvae.plots.traversals(models["VAE"], test), "traversals.png")
-    save(kvae.plots.history(history), "history.png")
-    if models["VAE"].latent_dim == 2:
-        save(kvae.plots.manifold(models["VAE"]), "manifold.png")
+    The weight falls from 100 to 1, the ELBO's, in the first three quarters of the run.
+    """
+    fall = keras.optimizers.schedules.PolynomialDecay(100.0, 0.75 * steps * options.epochs, 1.0, power=4)
+    return kvae.BetaTCVAE(max(2, steps * options.batch_size), beta=fall)
+
+
+def _save_plots(models, results, samples, names, history, test, folder):
+    def save(figure, name):
+        figure.savefig(folder / name, dpi=150, bbox_inches="tight")
+
+    vae = models["VAE"]
+    labels = {f"{name}\nerror {results[name]['squared_error']:.1f}": model for name, model in models.items()}
+    titles = {
+        "Autoencoder": "New images, autoencoder: codes from a normal",
+        "VAE, learned prior": "New images, VAE: codes from its prior",
+    }
+    pairs = {title: samples[name] for name, title in titles.items()}
+    save(kvae.plots.overview(labels, test, pairs, names), "comparison.png")
+    save(kvae.plots.reconstructions(models, test).figure, "reconstructions.png")
+    save(kvae.plots.samples(vae).figure, "samples.png")
+    save(kvae.plots.traversals(vae, test, names=names).figure, "traversals.png")
+    save(kvae.plots.history(history).figure, "history.png")
+    if vae.latent_dim == 2:
+        save(kvae.plots.manifold(vae, test).figure, "manifold.png")
 
 
 def _table(results, seconds):
     """The results as lines of text."""
-    lines = [
-        "\nOn held-out images (squared error and nats are per image)",
-        f"{'model':<12} {'squared error':>14} {'log p(x)':>14} {'KL':>8} {'training':>10}",
-    ]
+    columns = {
+        "model": 19,
+        "squared error": 14,
+        "log p(x)": 10,
+        "KL": 6,
+        "samples": 9,
+        "attributes": 11,
+        "training": 10,
+    }
+    shown = {"samples": "sample_distance", "attributes": "attribute_score"}
+    shown = {column: key for column, key in shown.items() if key in results["VAE"]}
+    columns = {name: width for name, width in columns.items() if name in shown or name not in ("samples", "attributes")}
+    lines = ["".join(f"{name:<{width}}" if name == "model" else f"{name:>{width}}" for name, width in columns.items())]
     for name, numbers in results.items():
         density = f"{numbers['log_likelihood']:.1f}" if "log_likelihood" in numbers else "none"
-        density = f">= {numbers['elbo']:.1f}" if "elbo" in numbers else density
-        divergence = f"{numbers['kl_loss']:.1f}" if "kl_loss" in numbers else ""
+        cells = {
+            "model": name,
+            "squared error": f"{numbers['squared_error']:.2f}",
+            "log p(x)": f">{numbers['elbo']:.1f}" if "elbo" in numbers else density,
+            "KL": f"{numbers['kl_loss']:.1f}" if "kl_loss" in numbers else "",
+            "training": f"{seconds[name]:.0f} s" if name in seconds else "",
+            **{column: f"{numbers[key]:.2f}" for column, key in shown.items()},
+        }
         lines.append(
-            f"{name:<12} {numbers['squared_error']:>14.2f} {density:>14} {divergence:>8} {seconds[name]:>8.0f} s"
+            "".join(f"{cells[n]:<{width}}" if n == "model" else f"{cells[n]:>{width}}" for n, width in columns.items())
         )
-    return "\n".join(lines)
+    notes = ["\nOn held-out images (squared error and nats are per image; > is a lower bound)\n"]
+    if shown:
+        notes.append(_SPRITE_NOTES.format(results["VAE, learned prior"]["reconstruction_distance"]))
+    return "\n".join([notes[0], *lines, *notes[1:]])
 
 
 if __name__ == "__main__":

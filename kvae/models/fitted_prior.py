@@ -15,6 +15,8 @@ from kvae.priors import MixtureOfGaussians, Prior
 
 _DRAWS = 4  # z ~ q(z|x) per example
 _MOST = 100_000  # examples
+_ROWS = 20_000  # codes for expectation-maximization
+_CHUNKS = 20  # of these codes, to save memory
 _ITERATIONS = 25  # of expectation-maximization
 _FLOOR = 1e-4  # added to variances, as a share of the codes'
 
@@ -113,33 +115,39 @@ def _ascend(prior, posterior, z, batch_size, learning_rate):
 
 def _expectation_maximization(prior, z, rng):
     """Fit a mixture by EM. It begins with the rows around as many random ones, each row in the nearest's component."""
-    z = z.astype(np.float64)
-    floor = _FLOOR * np.diag(np.var(z, axis=0))
-    centers = z[rng.choice(len(z), prior.components, replace=len(z) < prior.components)]
-    nearest = np.argmin(np.sum(centers**2, axis=1) - 2 * z @ centers.T, axis=1)
+    z = rng.permutation(z)[:_ROWS].astype(np.float64)
+    center = np.mean(z, axis=0)
+    z = z - center
+    products = (z[:, :, None] * z[:, None]).reshape(len(z), -1)
+    seeds = rng.choice(z, prior.components, replace=len(z) < prior.components)
+    nearest = np.argmin(np.sum(seeds**2, axis=1) - 2 * z @ seeds.T, axis=1)
     shares = np.eye(prior.components)[nearest]
-    for iteration in range(_ITERATIONS + 1):
+    floor = _FLOOR * np.diag(np.var(z, axis=0))
+    for iteration in range(_ITERATIONS):
+        if iteration:
+            log_joint = [_log_joint(chunk, counts, means, factors) for chunk in np.array_split(z, _CHUNKS)]
+            shares = special.softmax(np.concatenate(log_joint), axis=1)
         counts = shares.sum(axis=0) + 1e-6
         means = shares.T @ z / counts[:, None]
-        log_joint = np.log(counts / counts.sum()) + np.zeros((len(z), 1))
-        factors = np.empty((prior.components, *floor.shape))
-        for k, share in enumerate(shares.T):
-            rows = np.flatnonzero(share > 1e-8)
-            centered = z[rows] - means[k]
-            covariance = (share[rows, None] * centered).T @ centered / counts[k] + floor
-            factors[k] = np.linalg.cholesky(
-                covariance if prior.covariance == "full" else covariance * np.eye(len(floor))
-            )
-            eps = (z - means[k]) @ np.linalg.inv(factors[k]).T
-            log_joint[:, k] -= 0.5 * np.sum(eps**2, axis=1) + np.sum(np.log(np.diag(factors[k])))
-        if iteration < _ITERATIONS:
-            shares = special.softmax(log_joint, axis=1)
+        squares = (shares.T @ products / counts[:, None]).reshape(-1, *floor.shape)
+        covariances = squares - means[:, :, None] * means[:, None] + floor
+        is_full = prior.covariance == "full"
+        factors = np.linalg.cholesky(covariances if is_full else covariances * np.eye(len(floor)))
     scales = np.diagonal(factors, axis1=1, axis2=2)
     prior.logits.assign(np.log(counts))
-    prior.means.assign(means)
+    prior.means.assign(means + center)
     prior.log_vars.assign(2 * np.log(scales))
-    if prior.covariance == "full":
-        prior.below.assign(factors / scales[:, None, :])
+    if is_full:
+        prior.below.assign(factors / scales[:, :, None])
+
+
+def _log_joint(z, counts, means, factors):
+    """log of count_k N(z; mean_k, L_k L_k^T) up to a constant, (n, components)."""
+    inverses = np.linalg.inv(factors)
+    shifts = (inverses @ means[:, :, None]).ravel()
+    eps = (z @ inverses.reshape(-1, z.shape[1]).T - shifts).reshape(len(z), *means.shape)
+    log_scales = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
+    return np.log(counts) - log_scales - 0.5 * np.einsum("nki,nki->nk", eps, eps)
 
 
 class NegativeLogDensity(keras.Model):

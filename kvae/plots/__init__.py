@@ -3,6 +3,7 @@
 from kvae.plots.codes import latents
 from kvae.plots.densities import aggregate_posterior, posterior
 from kvae.plots.numbers import comparison, disentanglement, history, matrix
+from kvae.plots.overview import overview
 from kvae.plots.pictures import code_map, manifold, reconstructions, samples, traversals
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "latents",
     "manifold",
     "matrix",
+    "overview",
     "posterior",
     "reconstructions",
     "samples",

@@ -10,6 +10,7 @@ from keras import ops
 from matplotlib.axes import Axes
 from scipy.special import ndtri
 
+from kvae import arguments
 from kvae.arguments import boolean, integer_at_least, real
 from kvae.arguments import seed as checked_seed
 from kvae.data import elements
@@ -93,12 +94,13 @@ def traversals(
     count: int = 10,
     span: float = 3.0,
     steps: int = 7,
+    names: Mapping[int, str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """One row per latent: the code of one image with this latent moved and the others kept, decoded (means).
 
-    The most used latents come first: by KL(q(z|x) || p(z)), averaged over x, or, if the model has none, by the
-    standard deviation of the codes. A latent goes from -span to span standard deviations about its mean: the prior's
+    Without names, the most used latents come first: by KL(q(z|x) || p(z)), averaged over x, or, if the model has none,
+    by the standard deviation of the codes. A latent goes from -span to span standard deviations about its mean: the prior's
     for a VAE, the codes' for an autoencoder and for PCA (its codes are scores). A frame marks the step nearest to the
     image's own code.
 
@@ -109,13 +111,15 @@ def traversals(
         count: the most rows.
         span: the largest distance from the mean, in standard deviations.
         steps: number of columns.
+        names: {latent: name}, the rows and their labels, such as {3: "hue"}. None labels the most used latents.
         ax: Axes to draw in. None makes a new figure.
 
     Returns:
         the Axes.
 
     Raises:
-        ValueError: for a count or steps too small, a span that isn't positive, and an index beyond these images.
+        ValueError: for a count or steps too small, a span that isn't positive, an index beyond these images, and names
+            of latents that the model hasn't.
     """
     check_axes(ax)
     check_model(model, "transform", "inverse_transform")
@@ -128,8 +132,14 @@ def traversals(
     if not 0 <= index < len(x):
         raise ValueError(f"index is {index}; expected 0 to {len(x) - 1}, one of the images read.")
     codes = model.transform(x)
-    used, names = usage(model, x, codes)
-    order = np.argsort(-used, kind="stable")[:count]
+    if names is None:
+        used, labels = usage(model, x, codes)
+        order = np.argsort(-used, kind="stable")[:count]
+    else:
+        arguments.instance("names", names, Mapping, "{latent: name}")
+        if not names or set(names) - set(range(codes.shape[1])):
+            raise ValueError(f"names are of the latents {list(names)}; expected some of 0 to {codes.shape[1] - 1}.")
+        used, labels, order = codes[0], names, list(names)[:count]
     prior = prior_of_codes(model)
     centre, scale = prior or (codes.mean(axis=0), codes.std(axis=0))
     values = np.linspace(-span, span, steps)
@@ -143,10 +153,11 @@ def traversals(
         nearest = np.abs(moved[row, :, latent] - codes[index, latent]).argmin()
         corner = (nearest - 0.5, row - 0.5)
         ax.add_patch(matplotlib.patches.Rectangle(corner, 1, 1, fill=False, ec=CATEGORIES[1], lw=2, clip_on=False))
-    ax.set_yticks(range(len(order)), [names[latent] for latent in order])
+    ax.set_yticks(range(len(order)), [labels[latent] for latent in order])
     ax.set_xticks(range(steps), [number(value) for value in values])
     ax.set_xlabel(f"the latent's value, in standard deviations of {'the prior' if prior else 'the codes'}")
-    rows = f"the {len(order)} latents used most, of {len(used)}" if len(order) < len(used) else "one latent a row"
+    some = f"{len(order)} of {len(used)} latents" if names else f"the {len(order)} latents used most, of {len(used)}"
+    rows = some if len(order) < len(used) else "one latent a row"
     ax.set_title(f"Traversals (means): {rows}\nframe: nearest to the image's own code")
     return ax
 

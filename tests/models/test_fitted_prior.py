@@ -4,6 +4,7 @@ import pytest
 from small_models import dense_vae
 
 import kvae
+from kvae.models import fitted_prior
 
 
 @pytest.fixture
@@ -53,5 +54,21 @@ def test_pseudo_inputs_are_fitted_while_the_encoder_stays(vae, x):
 def test_what_cannot_be_fitted_is_refused(vae, x):
     with pytest.raises(ValueError, match="StandardNormal without weights"):
         kvae.fit_prior(vae, x, kvae.StandardNormal())
-    with pytest.raises(TypeError, match="expected a trained kvae.VAE"):
+    with pytest.raises(TypeError, match=r"expected a trained kvae\.VAE"):
         kvae.fit_prior(kvae.PCA(2), x, kvae.MixtureOfGaussians(2))
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_expectation_maximization_ends_at_a_maximum_as_good_as_scikit_learns(covariance):
+    mixture = pytest.importorskip("sklearn.mixture")
+    rng = np.random.default_rng(0)
+    centers, maps = rng.normal(0, 4, (3, 2)), rng.normal(size=(3, 2, 2))
+    z = np.concatenate([center + rng.normal(size=(300, 2)) @ each for center, each in zip(centers, maps, strict=True)])
+    prior = kvae.MixtureOfGaussians(3, covariance=covariance)
+    prior.build((None, 2))
+    fitted_prior._expectation_maximization(prior, z, rng)
+    kind = "diag" if covariance == "diagonal" else "full"
+    expected = mixture.GaussianMixture(3, covariance_type=kind, n_init=5, random_state=0).fit(z)
+    assert np.mean(prior.log_prob(z.astype("float32"))) == pytest.approx(expected.score(z), abs=0.01)
+    order, expected_order = np.argsort(prior.means.numpy()[:, 0]), np.argsort(expected.means_[:, 0])
+    np.testing.assert_allclose(prior.means.numpy()[order], expected.means_[expected_order], atol=0.05)
