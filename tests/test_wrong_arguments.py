@@ -197,6 +197,7 @@ CALLS = {
     "VQVAE.sample": of(vq_vae, "sample"),
     "VQVAE.inverse_transform": of(vq_vae, "inverse_transform", z=np.zeros((3, 2, 2), "int32")),
     "VQVAE.code_frequencies": of(vq_vae, "code_frequencies", x=X),
+    "fit_prior": call(kvae.fit_prior, model=vae, x=X, prior=lambda: kvae.MixtureOfGaussians(2)),
     "load": call(kvae.load, path="model.keras"),
     "SpritesConfig": call(data.SpritesConfig),
     "Stream": call(data.Stream, batches=lambda: once(stream).batches, num_batches=2),
@@ -239,6 +240,7 @@ CALLS = {
     "plots.samples": call(plots.samples, model=pca),
     "plots.traversals": call(plots.traversals, model=pca, x=X),
     "plots.manifold": call(plots.manifold, model=pca, x=X),
+    "plots.overview": call(plots.overview, models=lambda: {"a": once(vae)}, x=X, samples={"a": X, "b": X}),
     "plots.code_map": call(plots.code_map, model=pca, x=X),
 }
 
@@ -265,7 +267,7 @@ FROM_0 = {  # numbers that may be 0
 OF_ANY_SIGN = {"initial_mean"}
 CHOICES = {  # texts of which only some mean something
     *("variance", "dispersion", "gradient", "solver", "damaged", "split", "likelihood", "identifier"),
-    *("activation", "preprocessing", "initializer", "steps_per_execution", "sampling", "kind"),
+    *("activation", "preprocessing", "initializer", "steps_per_execution", "sampling", "kind", "covariance"),
 }
 NOT_CHECKED = {  # passed to Keras and TensorFlow, as theirs are
     *("self", "kwargs", "options", "config", "training", "name of Stream.take", "name of Stream.skip"),

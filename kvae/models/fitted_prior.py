@@ -123,16 +123,15 @@ def _expectation_maximization(prior, z, rng):
     nearest = np.argmin(np.sum(seeds**2, axis=1) - 2 * z @ seeds.T, axis=1)
     shares = np.eye(prior.components)[nearest]
     floor = _FLOOR * np.diag(np.var(z, axis=0))
-    for iteration in range(_ITERATIONS):
-        if iteration:
-            log_joint = [_log_joint(chunk, counts, means, factors) for chunk in np.array_split(z, _CHUNKS)]
-            shares = special.softmax(np.concatenate(log_joint), axis=1)
+    is_full = prior.covariance == "full"
+    for _ in range(_ITERATIONS):
         counts = shares.sum(axis=0) + 1e-6
         means = shares.T @ z / counts[:, None]
         squares = (shares.T @ products / counts[:, None]).reshape(-1, *floor.shape)
         covariances = squares - means[:, :, None] * means[:, None] + floor
-        is_full = prior.covariance == "full"
         factors = np.linalg.cholesky(covariances if is_full else covariances * np.eye(len(floor)))
+        log_joint = [_log_joint(chunk, counts, means, factors) for chunk in np.array_split(z, _CHUNKS)]
+        shares = special.softmax(np.concatenate(log_joint), axis=1)
     scales = np.diagonal(factors, axis1=1, axis2=2)
     prior.logits.assign(np.log(counts))
     prior.means.assign(means + center)

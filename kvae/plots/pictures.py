@@ -100,9 +100,9 @@ def traversals(
     """One row per latent: the code of one image with this latent moved and the others kept, decoded (means).
 
     Without names, the most used latents come first: by KL(q(z|x) || p(z)), averaged over x, or, if the model has none,
-    by the standard deviation of the codes. A latent goes from -span to span standard deviations about its mean: the prior's
-    for a VAE, the codes' for an autoencoder and for PCA (its codes are scores). A frame marks the step nearest to the
-    image's own code.
+    by the standard deviation of the codes. A latent goes from -span to span standard deviations about its mean: the
+    prior's for a VAE with a normal prior, otherwise the codes' (PCA's are scores). A frame marks the step nearest to
+    the image's own code.
 
     Args:
         model: a model with `transform` and `inverse_transform`.

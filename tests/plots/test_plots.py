@@ -181,6 +181,24 @@ def test_traversals_put_the_latent_used_most_first(vae, x):
         assert ax.patches[row].get_x() + 0.5 == np.abs(moved[:, latent] - code[latent]).argmin()
 
 
+def test_traversals_draw_the_latents_that_have_names(vae, x):
+    ax = plots.traversals(vae, x, names={2: "hue", 0: "x"}, steps=3)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["hue", "x"]
+    expected = plots.traversals(vae, x, steps=3)  # the order is 1, 2, 0
+    rows = np.split(np.asarray(expected.images[0].get_array()), 3)
+    np.testing.assert_array_equal(ax.images[0].get_array(), np.concatenate([rows[1], rows[2]]))
+
+
+def test_an_overview_has_two_kinds_of_samples_beside_what_the_models_reconstruct(vae, x):
+    images = x / np.float32(255)
+    figure = plots.overview({"VAE": vae}, x, {"data": images[:30], "more": images}, names={1: "y"})
+    reconstructed, moved, left, right = figure.axes
+    assert [label.get_text() for label in reconstructed.get_yticklabels()] == ["original", "VAE"]
+    assert [label.get_text() for label in moved.get_yticklabels()] == ["y"]
+    assert (left.get_title(), right.get_title()) == ("data", "more")
+    np.testing.assert_array_equal(left.images[0].get_array(), right.images[0].get_array())  # 24 images of both
+
+
 @pytest.mark.parametrize("kind", ["pca", "autoencoder"])
 def test_traversals_without_a_prior_go_by_the_spread_of_the_codes(kind, request, x):
     model = request.getfixturevalue(kind)
@@ -363,6 +381,8 @@ def test_errors_say_what_came_and_what_to_do(vae, autoencoder, pca, x):
         "shape .24,. can't be drawn as images; expected .height, width": lambda: plots.samples(flat, 4),
         "Autoencoder has no prior to sample from; give a VAE or PCA": lambda: plots.samples(autoencoder),
         "span is -1; expected a positive": lambda: plots.traversals(vae, x, span=-1),
+        "names are of the latents": lambda: plots.traversals(vae, x, names={3: "hue"}),
+        "samples has 1 sources; expected 2": lambda: plots.overview({"VAE": vae}, x, {"data": x}),
         "steps is 1; expected": lambda: plots.traversals(vae, x, steps=1),
         "index is 40; expected 0 to 39": lambda: plots.traversals(vae, x, index=40),
         "latent_dim 3; a manifold is drawn for 2": lambda: plots.manifold(vae),

@@ -92,7 +92,7 @@ def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypat
 
 @pytest.mark.slow
 def test_the_job_runs_in_two_processes(tmp_path):
-    options = ["--workers=2", "--examples=400", "--size=16", "--epochs=1", "--batch-size=32"]
+    options = ["--workers=2", "--examples=400", "--size=16", "--epochs=1", "--batch-size=32", "--components=5"]
     command = [sys.executable, "-m", "kvae", *options, "--data-dir", tmp_path / "data", "--output", tmp_path / "run"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=SECONDS)
