@@ -11,7 +11,8 @@ from kvae.__main__ import main
 from kvae.data.sprites.render import draw_factors
 
 
-def test_the_main_job_leaves_a_table_models_and_pictures(tmp_path, capsys):
+def test_the_main_job_leaves_a_table_models_and_pictures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(job, "SAMPLES", 8)
     output = tmp_path / "run"
     main(
         f"--data-dir {tmp_path / 'data'} --output {output} --examples 200 --size 16 --epochs 1 --latent-dim 2 "

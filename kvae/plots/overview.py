@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -55,6 +56,6 @@ def overview(
     right.set_title("VAE: one latent of an image moved at a time")
     right.set(xticks=[], xlabel="")
     for column, (title, images) in enumerate(samples.items()):
-        ax = show_tiles(figure.add_subplot(grid[1, column]), images[: 3 * _COLUMNS], _COLUMNS)
+        ax = show_tiles(figure.add_subplot(grid[1, column]), np.asarray(images)[: 3 * _COLUMNS], _COLUMNS)
         ax.set_title(title)
     return figure

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from scipy import special
 from small_models import dense_vae
 
 import kvae
@@ -59,16 +60,38 @@ def test_what_cannot_be_fitted_is_refused(vae, x):
 
 
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
-def test_expectation_maximization_ends_at_a_maximum_as_good_as_scikit_learns(covariance):
+def test_expectation_maximization_takes_scikit_learns_steps(covariance, monkeypatch):
     mixture = pytest.importorskip("sklearn.mixture")
     rng = np.random.default_rng(0)
-    centers, maps = rng.normal(0, 4, (3, 2)), rng.normal(size=(3, 2, 2))
-    z = np.concatenate([center + rng.normal(size=(300, 2)) @ each for center, each in zip(centers, maps, strict=True)])
-    prior = kvae.MixtureOfGaussians(3, covariance=covariance)
-    prior.build((None, 2))
-    fitted_prior._expectation_maximization(prior, z, rng)
-    kind = "diag" if covariance == "diagonal" else "full"
-    expected = mixture.GaussianMixture(3, covariance_type=kind, n_init=5, random_state=0).fit(z)
-    assert np.mean(prior.log_prob(z.astype("float32"))) == pytest.approx(expected.score(z), abs=0.01)
-    order, expected_order = np.argsort(prior.means.numpy()[:, 0]), np.argsort(expected.means_[:, 0])
-    np.testing.assert_allclose(prior.means.numpy()[order], expected.means_[expected_order], atol=0.05)
+    z = np.concatenate([rng.normal(size=(300, 2)) @ rng.normal(size=(2, 2)) + rng.normal(0, 3, 2) for _ in range(3)])
+    z = (z - z.mean(axis=0)) / z.std(axis=0)
+
+    def after(iterations):
+        monkeypatch.setattr(fitted_prior, "_ITERATIONS", iterations)
+        prior = kvae.MixtureOfGaussians(3, covariance=covariance)
+        prior.build((None, 2))
+        fitted_prior._expectation_maximization(prior, z, np.random.default_rng(1))
+        components = prior.distribution(1).components
+        scales = np.exp(0.5 * np.asarray(components.log_var))[:, :, None] * np.eye(2)
+        factors = np.asarray(components.cholesky) if covariance == "full" else scales
+        weights = special.softmax(np.asarray(prior.logits, np.float64))
+        return weights, np.asarray(prior.means), factors @ np.swapaxes(factors, 1, 2), prior
+
+    weights, means, covariances, _ = after(1)
+    precisions = np.linalg.inv(covariances)
+    expected = mixture.GaussianMixture(
+        3,
+        covariance_type="full" if covariance == "full" else "diag",
+        weights_init=weights / weights.sum(),
+        means_init=means,
+        precisions_init=precisions if covariance == "full" else np.diagonal(precisions, axis1=1, axis2=2),
+        reg_covar=fitted_prior._FLOOR,
+        max_iter=11,
+        tol=0.0,
+    ).fit(z)
+    weights, means, covariances, prior = after(12)
+    np.testing.assert_allclose(weights, expected.weights_, rtol=1e-3)
+    np.testing.assert_allclose(means, expected.means_, atol=1e-3)
+    found = covariances if covariance == "full" else np.diagonal(covariances, axis1=1, axis2=2)
+    np.testing.assert_allclose(found, expected.covariances_, atol=1e-3)
+    assert np.mean(prior.log_prob(z.astype("float32"))) == pytest.approx(expected.score(z), abs=1e-3)
