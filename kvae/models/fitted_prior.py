@@ -54,7 +54,7 @@ def fit_prior(
 
     Raises:
         TypeError: if `model` is no VAE, or `prior` no prior.
-        ValueError: if the prior has no weights.
+        ValueError: if the prior has no weights, or a number is out of its range.
 
     Example:
         >>> x = np.random.default_rng(0).random((20, 6)).astype("float32")
@@ -68,10 +68,9 @@ def fit_prior(
     """
     arguments.instance("model", model, VAE, "a trained kvae.VAE")
     arguments.instance("prior", prior, Prior, "a kvae prior with weights, such as kvae.MixtureOfGaussians()")
-    steps, learning_rate = (
-        arguments.integer_at_least("steps", steps, 1),
-        arguments.real("learning_rate", learning_rate, 0),
-    )
+    steps = arguments.integer_at_least("steps", steps, 1)
+    if arguments.real("learning_rate", learning_rate) <= 0:
+        raise ValueError(f"learning_rate is {learning_rate!r}; expected a number above 0.")
     batch_size = arguments.integer_at_least("batch_size", batch_size, 1)
     seed = arguments.seed(seed)
     z = _draws(model, x, seed)
