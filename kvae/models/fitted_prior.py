@@ -142,8 +142,9 @@ def _expectation_maximization(prior, z, rng):
 def _log_joint(z, counts, means, factors):
     """log of count_k N(z; mean_k, L_k L_k^T) up to a constant, (n, components)."""
     inverses = np.linalg.inv(factors)
-    shifts = (inverses @ means[:, :, None]).ravel()
-    eps = (z @ inverses.reshape(-1, z.shape[1]).T - shifts).reshape(len(z), *means.shape)
+    shifts = (inverses @ means[:, :, None]).ravel().astype(np.float32)
+    eps = z.astype(np.float32) @ inverses.reshape(-1, z.shape[1]).T.astype(np.float32) - shifts
+    eps = eps.reshape(len(z), *means.shape)
     log_scales = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(axis=1)
     return np.log(counts) - log_scales - 0.5 * np.einsum("nki,nki->nk", eps, eps)
 
