@@ -92,7 +92,7 @@ class FactorVAE(VAE):
         `training` goes to the discriminator, too. With `index`, the permutations are functions of the positions.
         """
         objective = self.compiled_loss
-        options = {"doubly_reparameterized": objective.doubly_reparameterized}
+        options = {name: getattr(objective, name) for name in ("doubly_reparameterized", "keep_posterior")}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         z = drawn.z[:, 0]
         logits = self.discriminate(z, training)  # log D(z) - log(1 - D(z))

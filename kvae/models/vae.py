@@ -84,7 +84,7 @@ class VAE(encoder_decoder.EncoderDecoder):
     def losses_per_example(self, x: Any, training: bool = False, index: Any = None) -> tuple[Any, dict[str, Any]]:
         """(objective of x (n, ...), {name: number}), each (n,), in nats; see `draw` for `training` and `index`."""
         objective = self.compiled_loss  # ELBO(beta): reconstruction_loss + beta * kl_loss
-        options = {"doubly_reparameterized": objective.doubly_reparameterized}
+        options = {name: getattr(objective, name) for name in ("doubly_reparameterized", "keep_posterior")}
         drawn = self.draw(x, objective.samples, index=index, training=training, **options)
         return objective(drawn, self.optimizer.iterations), {
             "reconstruction_loss": drawn.reconstruction_loss,  # -E_q[log p(x|z)]

@@ -28,6 +28,7 @@ class Objective(abc.ABC):
     Attributes:
         samples: int, the z per example in the draw. Default 1.
         doubly_reparameterized: bool, passed to `model.draw`. Default False.
+        keep_posterior: bool, passed to `model.draw`. Default False.
         depends_on_step: bool, True if the loss of one draw changes in the course of a run. Default False.
 
     Example:
@@ -43,6 +44,7 @@ class Objective(abc.ABC):
 
     samples: int = 1
     doubly_reparameterized: bool = False
+    keep_posterior: bool = False
     depends_on_step: bool = False
 
     @abc.abstractmethod

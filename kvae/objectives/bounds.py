@@ -92,6 +92,7 @@ def score(
     training: bool = False,
     prior: Any = None,
     doubly_reparameterized: bool = False,
+    keep_posterior: bool = False,
 ) -> Draw:
     """z = z_mean + sigma * eps and its log-densities: a `Draw`, in nats.
 
@@ -104,6 +105,7 @@ def score(
         prior: `model.prior_distribution()` if it is at hand; a VampPrior's costs a pass of the encoder.
         doubly_reparameterized: bool. If True, the posterior's parameters get the gradient of Tucker et al. (2019) for
             the importance-weighted bound: through z alone, weighted once more. The numbers stay the same.
+        keep_posterior: bool, whether the draw holds q(z|x). A `tf.function` can't return such a draw.
     """
     samples, latent_dim = eps.shape[1:]
     prior = model.prior_distribution(training=training) if prior is None else prior
@@ -128,7 +130,7 @@ def score(
         log_prior=by_sample(prior.log_prob(z)),
         log_posterior=by_sample(log_posterior),
         kl=model.prior.kl_divergence(posterior),
-        posterior=posterior,
+        posterior=posterior if keep_posterior else None,
     )
     if doubly_reparameterized:
         path.weights = ops.stop_gradient(drawn.normalized_weights)

@@ -67,6 +67,8 @@ class BetaTCVAE(Objective):
         section 3, and appendix C for both estimators.
     """
 
+    keep_posterior = True
+
     def __init__(
         self,
         examples: int,
@@ -167,6 +169,8 @@ class DIP(Objective):
         observations", equations 6 and 7.
     """
 
+    keep_posterior = True
+
     def __init__(self, kind: str = "II", lambda_od: float = 10.0, lambda_d: float | None = None):
         self.kind = arguments.choice("kind", kind, ("I", "II"))
         self.lambda_od = arguments.real("lambda_od", lambda_od, 0)
@@ -241,7 +245,7 @@ def _posterior(draw, objective):
     if draw.posterior is None:
         raise ValueError(
             f"The draw has no posterior, which {type(objective).__name__} compares with the batch's others: take it "
-            "from model.draw, or give kvae.Draw(posterior=...)."
+            "from model.draw(x, keep_posterior=True), or give kvae.Draw(posterior=...)."
         )
     return draw.posterior
 

@@ -217,8 +217,10 @@ def test_a_model_reports_the_loss_of_its_batches_and_the_bound_of_all(rng, tmp_p
         model.fit(x, epochs=2, validation_data=x, callbacks=[keras.callbacks.EarlyStopping("val_loss")], verbose=0)
     found = model.evaluate(x, batch_size=20, verbose=0, return_dict=True)
     step = model.optimizer.iterations
-    losses = [objective(model.draw(x[rows], index=rows), step) for rows in (index[:20], index[20:40], index[40:])]
-    draw = model.draw(x, index=index)
+    batches = index[:20], index[20:40], index[40:]
+    draws = [model.draw(x[rows], index=rows, keep_posterior=True) for rows in batches]
+    losses = [objective(draw, step) for draw in draws]
+    draw = model.draw(x, index=index, keep_posterior=True)
     assert found["loss"] == pytest.approx(float(np.mean(np.concatenate(losses))), rel=1e-5)
     assert found["loss"] != pytest.approx(float(np.mean(objective(draw, step))), rel=1e-5)
     assert found["elbo"] == pytest.approx(float(np.mean(draw.elbo)), rel=1e-5)
@@ -239,7 +241,7 @@ def test_each_replica_takes_its_share_of_a_batch(strategy, rng):
         model.compile(loss=objective)
     found = model.evaluate(tf.data.Dataset.from_tensor_slices(x).batch(10), verbose=0, return_dict=True)
     shares = np.split(np.arange(21), (5, 10, 15, 20))
-    losses = np.concatenate([objective(model.draw(x[share], index=share)) for share in shares])
+    losses = np.concatenate([objective(model.draw(x[share], index=share, keep_posterior=True)) for share in shares])
     assert found["loss"] == pytest.approx(losses.mean(), rel=1e-5)
 
 
