@@ -226,10 +226,8 @@ def gaussian_nats(answer: Callable) -> None:
             found = answer(x, mean, variance)
             error = ((x - mean) ** 2).sum(axis=(1, 2, 3))
             expected = -_log_normal(x, mean, variance**0.5).sum(axis=(1, 2, 3))
-            yield (
-                np.shape(found) in ((3,), ()) or found is None,
-                f"one number for each image, please: {np.shape(found)} came.",
-            )
+            shape = () if found is None else np.shape(found)
+            yield shape in ((3,), ()), f"one number for each image, please: {shape} came."
             yield not _near(found, expected / 16), "summed over the pixels, not averaged: a mean is a silent beta."
             yield not _near(found, error / (2 * variance)), "the constant is missing: D/2 log(2 pi variance)."
             yield _near(found, expected), "the logarithm of the normal density is another number."
