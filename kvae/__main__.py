@@ -208,9 +208,8 @@ def _environments(count):
 
 def _models(shape, options):
     """PCA, an autoencoder and a VAE of equal code size."""
-
-    halvings = next(count for count in range(1, 64) if -(-min(shape[:2]) // 2**count) < 8)
-    sizes = shape, options.latent_dim, [min(16 << layer, 64) for layer in range(halvings)]  # narrower than by default
+    filters = (16, 32, *[64] * (kvae.networks.halvings(shape) - 2))  # half of the default in the first two layers
+    sizes = shape, options.latent_dim, filters[: kvae.networks.halvings(shape)]
 
     def networks():
         return kvae.networks.conv_encoder(*sizes), kvae.networks.conv_decoder(*sizes)

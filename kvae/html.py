@@ -159,19 +159,15 @@ def calibration(result: Any) -> str:
 
 def disentanglement(result: Any) -> str:
     """The tables of result, a `kvae.evaluation.Disentanglement`."""
-    rows = [
-        (name, f"{score.value:.3f} +- {score.standard_error:.3f}", *(["" if p is None else f"{p:.3f}"]))
-        for name, score in result.scores.items()
-        for p in [score.published]
-    ]
-    latents = [
-        (f"z{latent}", "inactive" if not active else name or "none", f"{share:.2f}" if name else "")
-        for latent, (active, name, share) in enumerate(
-            zip(result.active, result.carried, result.information.max(axis=0), strict=True)
-        )
-    ]
-    head = ("score", "from ranks", "as published"), ("latent", "tells most of", "share of its entropy")
-    return table([head[0], *rows]) + table([head[1], *latents])
+    scores, latents = [("score", "from ranks", "as published")], [("latent", "tells most of", "share of its entropy")]
+    for name, score in result.scores.items():
+        published = "" if score.published is None else f"{score.published:.3f}"
+        scores.append((name, f"{score.value:.3f} +- {score.standard_error:.3f}", published))
+    shares = result.information.max(axis=0)
+    for latent, (active, factor, share) in enumerate(zip(result.active, result.carried, shares, strict=True)):
+        told = factor or "none" if active else "inactive"
+        latents.append((f"z{latent}", told, f"{share:.2f}" if factor else ""))
+    return table(scores) + table(latents)
 
 
 def report(result: Any) -> str:

@@ -352,6 +352,11 @@ def _encoder(inputs, h, latent_dim, posterior):
     return _model(inputs, [layers.Dense(units, name=name)(h) for name, units in heads.items()], "encoder")
 
 
+def halvings(shape: Sequence[int]) -> int:
+    """The default number of filters for images of `shape`: they halve the smaller side until it is below 8."""
+    return next(count for count in range(1, 64) if -(-min(shape[:2]) // 2**count) < 8)
+
+
 def _model(inputs, outputs, name):
     """A functional model. A single input or output of a decoder stands without a list."""
     return Model(inputs if len(inputs) == 2 else inputs[0], outputs[0] if len(outputs) == 1 else outputs, name=name)
@@ -366,8 +371,7 @@ def _checked(shape, filters):
             f"The images' shape is {shape}; a convolutional network expects (height, width, channels): {advice}."
         )
     if filters is None:
-        halvings = next(count for count in range(64) if -(-min(shape[:2]) // 2**count) < 8)
-        filters = (32,) + (64,) * (halvings - 1)
+        filters = (32,) + (64,) * (halvings(shape) - 1)
     filters = arguments.sizes("filters", filters)
     possible = (max(shape[:2]) - 1).bit_length()
     if not 1 <= len(filters) <= possible:

@@ -50,7 +50,8 @@ def fit_prior(
         seed: int, or None (default) for a random one; of z and of the batches.
 
     Returns:
-        `VAE`, compiled, with this prior and the record of the model's training.
+        `VAE` with this prior, the record of the model's training, and compiled like the model: with the `ELBO` if its
+            objective doesn't suit the prior.
 
     Raises:
         TypeError: if `model` is no VAE, or `prior` no prior.
@@ -84,9 +85,18 @@ def fit_prior(
         _expectation_maximization(prior, z, rng)
     else:
         _ascend(prior, model.posterior, z[rng.integers(len(z), size=steps * batch_size)], batch_size, learning_rate)
-    fitted.compile()
+    _compile_alike(fitted, model)
     fitted.record = model.record
     return fitted
+
+
+def _compile_alike(fitted, model):
+    """Compile as the model is, since its record tells of that training; with the ELBO if its objective doesn't fit."""
+    config = model.get_compile_config() if model.compiled else None
+    try:
+        fitted.compile_from_config(config or {})
+    except (TypeError, ValueError):  # free bits with a mixture, or an objective that isn't registered
+        fitted.compile()
 
 
 def _draws(model, x, seed):

@@ -222,7 +222,7 @@ class AnnealedCapacity(Objective):
     [[15.0, 15.0], [0.0, 0.0], [35.0, 35.0]]
 
     Reference:
-        Burgess et al. (2018), "Understanding disentangling in beta-VAE", equation 8.
+        Burgess et al. (2018), "Understanding disentangling in beta-VAE".
     """
 
     def __init__(self, capacity: float | Schedule, gamma: float = 1_000.0):

@@ -59,6 +59,16 @@ def test_what_cannot_be_fitted_is_refused(vae, x):
         kvae.fit_prior(kvae.PCA(2), x, kvae.MixtureOfGaussians(2))
 
 
+@pytest.mark.parametrize(
+    ("objective", "expected"), [(kvae.BetaTCVAE(200, beta=3.0), "BetaTCVAE"), (kvae.ELBO(free_bits=0.1), "ELBO")]
+)
+def test_the_result_is_compiled_as_the_model_was_or_with_the_elbo(vae, x, objective, expected):
+    vae.compile(keras.optimizers.SGD(0.25), loss=objective)
+    fitted = kvae.fit_prior(vae, x, kvae.MixtureOfGaussians(2), seed=0)
+    assert type(fitted.loss).__name__ == expected and getattr(fitted.loss, "free_bits", 0) == 0
+    assert expected == "ELBO" or (fitted.loss.beta == 3 and float(fitted.optimizer.learning_rate) == 0.25)
+
+
 @pytest.mark.parametrize("covariance", ["full", "diagonal"])
 def test_expectation_maximization_takes_scikit_learns_steps(covariance, monkeypatch):
     mixture = pytest.importorskip("sklearn.mixture")
