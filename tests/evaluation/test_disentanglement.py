@@ -247,6 +247,23 @@ def test_published_forms_follow_their_formulas():
     assert 0.7 < published["explicitness"] < 0.9
 
 
+PUBLISHED = [
+    (perfect, dict.fromkeys(("DCI completeness", "DCI informativeness", "beta-VAE", "InfoM", "InfoC"), 1)),
+    (duplicated, {"DCI disentanglement": 1, "DCI completeness": (0.5 + 2) / 3, "InfoC": (1 / 3 + 2) / 3, "InfoE": 1}),
+    (collapsed, {"FactorVAE": 2 / 3, "beta-VAE": 1, "InfoE": 2 / 3}),
+]
+
+
+@pytest.mark.parametrize(("make", "truth"), PUBLISHED, ids=[make.__name__ for make, _ in PUBLISHED])
+def test_published_forms_of_constructed_codes(make, truth):
+    z, factors, _, _ = make(1_000)
+    kinds = {name: Factor("categorical" if name == "c" else "ordered") for name in factors}
+    columns = factor_information.columns(factors, kinds)
+    found = published_scores.published_scores(columns, z, np.ptp(z, axis=0) > 0, seed=0)
+    for name, expected in truth.items():
+        assert found[name] == pytest.approx(expected, abs=0.02), name
+
+
 def balanced(latent, classes):
     """The best balanced accuracy of two thresholds, by search."""
     ranks = stats.rankdata(latent)
