@@ -353,8 +353,16 @@ def _encoder(inputs, h, latent_dim, posterior):
 
 
 def halvings(shape: Sequence[int]) -> int:
-    """The default number of filters for images of `shape`: they halve the smaller side until it is below 8."""
-    return next(count for count in range(1, 64) if -(-min(shape[:2]) // 2**count) < 8)
+    """Return the default number of strided layers of a convolutional network: until the smaller side is below 8.
+
+    Args:
+        shape: tuple of ints, an image's height and width, and perhaps its channels.
+
+    Returns:
+        An int >= 1, the length of the default `filters`: 3 for (32, 32, 3).
+    """
+    side = min(arguments.sizes("shape", shape)[:2])
+    return next(count for count in range(1, 64) if -(-side // 2**count) < 8)
 
 
 def _model(inputs, outputs, name):

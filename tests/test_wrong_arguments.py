@@ -197,6 +197,7 @@ CALLS = {
     "VQVAE.sample": of(vq_vae, "sample"),
     "VQVAE.inverse_transform": of(vq_vae, "inverse_transform", z=np.zeros((3, 2, 2), "int32")),
     "VQVAE.code_frequencies": of(vq_vae, "code_frequencies", x=X),
+    "halvings": call(kvae.networks.halvings, shape=(32, 32, 3)),
     "fit_prior": call(kvae.fit_prior, model=vae, x=X, prior=lambda: kvae.MixtureOfGaussians(2)),
     "load": call(kvae.load, path="model.keras"),
     "SpritesConfig": call(data.SpritesConfig),
