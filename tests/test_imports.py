@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1] / "kvae"
 LEVELS = [
     ["_compat", "arguments"],
     ["files"],
-    ["html", "noise", "replicas"],
+    ["columns", "html", "noise", "replicas"],
     ["distributions"],
     ["layers", "schedules", "flows"],
     ["posteriors"],

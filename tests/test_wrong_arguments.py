@@ -211,6 +211,10 @@ CALLS = {
     "from_hdf5": call(data.from_hdf5, path="../x.h5", dataset="x"),
     "from_npy": call(data.from_npy, path="../x.npy"),
     "from_parquet": call(data.from_parquet, path="../x.parquet", column="x"),
+    "from_table": call(data.from_table, source={"x": [1.0, 2.0], "y": [0, 1]}),
+    "Column": call(data.Column, name="x"),
+    "Columns": call(data.Columns, columns=lambda: [data.Column("x")]),
+    "Columns.decode": of(lambda: data.Columns([data.Column("x")]), "decode", x=np.zeros((2, 1))),
     "data.load": call(data.load, name="../packed"),
     "pack": call(data.pack, dataset=X, directory="new"),
     "verify": call(data.verify, directory="../packed"),
@@ -264,8 +268,9 @@ FROM_0 = {  # numbers that may be 0
     *("seed", "shuffle", "skip", "number", "shard_index", "index", "skip_nonfinite", "epochs", "initial_epoch"),
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
     *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
+    *("mean", "missing"),
 }
-OF_ANY_SIGN = {"initial_mean"}
+OF_ANY_SIGN = {"initial_mean", "mean"}
 CHOICES = {  # texts of which only some mean something
     *("variance", "dispersion", "gradient", "solver", "damaged", "split", "likelihood", "identifier"),
     *("activation", "preprocessing", "initializer", "steps_per_execution", "sampling", "kind", "covariance"),

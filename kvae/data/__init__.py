@@ -1,8 +1,9 @@
-"""Data as Streams: packed data, sets of tensorflow-datasets, `sprites`, folders of images, and files of arrays."""
+"""Data as Streams: packed data, sets of tensorflow-datasets, `sprites`, folders of images, files of arrays, tables."""
 
 import importlib
 
 from kvae import arguments
+from kvae.columns import Column, Columns
 from kvae.data.factors import Factor
 from kvae.data.files import from_hdf5, from_npy
 from kvae.data.folder import from_folder
@@ -11,9 +12,12 @@ from kvae.data.packed import pack, verify
 from kvae.data.parquet import from_parquet
 from kvae.data.sprites import Sprites, SpritesConfig
 from kvae.data.stream import Stream, binarize
+from kvae.data.tables import from_table
 from kvae.data.validation import image_shape
 
 __all__ = [
+    "Column",
+    "Columns",
     "Factor",
     "Sprites",
     "SpritesConfig",
@@ -23,6 +27,7 @@ __all__ = [
     "from_hdf5",
     "from_npy",
     "from_parquet",
+    "from_table",
     "image_shape",
     "load",
     "pack",

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat, arguments, html
+from kvae.columns import Columns
 from kvae.data.elements import unpack
 from kvae.data.errors import clear_errors
 from kvae.data.factors import Factor
@@ -67,6 +68,7 @@ class Stream(_compat.WrappedDataset):
         next_epoch: int, the epoch of the next iteration.
         class_names: the names of the classes that y numbers, as `from_folder` knows them, or None.
         factors: {label: `kvae.data.Factor`}, the kinds of the labels' values, as `load("sprites")` knows them, or None.
+        columns: a `kvae.data.Columns`, the names and kinds of x's columns, as `from_table` knows them, or None.
         provenance: a `kvae.data.provenance.Provenance`, the origin of the examples, or None.
 
     Example:
@@ -109,6 +111,7 @@ class Stream(_compat.WrappedDataset):
         self.next_epoch = 0
         self.class_names: tuple[str, ...] | None = None
         self.factors: dict[str, Factor] | None = None
+        self.columns: Columns | None = None
         self.provenance: Any = None
         self._traced = {}
         epochs = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
@@ -274,7 +277,7 @@ class Stream(_compat.WrappedDataset):
         stream.__init__(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
-        stream.class_names, stream.factors = self.class_names, self.factors
+        stream.class_names, stream.factors, stream.columns = self.class_names, self.factors, self.columns
         return stream
 
     def __iter__(self) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import _compat
+from kvae.columns import Columns
 from kvae.data.packed import format, parts
 from kvae.data.packed.blocks import BlockReader, numbers_ahead
 from kvae.data.provenance import Provenance
@@ -85,11 +86,20 @@ def load(
             left_out += expected - count
         stream = stored(shuffle if part == "train" else 0, seed)
         stream.provenance = Provenance(name, None, rows, count, stored, manifest["source"], manifest["licence"])
+        if "table" in manifest:
+            stream.columns, stream.class_names = _table(manifest["table"], labels)
         streams.append(stream)
     _report_left_out(str(directory), left_out, sum(num_rows.values()), faults)
     if group is None or group != labels:
         parts.warn_if_disjoint(directory, layouts, fingerprints, labels, windows, drawn)
     return tuple(streams)
+
+
+def _table(config, labels):
+    """(columns, class names) of packed rows of a table."""
+    columns = Columns.from_config(config)
+    y = next((label for label in columns.labels if label.name == labels and label.kind == "category"), None)
+    return columns, None if y is None else tuple(map(str, y.categories))
 
 
 def _columns(directory, split, layout, labels, fingerprints):

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae import arguments, files
+from kvae.columns import Columns
 from kvae.data import arrays, elements, errors, provenance, validation
 from kvae.data.packed import format, shards
 from kvae.data.progress import bar
@@ -42,7 +43,8 @@ def pack(
         dataset: a stream of batches, or arrays, of x, (x, y), (x, {name: y}) or tfds dicts {"image": x, name: y}. Or
             the tuple (train, validation, test) from `load`. Or a mapping from these names to streams or arrays, with
             "train" at least. A `Stream` gives its epoch 0. x becomes the column "image", a single y the column
-            "label". Dtypes stay, except that x of float64 or bfloat16 becomes float32. uint8 means 0 to 255.
+            "label", or its name in the table of `from_table`. Dtypes stay, except that x of float64 or bfloat16 becomes
+            float32. uint8 means 0 to 255.
         directory: a new or empty local folder; upload it from there to other places. It gets manifest.json, and for
             each split and column `.npy` shards of about 256 MB with the rows in order, followed by a fingerprint of
             each 256 KB.
@@ -88,9 +90,11 @@ def pack(
         known_source, known_license = _common_provenance(datasets.values())
         known_source = source or known_source
     _validate_class_names(datasets)
+    columns = _table_columns(datasets)
     with errors.clear_errors():
         splits = {name: _columns(data, name) for name, data in datasets.items()}
-        write_columns(splits, directory, source=known_source, license=license or known_license, progress=progress)
+        license = license or known_license
+        write_columns(splits, directory, source=known_source, license=license, progress=progress, table=columns)
 
 
 def _validate_class_names(datasets):
@@ -101,6 +105,19 @@ def _validate_class_names(datasets):
             f"the splits number other classes, {', '.join(f'{name} {list(names)}' for name, names in known.items())}: "
             "give all of them the class_names of one"
         )
+
+
+def _table_columns(datasets):
+    """The `Columns` of a table's streams, or None. Raises ValueError if the splits read their values differently."""
+    known = {name: getattr(data, "columns", None) for name, data in datasets.items()}
+    known = {name: columns for name, columns in known.items() if isinstance(columns, Columns)}
+    first = next(iter(known.values()), None)
+    other = next((name for name, columns in known.items() if columns != first), None)
+    if other is not None:
+        raise ValueError(
+            f"{other} was read with other columns than {next(iter(known))}: give columns=train.columns to from_table"
+        )
+    return first
 
 
 def _common_provenance(datasets):
@@ -135,9 +152,13 @@ def _splits(dataset):
 
 def _columns(data, name):
     """The validated dataset of batches {column: array} of one split."""
-    validation.validate_first_batch(data, name=name)
+    table = getattr(data, "columns", None)
+    is_table = isinstance(table, Columns)  # its values are checked when they are read, and NaN is a missing one
+    if not is_table:
+        validation.validate_first_batch(data, name=name)
     validation.image_shape(data)
     batches = data.epoch(0) if isinstance(data, Stream) else arrays.batches(data)
+    y_name = table.labels[0].name if is_table and table.labels else "label"
 
     @tf.autograph.experimental.do_not_convert
     def to_columns(*element):
@@ -145,7 +166,7 @@ def _columns(data, name):
             raise ValueError(f'{name} has sample weights: give them as a column, (x, {{"label": y, "weight": w}})')
         x, y = (*element, None)[:2]
         columns = {"image": elements.unpack(element)[0], **(x if isinstance(x, Mapping) else {})}
-        labels = y if isinstance(y, Mapping) else {} if y is None else {"label": y}
+        labels = y if isinstance(y, Mapping) else {} if y is None else {y_name: y}
         if twice := sorted(columns.keys() & labels.keys()):
             raise ValueError(f"{name} has labels named {twice}, as a column beside them is: rename them with map")
         columns.update(labels)
@@ -180,6 +201,7 @@ def write_columns(
     progress: bool | int | None = None,
     shard_bytes: int = SHARD_BYTES,
     block_bytes: int = BLOCK_BYTES,
+    table: Columns | None = None,
 ) -> None:
     """Writes columns of any names, as `pack` does. `load` returns the first column as x.
 
@@ -187,6 +209,7 @@ def write_columns(
         splits: {split: batches}, each batch a dict {column: array (n, ...)} with any n.
         directory, source, license, progress: as in `pack`.
         shard_bytes, block_bytes: sizes of a shard and of a block of the column with the largest rows.
+        table: the columns of x, if the rows are a table's.
     """
     directory, is_new = files.absolute(directory, "directory"), not os.path.lexists(directory)
     advice = "make room and call again, which goes on behind the whole shards, or give another folder"
@@ -197,6 +220,8 @@ def write_columns(
     ):
         manifest = _new_manifest(directory, splits) or _unfinished_manifest(directory, splits)
         manifest.update(source=source, licence=license)  # spelled as in the first release, whose folders stay valid
+        if table is not None:
+            manifest["table"] = table.get_config()
         with format.ManifestSaver(directory, manifest) as saver:
             for name, batches in splits.items():
                 _write_split(name, _with_bar(name, batches, progress), saver, shard_bytes, block_bytes)

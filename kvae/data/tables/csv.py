@@ -1,0 +1,267 @@
+"""CSV files by the block: where records begin, how many there are, and their columns, read by pyarrow."""
+
+import csv
+import dataclasses
+import importlib
+import io
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from kvae.columns import Column, validate_unique
+from kvae.data.files import import_extra
+from kvae.data.tables.seekable import GzipBytes, PlainBytes
+from kvae.data.tables.values import cell_fault, is_number, kind_of, not_a_number, without_texts
+
+LONGEST_RECORD = 2**26
+MOSTLY = 0.9  # the share of numbers above which a text among them is taken for a fault
+_QUOTE, _NEWLINES = ord('"'), b"\r\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class CsvFormat:
+    """How the files are written.
+
+    Args:
+        names: the names of the columns if the files have no header, else None.
+        delimiter: one character, or None for a comma, and a tab in .tsv files.
+        decimal: "." or ",".
+        encoding: of text, a superset of ASCII.
+        na_values: further texts that mean a missing value, or None for pyarrow's in numbers, and empty cells.
+    """
+
+    names: Sequence[str] | None = None
+    delimiter: str | None = None
+    decimal: str = "."
+    encoding: str = "utf-8"
+    na_values: Sequence[str] | None = None
+
+    def __post_init__(self):
+        for name, texts in (("names", self.names), ("na_values", self.na_values)):
+            if texts is not None and (
+                not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts)
+            ):
+                raise TypeError(f"{name} is {texts!r}; expected a list of texts, or None.")
+        if self.delimiter is not None and (not isinstance(self.delimiter, str) or len(self.delimiter) != 1):
+            raise ValueError(f"delimiter is {self.delimiter!r}, expected one character, such as ';'")
+        if self.decimal not in (".", ","):
+            raise ValueError(f"decimal is {self.decimal!r}, expected '.' or ','")
+        try:
+            plain = "a,1\n".encode(self.encoding) == b"a,1\n"
+        except (LookupError, TypeError):
+            plain = False
+        if not plain:
+            raise ValueError(f"encoding is {self.encoding!r}, expected one that extends ASCII, as utf-8 and latin-1 do")
+
+
+class CsvFile:
+    """A source of rows: one CSV file, plain or gzip. One pass over it finds the blocks.
+
+    Args:
+        path: the file.
+        form: its `CsvFormat`.
+    """
+
+    def __init__(self, path: pathlib.Path, form: CsvFormat):
+        import_extra("pyarrow.csv")
+        self.path, self.form = path, form
+        with open(path, "rb") as file:
+            is_gzip = file.read(2) == b"\x1f\x8b"
+        self._bytes: Any = GzipBytes(path) if is_gzip else PlainBytes(path)
+        self.delimiter = form.delimiter or ("\t" if ".tsv" in "".join(path.suffixes[-2:]) else ",")
+        self._index()
+        self._firsts = np.cumsum([0, *self.sizes]).tolist()
+
+    def _index(self):
+        """Finds the header and the blocks of records, a newline outside of quotes being the end of one."""
+        self.starts, self.sizes, self.end = [], [], 0
+        position, pending, header, inside, after_newline = 0, b"", None, 0, True
+        for chunk in self._bytes.chunks():
+            if position == 0 and not pending:
+                if chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                    raise ValueError(f"{self.path} is written in UTF-16, expected UTF-8: save it as UTF-8")
+                bom = 3 if chunk.startswith(b"\xef\xbb\xbf") else 0
+                position, chunk = bom, chunk[bom:]
+            text = np.frombuffer(chunk, np.uint8)
+            parity = (np.cumsum(text == _QUOTE, dtype=np.uint8) + np.uint8(inside)) & 1
+            newline = ((text == 10) | (text == 13)) & (parity == 0)
+            ends = np.flatnonzero(newline & ~np.concatenate([[after_newline], newline[:-1]]))
+            inside = int(parity[-1]) if len(parity) else inside
+            after_newline = bool(newline[-1]) if len(newline) else after_newline
+            block = pending + chunk
+            if len(ends) and header is None and self.form.names is None:
+                stop = len(pending) + int(ends[0])
+                header, block = block[:stop], block[stop:]
+                position, ends = position + stop, ends[1:]
+            if not len(ends):
+                pending = block
+                if len(pending) > LONGEST_RECORD:
+                    raise ValueError(
+                        f"{self._row(sum(self.sizes))} has more than {LONGEST_RECORD:,} bytes: is a quote missing at "
+                        "the end of a cell?"
+                    )
+                continue
+            last = len(block) - (len(chunk) - int(np.flatnonzero(newline)[-1])) + 1
+            self.starts.append(position)
+            self.sizes.append(len(ends))
+            position, pending = position + last, block[last:]
+        if header is None and self.form.names is None:
+            header, pending = pending, b""
+        rest = pending.strip(_NEWLINES)
+        if rest:
+            if inside:
+                raise ValueError(f"{self._row(sum(self.sizes))} has a quote that is never closed")
+            self.starts.append(position)
+            self.sizes.append(1)
+        self.end = position + len(pending)
+        self._set_names(header)
+        if not self.sizes:
+            raise ValueError(f"{self.path} holds no rows below its header, expected at least one")
+
+    def _set_names(self, header):
+        if header is not None:
+            cells = next(csv.reader(io.StringIO(self._text(header, 0).strip("\r\n")), delimiter=self.delimiter), [])
+            if not "".join(cells):
+                raise ValueError(f"{self.path} is empty, expected a header and rows")
+            other = next((mark for mark in ";\t|," if len(cells) == 1 and mark in cells[0]), None)
+            if other:
+                raise ValueError(f"{self.path} has one column, {cells[0]!r}: give delimiter={other!r} if it divides it")
+            numeric = next((cell for cell in cells if "." in cell and cell.replace(".", "").strip("-").isdigit()), None)
+            if numeric is not None:
+                raise ValueError(
+                    f"{self.path} has the number {numeric} among the names of its first row: give names= if it has no "
+                    "header"
+                )
+        else:
+            cells = list(self.form.names or ())
+        validate_unique(cells, self.path)
+        self.names = cells
+
+    def _text(self, content, row):
+        try:
+            return content.decode(self.form.encoding)
+        except UnicodeDecodeError as error:
+            line = content[: error.start].count(b"\n")
+            about = "row" if len(content) > error.start and line == 0 else "a row at or after row"
+            place = f"{self.path}, {about} {row + line + 1}" if row or line else f"{self.path}"
+            raise ValueError(
+                f"{place} holds bytes that aren't {self.form.encoding}: give its encoding, such as encoding='latin-1'"
+            ) from None
+
+    def _row(self, number):
+        """A row, counted from 0, in words: counted from 1 below the header."""
+        return f"{self.path}, row {number + 1}"
+
+    def locate(self, block: int, row: int) -> str:
+        """The file and the row's number in it, of a row of a block."""
+        return self._row(self._firsts[block] + row)
+
+    def kinds(self, names: Sequence[str]) -> dict[str, str]:
+        """The kinds of some columns, by the values of the first block."""
+        content = self._content(0)
+        table, kinds = self._parse(content, 0, None), {}
+        for name in names:
+            values = table[name].combine_chunks()
+            if str(values.type) == "binary":
+                self._explain(content, 0, [Column(name, "category")])
+            kinds[name] = kind_of(values)
+            if str(values.type) == "string":
+                self._refuse_numbers(values.to_pylist(), name)
+        return kinds
+
+    def _refuse_numbers(self, texts, name):
+        """Raises ValueError if most of a column's texts are numbers, one with a decimal comma or a few others."""
+        texts = [(row, text) for row, text in enumerate(texts) if text]
+        others = [(row, text) for row, text in texts if not is_number(text)]
+        commas = [(row, text) for row, text in others if is_number(text.replace(",", "."))]
+        if commas and len(others) == len(commas) and self.form.decimal == ".":
+            row, text = commas[0]
+            raise ValueError(
+                f"{self.locate(0, row)}: column {name!r} {not_a_number(text, Column(name))}, or say that it is a "
+                f"category with columns={{{name!r}: 'category'}}"
+            )
+        if 0 < len(others) < (1 - MOSTLY) * len(texts):
+            row, text = others[0]
+            raise ValueError(f"{self.locate(0, row)}: column {name!r} {not_a_number(text, Column(name))}")
+
+    def read(self, block: int, columns: list[Column]) -> list:
+        """The columns of a block, a list of pyarrow's arrays. Raises ValueError with file and row."""
+        pa = importlib.import_module("pyarrow")
+        types = {"category": pa.dictionary(pa.int32(), pa.string()), "date": pa.timestamp("us")}
+        wanted = {column.name: types.get(column.kind, pa.float64()) for column in columns}
+        content = self._content(block)
+        try:
+            table = self._parse(content, block, wanted)
+        except pa.ArrowInvalid as error:
+            self._explain(content, block, columns)
+            raise ValueError(f"{self.locate(block, 0)}, or one below it: {' '.join(str(error).split())}") from None
+        if len(table) != self.sizes[block]:
+            raise ValueError(
+                f"{self.locate(block, 0)} to {self._firsts[block + 1]}: found {len(table)} rows, expected "
+                f"{self.sizes[block]}: is there a quote within a cell that doesn't begin with one?"
+            )
+        return [table[column.name].combine_chunks() for column in columns]
+
+    def _content(self, block):
+        stop = self.starts[block + 1] if block + 1 < len(self.starts) else self.end
+        content = self._bytes.read(self.starts[block], stop - self.starts[block])
+        if len(content) != stop - self.starts[block]:
+            raise OSError(f"{self.path} was cut while it was read")
+        if self.form.encoding.lower().replace("-", "") not in ("utf8", "ascii"):
+            content = self._text(content, self._firsts[block]).encode()
+        return content
+
+    def _parse(self, content, block, types, every_cell=False):
+        pa: Any = importlib.import_module("pyarrow")
+        reader: Any = importlib.import_module("pyarrow.csv")
+        ragged = []
+        options: dict[str, Any] = {"decimal_point": self.form.decimal}
+        if types is not None:
+            options.update(column_types=types, include_columns=list(types))
+        defaults = reader.ConvertOptions().null_values
+        options["null_values"] = [*defaults, *(self.form.na_values or ())]
+        try:
+            table = reader.read_csv(
+                pa.BufferReader(content),
+                reader.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=self.names),
+                reader.ParseOptions(
+                    delimiter=self.delimiter,
+                    newlines_in_values=True,
+                    invalid_row_handler=lambda row: ragged.append(row) or "error",
+                ),
+                reader.ConvertOptions(**options),
+            )
+        except pa.ArrowInvalid as error:
+            if ragged:
+                first = ragged[0]
+                raise ValueError(
+                    f"{self.locate(block, (first.number or 1) - 1)} has {first.actual_columns} cells, expected "
+                    f"{first.expected_columns} as the header has: {first.text[:60]!r}"
+                ) from None
+            raise error
+        if self.form.na_values and not every_cell:
+            for number, name in enumerate(table.column_names):
+                values = without_texts(table[name], self.form.na_values)
+                table = table.set_column(number, name, pa.chunked_array([values]))
+        return table
+
+    def _explain(self, content, block, columns):
+        """Raises ValueError for the first cell that isn't what its column holds."""
+        pa: Any = importlib.import_module("pyarrow")
+        texts = self._parse(content, block, {column.name: pa.binary() for column in columns}, every_cell=True)
+        missing = {*importlib.import_module("pyarrow.csv").ConvertOptions().null_values, *(self.form.na_values or ())}
+        for column in columns:
+            for row, cell in enumerate(texts[column.name].to_pylist()):
+                try:
+                    text = cell.decode()
+                except UnicodeDecodeError:
+                    raise ValueError(
+                        f"{self.locate(block, row)}: column {column.name!r} holds {cell[:40]!r}, which isn't "
+                        f"{self.form.encoding}: give encoding='latin-1', or another"
+                    ) from None
+                if text in missing:
+                    continue
+                if message := cell_fault(text, column, self.form.decimal):
+                    raise ValueError(f"{self.locate(block, row)}: column {column.name!r} {message}")

@@ -1,0 +1,110 @@
+"""One pass over the training rows of a table: means, standard deviations and categories."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from kvae import arguments
+from kvae.columns import Column
+from kvae.data.tables.values import arrow, categories, matrix
+
+MOST_CATEGORIES = 1_000
+
+
+class Fit:
+    """What one pass over the training rows says of the columns.
+
+    Args:
+        columns: the columns, with their names and kinds, those of labels last.
+        labels: int, the number of labels. They need a value in every row.
+    """
+
+    def __init__(self, columns: Iterable[Column], labels: int = 0):
+        self.columns, self.labels = list(columns), labels
+        self.first_label = len(self.columns) - labels
+        self.numeric = [number for number, column in enumerate(self.columns) if column.kind != "category"]
+        size = len(self.numeric)
+        self.count, self.mean, self.squares = np.zeros(size), np.zeros(size), np.zeros(size)
+        self.least, self.largest = np.full(size, np.inf), np.full(size, -np.inf)
+        self.is_whole = np.ones(size, bool)
+        self.values = {number: set() for number, column in enumerate(self.columns) if column.kind == "category"}
+        self.present, self.rows = dict.fromkeys(self.values, 0), 0
+
+    def add(self, arrays: Any, chosen: np.ndarray | None, locate: Callable[[int], str]) -> None:
+        """Count in the rows of a block.
+
+        Args:
+            arrays: an array (n, columns) of numbers, or a list of columns.
+            chosen: the rows that count, bool (n,); None for all.
+            locate: function from a row of the block to its file and number, for errors.
+        """
+        found = matrix(arrays, self.columns, locate, self.numeric)
+        for place, number in enumerate(self.numeric):
+            self._require(np.isnan(found[:, place]), number, locate)
+        found = found if chosen is None else found[chosen]
+        self.rows += len(found)
+        for number, values in self.values.items():
+            values = categories(arrays[number] if isinstance(arrays, list) else arrays[:, number])
+            self._require(values.is_null().to_numpy(zero_copy_only=False), number, locate)
+            values = values if chosen is None else values.filter(arrow(chosen))
+            self.present[number] += len(values) - values.null_count
+            self.values[number].update(values.drop_null().unique().to_pylist())
+            if len(self.values[number]) > MOST_CATEGORIES:
+                name = self.columns[number].name
+                raise ValueError(
+                    f"{locate(0).rsplit(', row', 1)[0]}: column {name!r} has more than {MOST_CATEGORIES:,} categories, "
+                    "as names of people or rows have: leave it out with columns="
+                )
+        if not len(found) or not self.numeric:
+            return
+        is_present = ~np.isnan(found)
+        count = is_present.sum(0)
+        mean = np.where(is_present, found, 0).sum(0) / np.maximum(count, 1)
+        squares = np.where(is_present, np.square(found - mean), 0).sum(0)
+        total = np.maximum(self.count + count, 1)
+        shift = np.where(count > 0, mean - self.mean, 0)
+        self.squares += squares + np.square(shift) * self.count * count / total  # Chan, Golub and LeVeque 1979
+        self.mean += shift * count / total
+        self.count += count
+        self.least = np.minimum(self.least, np.where(is_present, found, np.inf).min(0))
+        self.largest = np.maximum(self.largest, np.where(is_present, found, -np.inf).max(0))
+        self.is_whole &= (~is_present | (found == np.rint(found))).all(0)
+
+    def _require(self, is_missing, number, locate):
+        if number >= self.first_label and is_missing.any():
+            name = self.columns[number].name
+            raise ValueError(f"{locate(int(np.argmax(is_missing)))}: label {name!r} has no value: leave the row out")
+
+    def fitted(self, source: Any) -> list[Column]:
+        """The columns with their statistics. Raises ValueError for one without a value, warns of constant ones."""
+        columns, constant = [], []
+        for number, column in enumerate(self.columns):
+            options: dict[str, Any] = {"name": column.name, "kind": column.kind}
+            if column.kind == "category":
+                present, known = self.present[number], self.values[number]
+                if all(isinstance(value, float) and value.is_integer() for value in known):
+                    known = {int(value) for value in known}  # integers beside missing values
+                options["categories"] = tuple(sorted(known))
+                is_constant = len(known) == 1
+            else:
+                place = self.numeric.index(number)
+                present = self.count[place]
+                is_constant = self.least[place] == self.largest[place]
+                scale = 1.0 if is_constant else float(np.sqrt(self.squares[place] / max(present, 1)))
+                if column.kind == "number" and self.is_whole[place]:
+                    options["kind"] = "integer"
+                options.update(mean=float(self.mean[place]), scale=scale or 1.0)
+            if not present:
+                raise ValueError(
+                    f"{source}: column {column.name!r} has no value in the {self.rows:,} training rows: leave it out "
+                    "with columns="
+                )
+            constant += [column.name] if is_constant and number < self.first_label else []
+            columns.append(Column(missing=1 - float(present) / self.rows, **options))
+        if constant:
+            arguments.warn(
+                f"{source}: column {constant[0]!r}{f' and {len(constant) - 1} more' if constant[1:] else ''} "
+                "holds one value in all training rows and tells nothing of a row: leave it out with columns=."
+            )
+        return columns

@@ -1,0 +1,148 @@
+"""Every bad table has a stated treatment, or is refused in one sentence with file, row and column before any work."""
+
+import gzip
+import warnings
+
+import numpy as np
+import pytest
+
+import kvae
+from kvae.data import errors, from_table
+
+pytest.importorskip("pyarrow")
+MANY = "a,b\n" + "1,2\n2,1\n" * 60_000
+N = float("nan")
+
+REFUSED = {  # name: (content, arguments, what the message says)
+    "an empty file": ("", {}, "t.csv is empty, expected a header and rows"),
+    "blank lines alone": ("\n\n\n", {}, "t.csv is empty, expected a header and rows"),
+    "a header alone": ("a,b\n", {}, "t.csv holds no rows below its header"),
+    "a header without its newline": ("a,b", {}, "t.csv holds no rows below its header"),
+    "another delimiter": ("a;b\n1;2\n", {}, "t.csv has one column, 'a;b': give delimiter=';'"),
+    "tabs in a .csv": ("a\tb\n1\t2\n", {}, r"one column, 'a\\tb': give delimiter='\\t'"),
+    "decimal commas": ("a;b\n1,5;2\n3;4\n", {"delimiter": ";"}, "row 1: column 'a' holds '1,5'.*give decimal=','"),
+    "a decimal comma far below": (
+        (MANY + "1,2\n3,4\n").replace(",", ";") + "1,5;3\n",
+        {"delimiter": ";"},
+        "row 120003: column 'a' holds '1,5', expected a number with a decimal '.': give decimal=','",
+    ),
+    "a short row": ("a,b\n1,2\n3\n", {}, "t.csv, row 2 has 1 cells, expected 2 as the header has: '3'"),
+    "a long row": ("a,b\n1,2\n3,4,5\n", {}, "row 2 has 3 cells, expected 2"),
+    "a ragged row far below": (MANY + "3\n", {}, "row 120001 has 1 cells"),
+    "commas at the ends of rows": ("a,b\n1,2,\n", {}, "row 1 has 3 cells"),
+    "a text among numbers": (
+        MANY + "oops,3\n",
+        {},
+        r"row 120001: column 'a' holds 'oops', expected a number: give columns={'a': 'category'}, or na_values=",
+    ),
+    "a text among the first numbers": ("a\n" + "1\n" * 30 + "x\n", {}, "row 31: column 'a' holds 'x', expected a num"),
+    "UTF-16": ("a,b\n1,2\n".encode("utf-16"), {}, "is written in UTF-16, expected UTF-8"),
+    "Latin-1 in a header": ("caf\xe9,b\n1,2\n".encode("latin-1"), {}, "bytes that aren't utf-8: give its encoding"),
+    "Latin-1 in a cell": ("a,b\nx,1\ncaf\xe9,2\n".encode("latin-1"), {}, "row 2: column 'a' holds .*isn't utf-8"),
+    "an open quote": ('a,b\n"x,1\ny,2\n', {}, "has a quote that is never closed"),
+    "a name twice": ("a,b,a\n1,2,3\n", {}, "has two columns named 'a'"),
+    "no header": ("5.1,3.5,x\n1,2,y\n", {}, "has the number 5.1 among the names of its first row: give names="),
+    "a column without a name": (",a\n0,3\n1,4\n", {}, "column 1 of the header has no name: choose with columns="),
+    "an infinite number": ("a,b\n1,inf\n2,3\n", {}, "row 1: column 'b' holds inf, which is infinite"),
+    "a number beyond float32": ("a,b\n1,2\n2,1e300\n", {}, r"row 2: column 'b' holds 1e\+300, which is infinite"),
+    "a column without a value": ("a,b\n1,\n2,\n", {}, "column 'b' has no value in the 2 training rows: leave it out"),
+    "no date": ("d\n2024-02-29\nsoon\n", {"columns": {"d": "date"}}, "row 2: column 'd' holds 'soon', expected a date"),
+    "a negative count": ("n\n2\n-1\n", {"columns": {"n": "count"}}, "row 2: column 'n' holds -1, which was said"),
+    "a broken count": ("n\n2\n1.5\n", {"columns": {"n": "count"}}, "row 2: column 'n' holds 1.5"),
+    "as many categories as rows": ("i\n" + "".join(f"u{k}\n" for k in range(1_001)), {}, "more than 1,000 categories"),
+    "a missing label": ("a,y\n1,no\n2,\n", {"labels": "y"}, "row 2: label 'y' has no value: leave the row out"),
+    "a column that isn't there": ("a,b\n1,2\n", {"columns": ["c"]}, r"t.csv holds no column 'c': found \['a', 'b'\]"),
+    "an unknown kind": ("a\n1\n2\n", {"columns": {"a": "text"}}, "says that 'a' is 'text'; expected one of 'number'"),
+    "Excel": (b"PK\3\4", {"name": "t.xlsx"}, "t.xlsx ends in '.xlsx', expected one of .csv"),
+    "no Parquet": (b"PAR1 or not", {"name": "t.parquet"}, "can't be read as a Parquet file"),
+    "no HDF5": (b"junk", {"name": "t.h5"}, "can't be read as an HDF5 file"),
+    "half a gzip file": (gzip.compress(MANY.encode())[:-40], {"name": "t.csv.gz"}, "t.csv.gz is cut"),
+    "an altered gzip file": (
+        gzip.compress(MANY.encode())[:-6] + b"\1\2\3\4\5\6",
+        {"name": "t.csv.gz"},
+        "t.csv.gz is altered",
+    ),
+}
+
+READ = {  # name: (content, arguments, the rows)
+    "a byte order mark": ("\ufeffa,b\n1,2\n2,4\n", {}, [[1, 2], [2, 4]]),
+    "three kinds of line ends": ("a,b\r\n1,2\n3,4\r5,6", {}, [[1, 2], [3, 4], [5, 6]]),
+    "blank lines": ("a,b\n\n1,2\n\n\r\n3,4\n\n", {}, [[1, 2], [3, 4]]),
+    "a quoted newline": ('a,b\n"x\ny",1\n"p ""q"", r",2\n', {}, [[1, 1], [0, 2]]),
+    "empty cells, NA and null": ("a,b\n1,NA\n2,\n,null\n3,4\n0,5", {}, [[1, N], [2, N], [N, N], [3, 4], [0, 5]]),
+    "NA, a country": ("a,c\n1,NA\n2,US\n3,", {}, [[1, 0], [2, 1], [3, N]]),
+    "another text for missing": ("a,c\n1,?\n?,US\n2,DE", {"na_values": ["?"]}, [[1, N], [N, 1], [2, 0]]),
+    "decimal commas that were said": ("a;b\n1,5;2\n3;4\n", {"delimiter": ";", "decimal": ","}, [[1.5, 2], [3, 4]]),
+    "Latin-1 that was said": ("a\nz\ncaf\xe9\n".encode("latin-1"), {"encoding": "latin-1"}, [[1], [0]]),
+    "a header that was said": ("5,x\n6,y\n", {"names": ["a", "b"]}, [[5, 0], [6, 1]]),
+    "dates": ("d\n2024-02-29\n\n1970-01-02\n", {}, [[19782], [1]]),
+    "times": ("d\n2024-02-29 12:00:00\n1970-01-02 00:00:00\n", {}, [[19782.5], [1]]),
+    "true and false": ("a\ntrue\nfalse\n", {}, [[1], [0]]),
+    "spaces around numbers": ("a,b\n 1 , 2\n3,  4 \n", {}, [[1, 2], [3, 4]]),
+    "a constant column": ("a,b\n1,5\n2,5\n", {}, [[1, 5], [2, 5]]),
+    "a text among numbers that is a category": ("a\n1\nx\n", {"columns": {"a": "category"}}, [[0], [1]]),
+    "gzip that isn't": ("a\n1\n2\n", {"name": "t.csv.gz"}, [[1], [2]]),
+    "an index that is left out": (",a\n0,3\n1,4\n", {"columns": ["a"]}, [[3], [4]]),
+}
+
+
+def written(tmp_path, content, name="t.csv"):
+    path = tmp_path / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_table_is_refused_in_a_sentence(case, tmp_path):
+    content, arguments, message = REFUSED[case]
+    arguments = dict(arguments)
+    path = written(tmp_path, content, arguments.pop("name", "t.csv"))
+    with pytest.raises((ValueError, KeyError, OSError), match=message) as found:
+        kvae.data.pack(from_table(path, **arguments), tmp_path / "packed", progress=False)
+    assert len(str(found.value)) < 400 and "\n" not in str(found.value)
+    assert not (tmp_path / "packed").exists(), "half-written"
+
+
+@pytest.mark.parametrize("case", READ)
+def test_an_odd_table_is_read(case, tmp_path):
+    content, arguments, expected = READ[case]
+    arguments = dict(arguments)
+    path = written(tmp_path, content, arguments.pop("name", "t.csv"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        stream = from_table(path, **arguments)
+    with errors.clear_errors():
+        np.testing.assert_array_equal(next(iter(stream)), np.array(expected, "float32"))
+    told = [str(each.message).removeprefix(f"{path}: ") for each in caught]
+    constant = "column 'b' holds one value in all training rows and tells nothing of a row: leave it out with columns=."
+    assert told == ([constant] if "constant" in case else [])
+
+
+def test_files_of_one_table_have_its_columns(tmp_path):
+    paths = [written(tmp_path, "a,b\n1,2\n", "1.csv"), written(tmp_path, "a,c\n1,2\n", "2.csv")]
+    with pytest.raises(ValueError, match=r"2.csv and .*1.csv have other columns: 'b' is in one of them alone"):
+        from_table(paths)
+    written(tmp_path, "b,a\n1,2\n5\n", "2.csv")
+    with pytest.raises(ValueError, match=r"2.csv, row 2 has 1 cells"):
+        from_table(str(tmp_path / "*.csv"))
+    with pytest.raises(FileNotFoundError, match=r"none-\*.csv names no file"):
+        from_table("none-*.csv")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({"a": [1, 2], "b": [1]}, "the dict has columns of several lengths"),
+        ({"a": [1, "x"]}, "column 'a' holds values of several types"),
+        ({"a": [[1], [2, 3]]}, "column 'a' holds values of the type list"),
+        (np.zeros((0, 3)), "the ndarray holds no rows"),
+        (np.zeros(3), r"the ndarray has the shape \(3,\)"),
+        (np.ones((3, 2), complex), "the dtype complex128, expected rows of columns"),
+        (np.array([[1.0, np.inf]]), "the ndarray, row 1: column '1' holds inf"),
+        (5, "source is 5; expected the path of a table"),
+    ],
+    ids=str,
+)
+def test_other_tables_are_refused_in_a_sentence(source, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_table(source)
