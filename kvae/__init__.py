@@ -10,6 +10,7 @@ if keras.backend.backend() != "tensorflow":
 
 from kvae import (
     callbacks,
+    compression,
     data,
     distributions,
     evaluation,
@@ -69,6 +70,7 @@ __all__ = [
     "StandardNormal",
     "VampPrior",
     "callbacks",
+    "compression",
     "data",
     "distributions",
     "evaluation",

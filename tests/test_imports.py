@@ -19,6 +19,7 @@ LEVELS = [
     ["training"],
     ["models"],
     ["evaluation"],
+    ["compression"],
     ["callbacks"],
     ["widgets", "exercises"],
     ["__init__", "__main__"],
@@ -26,6 +27,8 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TENSORFLOW = {
     "_compat.py",
+    "compression/exact.py",
+    "compression/files.py",
     "evaluation/scoring.py",
     "evaluation/annealing.py",
     "layers.py",

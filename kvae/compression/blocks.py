@@ -1,0 +1,134 @@
+"""Bits back: a block of examples as one string of bits, -ELBO long (Townsend, Bird and Barber 2019)."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kvae.compression.ans import PRECISION, Stack
+from kvae.compression.exact import Networks, Rounding
+from kvae.compression.levels import Levels
+from kvae.compression.symbols import BUCKETS, Buckets, Symbols, likelihood_symbols
+
+LANES = 128  # chains of a block, at most: each costs 4 bytes
+_EXAMPLES_OF_A_LANE = 64  # at least
+_OF_A_BUCKET = np.uint64((1 << PRECISION) // BUCKETS)  # a bucket's frequency under the prior
+
+
+class Block(NamedTuple):
+    """A block of compressed examples, arrays but for `levels`, the number of symbols that could occur."""
+
+    levels: int
+    lanes: NDArray  # examples of each step, uint16
+    heads: NDArray  # uint64, of the stack's lanes
+    words: NDArray  # uint32, of the stack, without those that everybody knows
+    known: int  # of the first words, how many are left
+    notes: NDArray  # int64 (m, 3), of the rounding
+
+
+@dataclasses.dataclass(frozen=True)
+class Coder:
+    """Compresses and decompresses blocks of x with a model.
+
+    To store an example, z is taken off the stack as if the bits there were of q(z|x). x is then stored with p(x|z), and
+    z with p(z). The bits that z took come back with decompressing, so an example adds
+    -log2 p(x|z) - log2 p(z) + log2 q(z|x) bits, in expectation -ELBO / log 2.
+
+    Args:
+        networks: `Networks` of the model.
+        levels: `Levels` of x.
+    """
+
+    networks: Networks
+    levels: Levels
+
+    def compress(self, x: NDArray) -> Block:
+        """Return the block of x (n, ...)."""
+        symbols = self.levels.symbols(x)
+        count = self.levels.count(symbols)
+        known = self._first_words()
+        chains = int(np.clip(len(x) // _EXAMPLES_OF_A_LANE, 1, LANES))
+        stack, rounding, lanes = Stack(known, lanes=chains), Rounding(), []
+        done = 0
+        while done < len(x):
+            # At first a few examples at a time: z needs bits, and those of the known words are in the file again.
+            rows = int(np.clip(stack.size // len(known), 1, min(len(stack.heads), len(x) - done)))
+            step = slice(done, done + rows)
+            q = self._posterior(x[step], rounding, len(lanes))
+            with stack.scrambled(len(lanes), rows, is_popping=True):
+                buckets = self._pop(stack, q, len(self.networks.prior_mean), rows)
+            p = self._likelihood(buckets, rounding, len(lanes), count)
+            self._push(stack, p, symbols[step].T)
+            self._push_latents(stack, buckets)
+            lanes.append(rows)
+            done += rows
+        words = stack.words[stack.lowest :].copy()
+        return Block(count, np.array(lanes, "uint16"), stack.heads, words, stack.lowest, rounding.notes)
+
+    def decompress(self, block: Block) -> NDArray:
+        """Return x (n, ...) of a block.
+
+        Raises:
+            ValueError: if the bits aren't of this model.
+        """
+        known = self._first_words()
+        stack = Stack(np.concatenate([known[: block.known], block.words]), block.heads)
+        rounding, parts = Rounding(block.notes), []
+        for step, rows in reversed(list(enumerate(block.lanes.tolist()))):
+            buckets = self._pop_latents(stack, rows)
+            p = self._likelihood(buckets, rounding, step, block.levels)
+            symbols = self._pop(stack, p, self._dimensions, rows)
+            parts.append(self.levels.examples(symbols.T))
+            q = self._posterior(parts[-1], rounding, step)
+            with stack.scrambled(step, rows, is_popping=False):
+                self._push(stack, q, buckets)
+        if not stack.holds(known):
+            raise ValueError("bits are left over")
+        return np.concatenate(parts[::-1])
+
+    @property
+    def _dimensions(self):
+        shape = self.levels.event_shape
+        return int(np.prod(shape[:-1] if self.levels.is_one_hot else shape))
+
+    def _first_words(self):
+        """Bits for the first z, the same for everyone: the latents of one example take no more."""
+        count = len(self.networks.prior_mean) * PRECISION // 32 + 2
+        return np.random.RandomState(0).randint(0, 1 << 32, count, "uint32")  # a generator that never changes
+
+    def _posterior(self, x, rounding, step):
+        mean, log_var = self.networks.posterior(x, rounding, 2 * step)
+        return Buckets(mean, log_var, self.networks.prior_mean, self.networks.prior_log_var)
+
+    def _likelihood(self, buckets, rounding, step, levels):
+        z = Buckets.latents(buckets, self.networks.prior_mean, self.networks.prior_log_var)
+        return likelihood_symbols(*self.networks.conditional(z, rounding, 2 * step + 1), levels)
+
+    @staticmethod
+    def _push(stack: Stack, p: Symbols, values: NDArray) -> None:
+        """Store values (D, n), the last position first."""
+        for position in reversed(range(len(values))):
+            stack.push(*p.interval(position, values[position], values))
+
+    @staticmethod
+    def _pop(stack: Stack, p: Symbols, dimensions: int, rows: int) -> NDArray:
+        """Return the values (D, n) that `_push` stored."""
+        values = np.empty((dimensions, rows), "int64")
+        for position in range(dimensions):
+            values[position] = p.find(position, stack.peek(rows), values)
+            stack.pop(*p.interval(position, values[position], values))
+        return values
+
+    @staticmethod
+    def _push_latents(stack, buckets):
+        for values in buckets[::-1].astype("uint64"):
+            stack.push(values * _OF_A_BUCKET, np.full(len(values), _OF_A_BUCKET))
+
+    def _pop_latents(self, stack, rows):
+        buckets = np.empty((len(self.networks.prior_mean), rows), "int64")
+        for position in range(len(buckets)):
+            bucket = stack.peek(rows) // _OF_A_BUCKET
+            buckets[position] = bucket
+            stack.pop(bucket * _OF_A_BUCKET, np.full(rows, _OF_A_BUCKET))
+        return buckets

@@ -1,0 +1,145 @@
+"""A model's networks, with results that are the same in each process, on any number of threads."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from numpy.typing import NDArray
+
+from kvae.data import elements
+
+_GRID = 2.0**14  # results are multiples of 2^-14
+_NEAR = 1e-12  # relative difference of two runs in float64, at the most
+_FLOATS = "float16", "bfloat16", "float32", "mixed_float16", "mixed_bfloat16"
+
+
+class Rounding:
+    """Rounds numbers that differ by 1e-12 from run to run to the same multiples of 2^-14.
+
+    A number too near to the middle of two multiples could go to either. The first run, which compresses, notes the
+    multiple that it took for each of those, and the second takes it from the notes. They are about one of a million.
+
+    Args:
+        notes: integers (m, 3) of an earlier run, each (call, index, multiple), or None for the first run.
+    """
+
+    def __init__(self, notes: NDArray | None = None):
+        self._is_first = notes is None
+        self._notes = [] if notes is None else np.asarray(notes).tolist()
+
+    @property
+    def notes(self) -> NDArray:
+        """The notes of the first run, int64 (m, 3)."""
+        return np.array(self._notes, "int64").reshape(-1, 3)
+
+    def __call__(self, call: int, values: list[Any]) -> list[NDArray]:
+        """Return float64 tensors, rounded, as arrays.
+
+        Args:
+            call: int, a number of its own for each call of a run.
+            values: tensors (n, ...).
+
+        Raises:
+            ValueError: for values that aren't finite.
+        """
+        arrays = [ops.convert_to_numpy(value) for value in values]
+        flat = np.concatenate([array.ravel() for array in arrays]) * _GRID
+        if not np.isfinite(flat).all():
+            raise ValueError("the networks gave values that aren't finite")
+        multiples = np.floor(flat + 0.5)
+        if self._is_first:
+            distance = np.abs(flat - np.floor(flat) - 0.5)
+            near = np.flatnonzero(distance < _NEAR * (_GRID + np.abs(flat)))
+            self._notes += [(call, int(index), int(multiples[index])) for index in near]
+        else:
+            for _, index, multiple in (note for note in self._notes if note[0] == call):
+                multiples[index] = multiple
+        multiples /= _GRID
+        parts = np.split(multiples, np.cumsum([array.size for array in arrays])[:-1])
+        return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+class Networks:
+    """q(z|x) and p(x|z) of a model in float64.
+
+    Args:
+        model: a `kvae.VAE`.
+
+    Attributes:
+        prior_mean: array (latent_dim,), of p(z).
+        prior_log_var: array (latent_dim,).
+    """
+
+    def __init__(self, model: Any):
+        self._encoder, self._decoder = double(model.encoder), double(model.decoder)
+        self._family, self._likelihood = double(model.posterior_family), double(model.likelihood)
+        prior = double(model.prior, event_shape=model.event_shape).distribution(1)
+        self.prior_mean, self.prior_log_var = (ops.convert_to_numpy(value)[0] for value in (prior.mean, prior.log_var))
+
+    def posterior(self, x: NDArray, rounding: Rounding, call: int) -> tuple[NDArray, NDArray]:
+        """Return the mean and the log-variance of q(z|x), each (n, latent_dim), for x (n, ...)."""
+        q = self._family.distribution(_outputs(self._encoder, elements.scale(x, "float64")))
+        mean, log_var = rounding(call, [q.mean, q.log_var])
+        return mean, log_var
+
+    def conditional(self, z: NDArray, rounding: Rounding, call: int) -> tuple[type, dict[str, NDArray]]:
+        """Return the class of p(x|z) and {name: array (n, ...)}, its parameters, for z (n, latent_dim)."""
+        p: Any = self._likelihood.distribution(_outputs(self._decoder, tf.constant(z)))
+        fields = {field.name: getattr(p, field.name) for field in dataclasses.fields(p)}
+        tensors = {name: value for name, value in fields.items() if tf.is_tensor(value)}
+        shape = len(z), *self._likelihood.event_shape
+        whole = [
+            value if len(value.shape) >= len(shape) else ops.broadcast_to(value, shape) for value in tensors.values()
+        ]
+        return type(p), dict(zip(tensors, rounding(call, whole), strict=True))
+
+
+def double(layer: Any, **build: Any) -> Any:
+    """Return a copy of a built layer or network that computes in float64.
+
+    Args:
+        layer: a Keras layer.
+        **build: further arguments of its `build`.
+
+    Raises:
+        TypeError: if Keras can't copy it.
+    """
+    try:
+        made = keras.saving.deserialize_keras_object(_in_double(keras.saving.serialize_keras_object(layer)))
+        if not made.built:
+            made.build(_build_shape(layer), **build)
+        made.set_weights(layer.get_weights())
+    except Exception as error:
+        raise TypeError(
+            f"{type(layer).__name__} {layer.name!r} can't be copied with the numbers of 64 bits that compression "
+            f"needs ({str(error).strip().splitlines()[0]}): give it get_config and keras.saving."
+            "register_keras_serializable, or make it of Keras' layers."
+        ) from error
+    return made
+
+
+def _build_shape(layer):
+    if hasattr(layer, "latent_dim"):  # a prior or a family of posteriors
+        shape = (None, layer.latent_dim)
+        return [shape, shape] if hasattr(layer, "scores_any_z") else shape
+    return (None, *layer.event_shape)  # a likelihood
+
+
+def _in_double(config):
+    """A copy of a serialized configuration with float64 for each float dtype and policy."""
+    if isinstance(config, dict):
+        return {
+            key: "float64" if key in ("dtype", "name") and value in _FLOATS else _in_double(value)
+            for key, value in config.items()
+        }
+    if isinstance(config, list | tuple):
+        return type(config)(_in_double(value) for value in config)
+    return copy.copy(config)
+
+
+def _outputs(network, inputs):
+    return [ops.cast(output, "float64") for output in keras.tree.flatten(network(inputs, training=False))]
