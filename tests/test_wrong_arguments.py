@@ -19,6 +19,7 @@ import kvae
 
 PACKAGE = pathlib.Path(kvae.__file__).parent
 X = np.random.default_rng(0).random((8, 4, 4, 1)).astype("float32")
+BITS = (X > 0.5).astype("float32")
 _MADE = {}
 
 
@@ -52,6 +53,10 @@ def vae():
     model = dense_vae((4, 4, 1))
     model.compile(run_eagerly=True)
     return model
+
+
+def binary_vae():
+    return dense_vae((4, 4, 1), likelihood="bernoulli")
 
 
 def autoencoder():
@@ -200,6 +205,8 @@ CALLS = {
     "halvings": call(kvae.networks.halvings, shape=(32, 32, 3)),
     "fit_prior": call(kvae.fit_prior, model=vae, x=X, prior=lambda: kvae.MixtureOfGaussians(2)),
     "load": call(kvae.load, path="model.keras"),
+    "compress": call(kvae.compression.compress, model=binary_vae, data=BITS, path="x.kvae"),
+    "decompress": call(kvae.compression.decompress, path="../x.kvae", model=binary_vae),
     "SpritesConfig": call(data.SpritesConfig),
     "Stream": call(data.Stream, batches=lambda: once(stream).batches, num_batches=2),
     "Stream.epoch": of(stream, "epoch", number=0),
@@ -269,6 +276,7 @@ FROM_0 = {  # numbers that may be 0
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
     *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
     *("mean", "missing"),
+    *("start", "stop"),
 }
 OF_ANY_SIGN = {"initial_mean", "mean"}
 CHOICES = {  # texts of which only some mean something
@@ -379,6 +387,7 @@ def files(tmp_path_factory):
     pyarrow.parquet.write_table(table, folder / "x.parquet")
     with h5py.File(folder / "x.h5", "w") as file:
         file["x"] = X
+    kvae.compression.compress(once(binary_vae), BITS, folder / "x.kvae", verbose=0)
     (folder / "work").mkdir()
     return folder / "work"
 

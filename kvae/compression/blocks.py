@@ -1,19 +1,42 @@
 """Bits back: a block of examples as one string of bits, -ELBO long (Townsend, Bird and Barber 2019)."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kvae import distributions, posteriors
 from kvae.compression.ans import PRECISION, Stack
 from kvae.compression.exact import Networks, Rounding
 from kvae.compression.levels import Levels
 from kvae.compression.symbols import BUCKETS, Buckets, Symbols, likelihood_symbols
+from kvae.evaluation import scoring
 
 LANES = 128  # chains of a block, at most: each costs 4 bytes
 _EXAMPLES_OF_A_LANE = 64  # at least
 _OF_A_BUCKET = np.uint64((1 << PRECISION) // BUCKETS)  # a bucket's frequency under the prior
+
+
+def check_compresses(model: Any) -> None:
+    """Raise TypeError or ValueError if the model's densities can't be coded."""
+    scoring.check_is_model(model)
+    family, likelihood = getattr(model, "posterior_family", None), model.likelihood
+    if not isinstance(family, posteriors.DiagonalNormal) or hasattr(model, "label_dim"):
+        found = type(model).__name__ if family is None or hasattr(model, "label_dim") else type(family).__name__
+        raise TypeError(f"model is of {found}; compression expects a kvae.VAE with a kvae.posteriors.DiagonalNormal.")
+    if not likelihood.discrete:
+        raise TypeError(
+            f"The likelihood is {type(likelihood).__name__}, a density; compression needs probabilities of whole "
+            "numbers, such as kvae.BernoulliLikelihood or kvae.DiscretizedLogisticLikelihood gives."
+        )
+    model.check_built()
+    Levels(likelihood, "float32")
+    if type(model.prior_distribution()) is not distributions.Normal:
+        raise TypeError(
+            f"The prior is {type(model.prior).__name__}; compression expects one that factorizes into normals, such as "
+            "kvae.StandardNormal()."
+        )
 
 
 class Block(NamedTuple):

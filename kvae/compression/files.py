@@ -13,8 +13,8 @@ import scipy
 import tensorflow as tf
 from keras import ops
 
-from kvae import arguments, distributions, files, posteriors
-from kvae.compression.blocks import Coder
+from kvae import arguments, files
+from kvae.compression.blocks import Coder, check_compresses
 from kvae.compression.container import Reader, Writer, digest_of
 from kvae.compression.exact import Networks
 from kvae.compression.levels import Levels
@@ -181,27 +181,6 @@ def decompress(
     directory = files.absolute(directory, "directory")
     packed.write_columns({"train": ({"image": x} for x in _examples(path, model, start, stop))}, directory, progress=0)
     return None
-
-
-def check_compresses(model: Any) -> None:
-    """Raise TypeError or ValueError if the model's densities can't be coded."""
-    scoring.check_is_model(model)
-    family, likelihood = getattr(model, "posterior_family", None), model.likelihood
-    if not isinstance(family, posteriors.DiagonalNormal) or hasattr(model, "label_dim"):
-        found = type(model).__name__ if family is None or hasattr(model, "label_dim") else type(family).__name__
-        raise TypeError(f"model is of {found}; compression expects a kvae.VAE with a kvae.posteriors.DiagonalNormal.")
-    if not likelihood.discrete:
-        raise TypeError(
-            f"The likelihood is {type(likelihood).__name__}, a density; compression needs probabilities of whole "
-            "numbers, such as kvae.BernoulliLikelihood or kvae.DiscretizedLogisticLikelihood gives."
-        )
-    model.check_built()
-    Levels(likelihood, "float32")
-    if type(model.prior_distribution()) is not distributions.Normal:
-        raise TypeError(
-            f"The prior is {type(model.prior).__name__}; compression expects one that factorizes into normals, such as "
-            "kvae.StandardNormal()."
-        )
 
 
 def _blocks(model, data, batch_size, verbose) -> Iterator[np.ndarray]:
