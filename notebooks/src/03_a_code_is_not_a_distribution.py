@@ -292,7 +292,8 @@ assert mean["close to known codes"] < 0.8 * mean["normal codes"]
 #
 # A variational autoencoder asks for all three at once. Its encoder gives a cloud of codes, $q(z \mid x)$, in place of a
 # point, and pays for every cloud that is far from $p(z)$. That is the next notebook. How far it gets what it asks for is
-# a question of its own, and notebook 06 finds clouds that don't fill $p(z)$ after all.
+# a question of its own: notebook 06 finds clouds that don't fill $p(z)$ after all, and
+# [notebook 10](10_back_to_the_sprites.ipynb) comes back to the sprites with a cure.
 #
 # ## Summary
 #

@@ -43,9 +43,9 @@ diagrams.generation();
 #
 # $$ p(x) = \sum_z p(x \mid z)\, p(z) \quad\text{or}\quad p(x) = \int p(x \mid z)\, p(z)\, dz, \qquad p(z \mid x) = \frac{p(x \mid z)\, p(z)}{p(x)} . $$
 #
-# $p(x)$ is how probable $x$ is under the story. The second is the **posterior**: which $z$ may $x$ have come from?
-# Both need the integral, and with a neural network inside nobody can solve it. Where $z$ is one number, we can add it up on a grid: *quadrature*.
-# So we start with one number. $z$ goes round a circle, and $x$ is a point near it:
+# $p(x)$ is how probable $x$ is under the story. $p(z \mid x)$ is the **posterior**: which $z$ may $x$ have come from?
+# Both need the integral, and with a neural network inside nobody can solve it. Where $z$ is one number, we can add the
+# integral up on a grid: *quadrature*. So we start with one number. $z$ goes round a circle, and $x$ is a point near it:
 #
 # $$ p(x \mid z) = \mathcal N\big((\cos 1.3 z,\, \sin 1.3 z),\; 0.2^2 I\big) . $$
 
@@ -133,8 +133,8 @@ figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols
 # $$ -\mathrm{KL}(q \Vert p) = \mathbb E_q\left[\log \frac{p(z)}{q(z)}\right] \le \log \mathbb E_q\left[\frac{p(z)}{q(z)}\right]
 #    = \log \int p(z)\, dz = 0 . $$
 #
-# So the first two terms together, the **evidence lower bound** (ELBO), can't exceed
-# $\log p(x)$. And they need no integral over all $z$: draws from $q$ will do.
+# So the first two terms together, the **evidence lower bound** (ELBO), can't exceed $\log p(x)$. And they need no integral
+# over all $z$: draws from $q$ will do.
 
 # %%
 #| alt: A drawing of three bars: the reconstruction term; the ELBO and the KL to the prior, which add up to it; the ELBO and the gap, which add up to log p(x).
@@ -390,8 +390,8 @@ print(f"{inside:.0%} of the codes are in the larger ring, which holds 95 % of th
 # Along any path through the first picture one digit turns into the next without a jump. (The steps are equal in
 # probability, not in $z$.) In the second, each figure stands at the code $\mu(x)$ of a test image: equal digits lie
 # together, though the model was never told a label. The rings hold 50 and 95 % of the prior. With two latents the codes
-# stay roughly within them, and most $z$ drawn from the prior decode to a digit. With more latents that can fail badly,
-# which is a story for notebook 06.
+# stay roughly within them, and most $z$ drawn from the prior decode to a digit. With more latents that can fail badly:
+# notebook 06 shows it, and [notebook 10](10_back_to_the_sprites.ipynb) mends it.
 #
 # ## Summary
 #

@@ -25,7 +25,7 @@ from PIL import Image
 SOURCES = pathlib.Path(__file__).parent
 NOTEBOOKS = SOURCES.parent
 PICTURES = NOTEBOOKS / "pictures"
-SHOWN = {"01": 1, "02": 5, "03": 2, "04": 9, "05": 0, "06": 6, "07": 4, "08": 5, "09": 4}  # counted from 0
+SHOWN = dict(enumerate((1, 5, 2, 9, 0, 6, 4, 5, 4, 2, 1), start=1))  # number: the picture, counted from 0
 LARGEST = 1_000_000  # bytes
 PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What TensorFlow's import says of the machine, whatever TF_CPP_MIN_LOG_LEVEL is.
@@ -107,7 +107,7 @@ def picture(name):
     outputs = (output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", []))
     pictures = [data["image/png"] for data in outputs if "image/png" in data]
     PICTURES.mkdir(exist_ok=True)
-    (PICTURES / f"{name}.png").write_bytes(base64.b64decode(pictures[SHOWN[name[:2]]]))
+    (PICTURES / f"{name}.png").write_bytes(base64.b64decode(pictures[SHOWN[int(name[:2])]]))
 
 
 def spent():

@@ -1,49 +1,12 @@
-"""Checks of the notebooks' exercises: each tries properties of a reader's function, and says "right" or gives a hint.
-
-Every check has the name of the function that a notebook asks for, and takes it as its argument.
-"""
+"""Checks of the exercises in notebooks 02 to 06."""
 
 import tracemalloc
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import logsumexp
 
-
-def _log_normal(x: Any, mean: Any, sigma: Any) -> np.ndarray:
-    """log N(x; mean, sigma^2), number by number."""
-    return -0.5 * ((x - mean) / sigma) ** 2 - np.log(sigma) - 0.5 * np.log(2 * np.pi)
-
-
-class _Open(Exception):
-    """The reader hasn't written anything yet."""
-
-
-def _check(answer: Callable, properties: Callable[[Callable], Iterator[tuple[Any, str]]]) -> None:
-    """Print the hint of the first property that fails, or "right"."""
-    try:
-        for holds, hint in properties(answer):
-            if not holds:
-                print("not yet:", hint)
-                return
-    except _Open:
-        print(f"not yet: {answer.__name__} returns None; replace the dots.")
-    except Exception as error:  # of the reader's code
-        print(f"not yet: {answer.__name__} stopped with {type(error).__name__}: {str(error).splitlines()[0]}")
-    else:
-        print("right")
-
-
-def _given(found: Any) -> Any:
-    if found is None:
-        raise _Open
-    return found
-
-
-def _near(found: Any, expected: Any, rtol: float = 1e-3) -> bool:
-    found = np.asarray(_given(found), "float64")
-    return found.shape == np.shape(expected) and bool(np.allclose(found, expected, rtol=rtol, atol=1e-6))
+from kvae.exercises.checking import check, given, log_normal, near
 
 
 def explained(answer: Callable) -> None:
@@ -51,19 +14,19 @@ def explained(answer: Callable) -> None:
 
     def properties(answer):
         x = np.random.default_rng(0).normal(size=(500, 6)) * [1, 5, 2, 0.5, 3, 1] + 10
-        shares = np.array([_given(answer(x, k)) for k in range(7)], "float64")
+        shares = np.array([given(answer(x, k)) for k in range(7)], "float64")
         yield bool(np.isfinite(shares).all()), "some of the shares are no numbers."
-        yield _near(shares[-1], 1.0), "all axes together explain everything: a share of 1."
-        yield _near(shares[0], 0.0) and bool(np.all(np.diff(shares) > 0)), "each further axis adds to the share."
+        yield near(shares[-1], 1.0), "all axes together explain everything: a share of 1."
+        yield near(shares[0], 0.0) and bool(np.all(np.diff(shares) > 0)), "each further axis adds to the share."
         yield (
             bool(np.all(np.diff(shares, 2) < 0)),
             "the first axis is the longest: sort the eigenvalues, largest first.",
         )
         yield shares[1] < 0.9, "take the mean off first: x is far from 0, and a covariance is about the mean."
         turned = x @ np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
-        yield _near([answer(turned, k) for k in range(7)], shares), "turning the data must not change the shares."
+        yield near([answer(turned, k) for k in range(7)], shares), "turning the data must not change the shares."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def covariance(answer: Callable) -> None:
@@ -75,15 +38,15 @@ def covariance(answer: Callable) -> None:
         expected = np.cov(x.T, bias=True)
         found = answer(iter(np.split(x, 10)))
         yield (
-            not _near(found, expected + np.outer(x.mean(axis=0), x.mean(axis=0))),
+            not near(found, expected + np.outer(x.mean(axis=0), x.mean(axis=0))),
             "take the means off: E[xx'] - E[x]E[x]'.",
         )
         yield (
-            _near(found, expected) or _near(found, np.cov(x.T)),
+            near(found, expected) or near(found, np.cov(x.T)),
             "it isn't the covariance of all rows: (D, D), divided by n.",
         )
         uneven = answer(iter(np.split(x, [3, 400, 401])))
-        yield _near(uneven, found), "another split into batches gives another result: count rows, not batches."
+        yield near(uneven, found), "another split into batches gives another result: count rows, not batches."
         tracemalloc.start()
         try:
             answer(np.ones((500, 50)) * i for i in range(100))
@@ -92,7 +55,7 @@ def covariance(answer: Callable) -> None:
             tracemalloc.stop()
         yield peak < 5e6, "right, but all batches are in memory at once: keep sums, and let each batch go."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def nearest(answer: Callable) -> None:
@@ -102,15 +65,15 @@ def nearest(answer: Callable) -> None:
         rng = np.random.default_rng(0)
         images, pictures = rng.random((30, 4, 4, 3)), rng.random((7, 4, 4, 3))
         found = answer(images[:5], images)
-        yield np.shape(_given(found)) == (5,), f"one number for each picture, please: {np.shape(found)} came."
-        yield _near(found, np.zeros(5)), "an image is at distance 0 from itself."
+        yield np.shape(given(found)) == (5,), f"one number for each picture, please: {np.shape(found)} came."
+        yield near(found, np.zeros(5)), "an image is at distance 0 from itself."
         expected = ((pictures[:, None] - images) ** 2).sum(axis=(2, 3, 4))
         found = answer(pictures, images)
-        yield not _near(found, expected.mean(axis=1)), "the distance to the nearest image, not to all of them."
-        yield not _near(found, np.sqrt(expected.min(axis=1))), "the *squared* distance."
-        yield _near(found, expected.min(axis=1)), "sum the squares over all pixels and colours, then take the smallest."
+        yield not near(found, expected.mean(axis=1)), "the distance to the nearest image, not to all of them."
+        yield not near(found, np.sqrt(expected.min(axis=1))), "the *squared* distance."
+        yield near(found, expected.min(axis=1)), "sum the squares over all pixels and colours, then take the smallest."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def draw_codes(answer: Callable) -> None:
@@ -119,17 +82,17 @@ def draw_codes(answer: Callable) -> None:
     def properties(answer):
         codes = np.random.default_rng(0).normal(size=(4000, 3)) @ [[3, 0, 0], [2, 1, 0], [0, 1, 0.5]] + [5, 0, -5]
         found, again = answer(codes, 20_000), answer(codes, 20_000)
-        _given(found)
+        given(found)
         yield np.shape(found) == (20_000, 3), f"expected an array (count, 3), and {np.shape(found)} came."
         yield not np.isin(found[:50], codes).any(), "these are codes of images: draw new ones."
         yield not np.array_equal(found, again), "the same codes each time: draw anew."
         off = np.abs(found.mean(axis=0) - codes.mean(axis=0)) / codes.std(axis=0)
         yield off.max() < 0.1, "their mean isn't that of the codes."
-        yield _near(found.std(axis=0), codes.std(axis=0), 0.05), "their spread isn't that of the codes."
+        yield near(found.std(axis=0), codes.std(axis=0), 0.05), "their spread isn't that of the codes."
         close = np.abs(np.corrcoef(found.T) - np.corrcoef(codes.T)).max() < 0.05
         yield close, "the numbers of a code are correlated: use the whole covariance matrix."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def kl(answer: Callable) -> None:
@@ -137,18 +100,18 @@ def kl(answer: Callable) -> None:
 
     def properties(answer):
         zeros = np.zeros((2, 1))
-        yield _near(answer(zeros, zeros), [0, 0]), "q = p costs nothing, and there is one number for each row."
-        yield _near(answer(zeros + 1, zeros), [0.5, 0.5]), "a mean of 1 and a variance of 1 cost half a nat."
+        yield near(answer(zeros, zeros), [0, 0]), "q = p costs nothing, and there is one number for each row."
+        yield near(answer(zeros + 1, zeros), [0.5, 0.5]), "a mean of 1 and a variance of 1 cost half a nat."
         many = answer(np.ones((2, 8)), np.zeros((2, 8)))
-        yield _near(many, [4, 4]), "eight such latents cost four nats: sum over the latents."
+        yield near(many, [4, 4]), "eight such latents cost four nats: sum over the latents."
         rng = np.random.default_rng(0)
         mean, log_var = rng.normal(size=(2, 5, 3))
         z = mean[:, None] + np.exp(0.5 * log_var)[:, None] * rng.normal(size=(5, 20_000, 3))
-        ratio = _log_normal(z, mean[:, None], np.exp(0.5 * log_var)[:, None]) - _log_normal(z, 0, 1)
-        agrees = _near(answer(mean, log_var), ratio.sum(axis=2).mean(axis=1), 0.1)
+        ratio = log_normal(z, mean[:, None], np.exp(0.5 * log_var)[:, None]) - log_normal(z, 0, 1)
+        agrees = near(answer(mean, log_var), ratio.sum(axis=2).mean(axis=1), 0.1)
         yield agrees, "draws of q give another number: z_log_var is the logarithm of the variance."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def k_sample_bound(answer: Callable) -> None:
@@ -156,17 +119,17 @@ def k_sample_bound(answer: Callable) -> None:
 
     def properties(answer):
         log_w = np.random.default_rng(0).normal(size=(4, 50)) * 2
-        yield _near(answer(log_w[:, :1]), log_w[:, 0]), "with one draw the bound is that draw's log w."
-        yield _near(answer(np.full((3, 7), -2.0)), [-2.0] * 3), "equal weights: their mean is the weight itself."
+        yield near(answer(log_w[:, :1]), log_w[:, 0]), "with one draw the bound is that draw's log w."
+        yield near(answer(np.full((3, 7), -2.0)), [-2.0] * 3), "equal weights: their mean is the weight itself."
         found = answer(log_w)
-        yield not _near(found, log_w.mean(axis=1)), "this is the ELBO, the mean of logarithms. Take the mean first."
-        yield _near(found, logsumexp(log_w, axis=1) - np.log(50)), "it isn't the logarithm of the mean of the weights."
+        yield not near(found, log_w.mean(axis=1)), "this is the ELBO, the mean of logarithms. Take the mean first."
+        yield near(found, logsumexp(log_w, axis=1) - np.log(50)), "it isn't the logarithm of the mean of the weights."
         yield (
-            _near(answer(log_w - 2000), found - 2000),
+            near(answer(log_w - 2000), found - 2000),
             "images have log w near -2000, and exp(-2000) is 0: use logsumexp.",
         )
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def reparameterize(answer: Callable) -> None:
@@ -175,19 +138,19 @@ def reparameterize(answer: Callable) -> None:
     def properties(answer):
         eps = np.random.default_rng(0).normal(size=(50_000, 2))
         yield (
-            _near(answer(np.ones((1, 2)), np.zeros((1, 2)), eps[:3]), 1 + eps[:3]),
+            near(answer(np.ones((1, 2)), np.zeros((1, 2)), eps[:3]), 1 + eps[:3]),
             "with variance 1, z is mean + eps.",
         )
         z = answer(np.zeros((1, 2)), np.full((1, 2), np.log(4.0)), eps)
         yield (
-            _near(z.std(axis=0), [2, 2], 0.03),
+            near(z.std(axis=0), [2, 2], 0.03),
             "draws of variance 4 spread by 2: sigma is the square root of the variance.",
         )
-        yield _near(z, 2 * eps), "z must be the mean plus sigma times eps."
+        yield near(z, 2 * eps), "z must be the mean plus sigma times eps."
         unequal = answer(np.zeros((1, 2)), np.log([[0.01, 100.0]]), eps)
-        yield _near(unequal.std(axis=0), [0.1, 10], 0.03), "each latent has its own sigma."
+        yield near(unequal.std(axis=0), [0.1, 10], 0.03), "each latent has its own sigma."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def score_gradient(answer: Callable) -> None:
@@ -200,7 +163,7 @@ def score_gradient(answer: Callable) -> None:
             (lambda z: z**3, lambda mu, sigma: 3 * (mu**2 + sigma**2), "z cubed"),
             (
                 lambda z: np.asarray(z > 0, "float64"),
-                lambda mu, sigma: np.exp(_log_normal(0, mu, sigma)),
+                lambda mu, sigma: np.exp(log_normal(0, mu, sigma)),
                 "a step at 0",
             ),
         ):
@@ -208,13 +171,13 @@ def score_gradient(answer: Callable) -> None:
                 z = mu + sigma * rng.normal(size=400_000)
                 noise = 5 * np.std(f(z) * (z - mu)) / sigma**2 / len(z) ** 0.5
                 found = answer(f, mu, sigma, z)
-                _given(found)
+                given(found)
                 hint = (
                     f"for f = {name}, mu = {mu}, sigma = {sigma} the slope is {exact(mu, sigma):.3f}, not {found:.3f}."
                 )
                 yield np.ndim(found) == 0 and abs(found - exact(mu, sigma)) < noise, hint
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def gaussian_nats(answer: Callable) -> None:
@@ -225,14 +188,14 @@ def gaussian_nats(answer: Callable) -> None:
         for variance in 1.0, 0.02:
             found = answer(x, mean, variance)
             error = ((x - mean) ** 2).sum(axis=(1, 2, 3))
-            expected = -_log_normal(x, mean, variance**0.5).sum(axis=(1, 2, 3))
+            expected = -log_normal(x, mean, variance**0.5).sum(axis=(1, 2, 3))
             shape = () if found is None else np.shape(found)
             yield shape in ((3,), ()), f"one number for each image, please: {shape} came."
-            yield not _near(found, expected / 16), "summed over the pixels, not averaged: a mean is a silent beta."
-            yield not _near(found, error / (2 * variance)), "the constant is missing: D/2 log(2 pi variance)."
-            yield _near(found, expected), "the logarithm of the normal density is another number."
+            yield not near(found, expected / 16), "summed over the pixels, not averaged: a mean is a silent beta."
+            yield not near(found, error / (2 * variance)), "the constant is missing: D/2 log(2 pi variance)."
+            yield near(found, expected), "the logarithm of the normal density is another number."
 
-    _check(answer, properties)
+    check(answer, properties)
 
 
 def best_variance(answer: Callable) -> None:
@@ -244,14 +207,14 @@ def best_variance(answer: Callable) -> None:
             mean = rng.random((200, 4, 4, 1))
             x = mean + spread * rng.normal(size=mean.shape) + 0.1
             best = answer(x, mean)
-            yield np.ndim(_given(best)) == 0, "one variance for all pixels and images, please."
+            yield np.ndim(given(best)) == 0, "one variance for all pixels and images, please."
             expected = ((x - mean) ** 2).mean()
-            yield not _near(best, expected * 16), "the squared error of a pixel, not of an image."
-            yield not _near(best, expected**0.5), "the variance, not sigma."
+            yield not near(best, expected * 16), "the squared error of a pixel, not of an image."
+            yield not near(best, expected**0.5), "the variance, not sigma."
             yield (
-                not _near(best, np.var(x - mean)),
+                not near(best, np.var(x - mean)),
                 "the error's mean counts as well: the mean of squares, not their variance.",
             )
-            yield _near(best, expected), "another variance has fewer nats. Set the derivative to 0."
+            yield near(best, expected), "another variance has fewer nats. Set the derivative to 0."
 
-    _check(answer, properties)
+    check(answer, properties)

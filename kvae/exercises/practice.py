@@ -1,0 +1,49 @@
+"""Checks of the exercises in notebooks 10 to 13."""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import special
+
+from kvae.exercises.checking import check, given, log_normal, near
+
+
+def log_mixture(answer: Callable) -> None:
+    """Check an answer log_mixture(z, weights, means, variances): log sum_k weight_k N(z; mean_k, diag variance_k)."""
+
+    def properties(answer):
+        zero, one = np.zeros((1, 1)), np.ones((1, 1))
+        single = log_normal(np.linspace(-2, 2, 5), 0, 1)
+        found = answer(np.linspace(-2, 2, 5)[:, None], np.ones(1), zero, one)
+        shape = np.shape(given(found))
+        yield shape == (5,), f"one number for each z, please: {shape} came."
+        yield near(found, single), "a mixture of one part is that normal: log N(z; mean, variance)."
+        yield near(answer(zero, np.ones(1), zero, 4 * one), [log_normal(0, 0, 2)]), "variances, not sigmas."
+        rng = np.random.default_rng(0)
+        z, means, variances = rng.normal(size=(7, 3)), rng.normal(size=(4, 3)), rng.uniform(0.5, 2, (4, 3))
+        weights = np.array([0.1, 0.2, 0.3, 0.4])
+        parts = log_normal(z[:, None], means, np.sqrt(variances)).sum(axis=2)
+        found = answer(z, weights, means, variances)
+        yield not near(found, special.logsumexp(parts, axis=1)), "the parts have weights."
+        yield not near(found, parts @ weights), "this is a mean of logarithms: take the logarithm of the mean."
+        yield near(found, special.logsumexp(parts, axis=1, b=weights)), "log of the weighted sum of the densities."
+        far = answer(z + 100, weights, means, variances)
+        yield bool(np.isfinite(far).all()), "far from all means exp gives 0: use logsumexp."
+
+    check(answer, properties)
+
+
+def free_bits(answer: Callable) -> None:
+    """Check an answer free_bits(kl, bits): the KL of each image, every latent's counted as `bits` at least."""
+
+    def properties(answer):
+        kl = np.array([[0.0, 3.0, 0.2], [0.7, 0.1, 2.0]])
+        found = answer(kl, 0.0)
+        yield np.shape(given(found)) == (2,), f"one number for each image, please: {np.shape(found)} came."
+        yield near(found, [3.2, 2.8]), "without free bits it is the KL: the sum over the latents."
+        found = answer(kl, 0.5)
+        yield not near(found, np.maximum(kl.sum(axis=1), 0.5)), "a floor for each latent, not for their sum."
+        yield not near(found, np.maximum(kl - 0.5, 0).sum(axis=1)), "it is a floor: don't subtract the bits."
+        yield near(found, [4.0, 3.2]), "a latent with less than `bits` counts as `bits`, all others as they are."
+
+    check(answer, properties)
