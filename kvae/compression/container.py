@@ -1,13 +1,14 @@
 """The file of compressed examples: a header, blocks that can be read alone, an index, and a checksum of each.
 
 Magic bytes; the header; the blocks; the index; the length of the index, uint64, and the magic bytes again. Header and
-index are JSON. Behind each part are 16 bytes of its SHA-256.
+index are JSON by zlib. Behind each part are 16 bytes of its SHA-256.
 """
 
 import hashlib
 import json
 import os
 import struct
+import zlib
 from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
@@ -33,23 +34,26 @@ class Writer:
 
     def __init__(self, file: BinaryIO, header: dict[str, Any]):
         self._file, self._ends, self._examples = file, [], []
-        content = json.dumps({"version": VERSION, **header}).encode()
+        content = zlib.compress(json.dumps({"version": VERSION, **header}).encode(), 9)
         self._file.write(_MAGIC + struct.pack("<Q", len(content)))
         self._part(content)
         self._start = file.tell()
 
     def add(self, block: Block, digest: bytes) -> None:
         """Write a block. digest: 16 bytes, of its examples."""
+        steps, repeats = _runs(block.lanes)
+        block = block._replace(lanes=np.stack([steps, repeats]))
         arrays = [np.asarray(getattr(block, name), dtype).ravel() for name, dtype in _LITTLE.items()]
         counts = _COUNTS.pack(block.levels, block.known, *map(len, arrays))
         number = struct.pack("<Q", len(self._ends))
         self._part(b"".join([number, digest, counts, *(array.tobytes() for array in arrays)]))
         self._ends.append(self._file.tell())
-        self._examples.append(int(np.sum(block.lanes)))
+        self._examples.append(int(np.dot(steps, repeats)))
 
     def close(self) -> None:
         """Write the index."""
-        index = json.dumps({"start": self._start, "ends": self._ends, "examples": self._examples}).encode()
+        index = {"start": self._start, "ends": self._ends, "examples": self._examples}
+        index = zlib.compress(json.dumps(index).encode(), 9)
         self._part(index)
         self._file.write(struct.pack("<Q", len(index)) + _MAGIC)
 
@@ -108,21 +112,29 @@ class Reader:
             self._fail(f"block {number} is damaged")
         levels, known, *lengths = _COUNTS.unpack(content[8 + _DIGEST : head])
         sizes = [np.dtype(dtype).itemsize * length for dtype, length in zip(_LITTLE.values(), lengths, strict=True)]
-        if head + sum(sizes) != len(content) or not 2 <= levels <= MOST_LEVELS + 1 or not 1 <= lengths[1] <= LANES:
+        if (
+            head + sum(sizes) != len(content)
+            or lengths[0] % 2
+            or not 2 <= levels <= MOST_LEVELS + 1
+            or not 1 <= lengths[1] <= LANES
+        ):
             self._fail(f"block {number} is damaged")
         arrays, position = {}, head
         for (name, dtype), length in zip(_LITTLE.items(), lengths, strict=True):
             arrays[name] = np.frombuffer(content, dtype, length, position)
             position += arrays[name].nbytes
-        if np.sum(arrays["lanes"]) != self.examples[number] or np.max(arrays["lanes"], initial=0) > lengths[1]:
+        steps, repeats = arrays["lanes"].reshape(2, -1).astype("int64")
+        if np.dot(steps, repeats) != self.examples[number] or np.max(steps, initial=0) > lengths[1]:
             self._fail(f"block {number} is damaged")
+        arrays["lanes"] = np.repeat(steps, repeats)
         arrays["notes"] = arrays["notes"].reshape(-1, 3)
         return Block(levels=levels, known=known, **arrays), content[8 : 8 + _DIGEST]
 
     def _json(self, what, length):
         if length > _MOST_JSON:
             self._fail(f"its {what} is damaged")
-        content = json.loads(self._part(f"its {what}", length))
+        unpacked = zlib.decompressobj()
+        content = json.loads(unpacked.decompress(self._part(f"its {what}", length), _MOST_JSON))
         return content if isinstance(content, dict) else self._fail(f"its {what} is damaged")
 
     def _part(self, what, length):
@@ -139,6 +151,12 @@ class Reader:
 
     def _fail(self, what) -> NoReturn:
         raise ValueError(f"{self._path} can't be decompressed: {what}. Restore the file, or compress the data again.")
+
+
+def _runs(numbers):
+    """The numbers (n,) and how often each follows itself: of steps of equal size there are many."""
+    starts = np.flatnonzero(np.diff(numbers.astype("int64"), prepend=-1))
+    return numbers[starts], np.diff(starts, append=len(numbers))
 
 
 def _digest(content: bytes) -> bytes:

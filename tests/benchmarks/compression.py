@@ -41,10 +41,6 @@ CASES = {
 }
 
 
-def black_and_white(x):
-    return keras.ops.cast(x > 127, "uint8") * 255
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES)[1:])
@@ -59,7 +55,7 @@ def main():
 def run(name, case, options):
     train, _, test = kvae.data.load(case.data, 128, data_dir=options.data_dir, **case.arguments)
     if case.binary:
-        train, test = train.map(black_and_white), test.map(black_and_white)
+        train, test = kvae.data.binarize(train), kvae.data.binarize(test, anew=False)
     x = np.concatenate(list(test.as_numpy_iterator()))[: options.images]
     keras.utils.set_random_seed(0)
     shape, epochs = x.shape[1:], options.epochs or case.epochs
