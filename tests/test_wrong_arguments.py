@@ -205,6 +205,7 @@ CALLS = {
     "halvings": call(kvae.networks.halvings, shape=(32, 32, 3)),
     "fit_prior": call(kvae.fit_prior, model=vae, x=X, prior=lambda: kvae.MixtureOfGaussians(2)),
     "load": call(kvae.load, path="model.keras"),
+    "exact_posterior": call(evaluation.exact_posterior, model=vae, x=X),
     "compress": call(kvae.compression.compress, model=binary_vae, data=BITS, path="x.kvae"),
     "decompress": call(kvae.compression.decompress, path="../x.kvae", model=binary_vae),
     "SpritesConfig": call(data.SpritesConfig),

@@ -7,6 +7,7 @@ from kvae.evaluation.comparison import compare, squared_error
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
 from kvae.evaluation.disentanglement import Disentanglement, Score, disentanglement
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
+from kvae.evaluation.quadrature import ExactPosterior, exact_posterior
 from kvae.evaluation.reporting import Report, report
 from kvae.evaluation.sprite_search import nearest_sprites
 
@@ -17,6 +18,7 @@ __all__ = [
     "Calibration",
     "Decomposition",
     "Disentanglement",
+    "ExactPosterior",
     "LogLikelihood",
     "RateDistortion",
     "Report",
@@ -28,6 +30,7 @@ __all__ = [
     "compare",
     "disentanglement",
     "elbo_decomposition",
+    "exact_posterior",
     "log_likelihood",
     "nearest_sprites",
     "rate_distortion",
