@@ -127,6 +127,43 @@ class Sampling(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("kvae")
+class FillIn(keras.layers.Layer):
+    """Puts a learned number, one for each value of an example, in the place of NaN. Other values pass unchanged.
+
+    The numbers begin at 0, the mean of standardized data.
+
+    Args:
+        gives_mask: bool, whether the layer returns [x, missing], with 1 in `missing` for each NaN and 0 elsewhere.
+            Default False: x alone.
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> x, missing = kvae.layers.FillIn(gives_mask=True)(ops.array([[1.0, np.nan]]))
+    >>> x.numpy(), missing.numpy()
+    (array([[1., 0.]], dtype=float32), array([[0., 1.]], dtype=float32))
+    """
+
+    def __init__(self, gives_mask: bool = False, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.gives_mask = arguments.boolean("gives_mask", gives_mask)
+
+    def build(self, input_shape: Shape) -> None:
+        """Make the numbers for examples of `input_shape`, (None, ...)."""
+        self.fill = self.add_weight(name="fill", shape=input_shape[1:], initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        """Map x (n, ...) to the same shape, or to a list of two such tensors."""
+        missing = ops.isnan(x)
+        filled = ops.where(missing, self.fill, x)
+        return [filled, ops.cast(missing, x.dtype)] if self.gives_mask else filled
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "gives_mask": self.gives_mask}
+
+
+@keras.saving.register_keras_serializable("kvae")
 class ShiftedPositions(keras.layers.Layer):
     """Moves a sequence on by one position and adds a learned vector to each: position i holds i - 1's input.
 

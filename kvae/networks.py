@@ -32,6 +32,7 @@ def dense_encoder(
     label_dim: int | None = None,
     preprocessing: str | Callable | None = None,
     initializer: str | Callable = _INITIALIZER,
+    missing: bool = False,
 ) -> keras.Model:
     """Make an encoder of dense layers, from x (n, *shape) to [z_mean, z_log_var], each (n, latent_dim).
 
@@ -48,6 +49,8 @@ def dense_encoder(
             None: x as it is.
         initializer: str or Keras initializer, of the hidden layers. Default "he_normal". A `kvae.Autoencoder` of dense
             networks reconstructs better from "glorot_uniform".
+        missing: bool, whether the encoder takes [x, missing], for a model of x with gaps: `missing`, of x's shape, is 1
+            in them and 0 elsewhere. Default False.
 
     Returns:
         `keras.Model`.
@@ -63,8 +66,9 @@ def dense_encoder(
     """
     posterior_family = _family(posterior_family, posterior)
     activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
-    inputs = _inputs("x", arguments.sizes("shape", shape), label_dim)
-    h = _with_label(layers.Flatten()(_preprocessed(inputs[0], preprocessing)), inputs)
+    inputs = _inputs("x", arguments.sizes("shape", shape), label_dim, missing)
+    h = layers.Flatten()(_preprocessed(inputs[0], preprocessing))
+    h = layers.Concatenate()([h, layers.Flatten()(inputs[1])]) if missing else _with_label(h, inputs)
     for units in arguments.sizes("hidden", hidden):
         h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
     return _encoder(inputs, h, latent_dim, posterior_family)
@@ -128,6 +132,7 @@ def conv_encoder(
     label_dim: int | None = None,
     preprocessing: str | Callable | None = None,
     initializer: str | Callable = _INITIALIZER,
+    missing: bool = False,
 ) -> keras.Model:
     """Make an encoder of convolutions with stride 2, from images to [z_mean, z_log_var], each (n, latent_dim).
 
@@ -145,6 +150,8 @@ def conv_encoder(
         preprocessing: "log1p" for counts, or a Keras layer or function of `keras.ops`, applied to x first. Default
             None: x as it is.
         initializer: str or Keras initializer, of all layers but the last. Default "he_normal".
+        missing: bool, whether the encoder takes [x, missing], for a model of x with gaps: `missing`, of x's shape, is 1
+            in them and 0 elsewhere. Default False.
 
     Returns:
         `keras.Model`.
@@ -161,11 +168,12 @@ def conv_encoder(
     posterior_family = _family(posterior_family, posterior)
     activation, initializer = _of_keras("activation", activation), _of_keras("initializer", initializer)
     shape, filters = _checked(shape, filters)
-    inputs = _inputs("x", shape, label_dim)
+    inputs = _inputs("x", shape, label_dim, missing)
     h = _preprocessed(inputs[0], preprocessing)
+    h = layers.Concatenate()([h, inputs[1]]) if missing else h
     for channels in filters:
         h = layers.Conv2D(channels, 4, activation=activation, kernel_initializer=initializer, **_HALVING)(h)
-    h = _with_label(layers.Flatten()(h), inputs)
+    h = layers.Flatten()(h) if missing else _with_label(layers.Flatten()(h), inputs)
     units = arguments.integer_at_least("units", units, 1)
     h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
     return _encoder(inputs, h, latent_dim, posterior_family)
@@ -305,9 +313,13 @@ def causal_transformer(
     return _model([z], [layers.Reshape((*code_shape, codes))(logits)], "causal_transformer")
 
 
-def _inputs(name, shape, label_dim):
-    """The inputs of a network: x or z, and with a label_dim also y."""
+def _inputs(name, shape, label_dim, missing=False):
+    """The inputs of a network: x or z, and with a label_dim also y, or the mask of what is missing in x."""
     inputs = [layers.Input(shape, name=name)]
+    if arguments.boolean("missing", missing):
+        if label_dim is not None:
+            raise ValueError(f"missing is True and label_dim {label_dim!r}; expected one of the two.")
+        inputs.append(layers.Input(shape, name="missing"))
     if label_dim is not None:
         inputs.append(layers.Input((arguments.integer_at_least("label_dim", label_dim, 1),), name="y"))
     return inputs

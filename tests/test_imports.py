@@ -35,6 +35,7 @@ TENSORFLOW = {
     "models/base.py",
     "models/autoencoder.py",
     "models/factor_vae.py",
+    "models/scoring.py",
     "models/step.py",
     "models/vae.py",
     "models/vq_vae.py",

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
-NOT_FINITE = "NaN or infinite values"
-NOT_FINITE_ADVICE = "remove those examples (or replace the values, as np.nan_to_num does) before training"
+NOT_FINITE, INFINITE = "NaN or infinite values", "infinite values"
+NOT_FINITE_ADVICE = (
+    "remove those examples (or replace the values, as np.nan_to_num does) before training; a PCA or VAE made with "
+    "missing=True takes NaN as not observed"
+)
 LESS_MEMORY = "lower batch_size, or shuffle where the data are shuffled"
 
 _ASSERTION = re.compile(r"assertion failed: \[(OSError|ValueError|MemoryError): (.+)\]")
@@ -67,7 +70,7 @@ def _cleared(error):
     if match := _ASSERTION.search(text):
         message = match[2].encode().decode("unicode_escape").encode("latin-1").decode()  # TensorFlow escapes it
         return {"OSError": OSError, "ValueError": ValueError, "MemoryError": MemoryError}[match[1]](message)
-    if match := re.search(rf"([\w ]+ has {NOT_FINITE})\W*\[(\d+)\]\W*\[(\d+)\]", text):
+    if match := re.search(rf"([\w ]+ has (?:{NOT_FINITE}|{INFINITE}))\W*\[(\d+)\]\W*\[(\d+)\]", text):
         return ValueError(f"{match[1]} in batch {match[2]} (row {match[3]} of it, from 0 on): {NOT_FINITE_ADVICE}")
     if match := _TOO_LARGE.search(text):
         shape = [int(size) for size in match[1].split(",") if size]

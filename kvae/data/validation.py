@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import elements
-from kvae.data.errors import NOT_FINITE, NOT_FINITE_ADVICE
+from kvae import arguments
+from kvae.data.errors import INFINITE, NOT_FINITE, NOT_FINITE_ADVICE
 from kvae.data.stream import Stream, next_epoch
 
 
@@ -20,12 +21,14 @@ class FirstBatch(NamedTuple):
         element: the batch as it was read; of arrays their first rows.
         dtype: str, the dtype of x as it was read.
         y: of a stream the labels of this batch, of arrays all labels; None without labels.
+        largest: the largest magnitude in x, without NaN.
     """
 
     x: np.ndarray
     element: Any
     dtype: str
     y: Any
+    largest: float
 
 
 # The first batch ------------------------------------------------------------------------------------------------------
@@ -37,6 +40,7 @@ def validate_first_batch(
     steps: int | None = None,
     name: str = "the data",
     dtype: str | None = None,
+    missing: bool = False,
 ) -> FirstBatch:
     """Read the first batch and refuse data unfit for a model.
 
@@ -48,6 +52,7 @@ def validate_first_batch(
         steps: the number of batches to read later; None for all.
         name: the name of the data in errors.
         dtype: the dtype of the model's variables. Squares of x must fit in it. None takes any finite x.
+        missing: whether NaN means "not observed". A column without a single value draws a warning.
 
     Returns:
         A `FirstBatch`.
@@ -67,7 +72,9 @@ def validate_first_batch(
     limit = None if dtype is None else largest_magnitude(dtype)
     if isinstance(data, tf.data.Dataset):
         x, element = _first_element(data, event_shape, steps, name)
-        validate_values(x, limit, name)
+        validate_values(x, limit, name, missing=missing)
+        if missing:
+            _warn_of_empty_columns([x], f"the first batch of {name}")
         y = elements.unpack(element)[1]
     else:
         length = elements.validate_arrays(data, name)
@@ -77,7 +84,9 @@ def validate_first_batch(
         validate_shape(array.shape, event_shape, name)
         if not length:
             raise ValueError(f"{name} is empty: found an array of shape {tuple(array.shape)}")
-        validate_array_values(array, limit, name)
+        validate_array_values(array, limit, name, missing)
+        if missing:
+            _warn_of_empty_columns((block for _, block in elements.array_blocks(array)), name)
         element = tf.nest.map_structure(lambda array: array[: elements.BATCH_SIZE], data)
         x = np.asarray(elements.unpack(element)[0])
     if x.dtype == np.uint8 and x.max(initial=0) == 1:
@@ -85,7 +94,9 @@ def validate_first_batch(
             f"{name} is uint8 and holds 0 and 1 alone, but uint8 means 0 to 255 and is scaled by 1/255: give it as "
             "bool or float"
         )
-    return FirstBatch(keras.ops.convert_to_numpy(elements.scale(x)), element, tf.as_dtype(x.dtype).name, y)
+    scaled = keras.ops.convert_to_numpy(elements.scale(x))
+    largest = float(np.nanmax(np.abs(scaled), initial=0.0))
+    return FirstBatch(scaled, element, tf.as_dtype(x.dtype).name, y, largest)
 
 
 def _first_element(dataset, event_shape, steps, name):
@@ -186,30 +197,52 @@ def largest_magnitude(dtype: str) -> float:
     return float(tf.as_dtype(dtype).max) ** (1 / 3)
 
 
-def validate_array_values(array: Any, limit: float | None, name: str) -> None:
+def validate_array_values(array: Any, limit: float | None, name: str, missing: bool = False) -> None:
     """`validate_values` for an array, block by block."""
     if _may_be_wrong(array.dtype):
         for start, block in elements.array_blocks(array):
-            validate_values(block, limit, name, start)
+            validate_values(block, limit, name, start, missing)
 
 
-def validate_values(values: np.ndarray, limit: float | None, name: str, start: int | None = None) -> None:
+def validate_values(
+    values: np.ndarray, limit: float | None, name: str, start: int | None = None, missing: bool = False
+) -> None:
     """Raise ValueError for NaN or infinite values, and for magnitudes above the limit, if there is one.
 
-    start: position of the first of these values in the array; None for a stream's first batch.
+    start: position of the first of these values in the array; None for a stream's first batch. missing: whether NaN is
+    allowed.
     """
     if not _may_be_wrong(values.dtype):
         return
+    if missing:
+        values = np.where(np.isnan(values), 0, values)
     finite = np.isfinite(values)
     if not finite.all():
         position = _position(~finite, start)
-        raise ValueError(f"{name} has {NOT_FINITE}{position}: {NOT_FINITE_ADVICE}")
+        raise ValueError(f"{name} has {_not_finite(missing)}{position}: {NOT_FINITE_ADVICE}")
     highest = max(float(np.max(values, initial=0)), -float(np.min(values, initial=0)))
     if limit is not None and highest > limit:
         position = _position(np.abs(values) > limit, start)
         raise ValueError(
             f"{name} has the magnitude {highest:.3g}{position}, of which sums of squares are too large for the model's "
             f"numbers, expected at most {limit:.0e}: scale the data, as (x - mean) / standard deviation does"
+        )
+
+
+def _not_finite(missing):
+    return INFINITE if missing else NOT_FINITE
+
+
+def _warn_of_empty_columns(blocks, name):
+    """Warn of columns of x, or pixels, without a single value in these blocks of rows."""
+    observed = np.any([(~np.isnan(block)).any(axis=0) for block in blocks], axis=0)
+    if observed.ndim and not observed.all():
+        where = np.argwhere(~observed)
+        first = ", ".join(str(tuple(index.tolist()) if len(index) > 1 else int(index[0])) for index in where[:5])
+        arguments.warn(
+            f"{name} has no value at all in {len(where)} of its {observed.size} columns ({first}"
+            f"{', ...' if len(where) > 5 else ''}): nothing is learned about them, so leave them out if that is so in "
+            "all of the data."
         )
 
 
@@ -227,8 +260,10 @@ def _position(wrong, start):
 # While a stream is read -----------------------------------------------------------------------------------------------
 
 
-def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
+def stop_at_nonfinite(data: Any, name: str = "the data", missing: bool = False) -> Any:
     """The same stream, with a check of every batch: NaN or an infinite value in a floating-point x ends it.
+
+    With `missing`, NaN means "not observed" and passes.
 
     Within `clear_errors` this is a ValueError with batch and row. Arrays are returned as they are, since
     `validate_first_batch` searches them as a whole.
@@ -238,8 +273,9 @@ def stop_at_nonfinite(data: Any, name: str = "the data") -> Any:
 
     def check(batch, element):
         x = elements.unpack(element)[0]
-        nonfinite = tf.reduce_any(tf.logical_not(tf.math.is_finite(x)), axis=tf.range(1, tf.rank(x)))
-        message = [f"{name} has {NOT_FINITE}", batch, tf.argmax(tf.concat([nonfinite, [True]], 0))]
+        wrong = tf.math.is_inf(x) if missing else tf.logical_not(tf.math.is_finite(x))
+        nonfinite = tf.reduce_any(wrong, axis=tf.range(1, tf.rank(x)))
+        message = [f"{name} has {_not_finite(missing)}", batch, tf.argmax(tf.concat([nonfinite, [True]], 0))]
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(nonfinite)), message)]):
             return tf.nest.map_structure(tf.identity, element)
 

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import inspect
 import numbers
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -36,9 +37,12 @@ class Distribution(abc.ABC):
     """Base class of distributions p(x): parameters with n rows give n distributions over events of shape (...).
 
     Axis 0 is the batch and all other axes are the event, in every method. A distribution has no weights and no state.
+    If p factorizes over the values of x, `log_prob(x, observed)` is the log-probability of the values with a true
+    entry in the mask `observed`, in which each of the other values counts 0.
 
     Attributes:
         mean: tensor (n, ...), E[x].
+        variance: tensor (n, ...), the variance of each value of x, if it has a closed form.
 
     Example:
 
@@ -53,10 +57,16 @@ class Distribution(abc.ABC):
     """
 
     mean: Tensor
+    variance: Tensor | None = None
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
         """Return log p(x) in nats with all its constants: x (n, ...) to (n,)."""
+
+    @property
+    def factorizes(self) -> bool:
+        """True if `log_prob` takes `observed`, a mask of the values to count."""
+        return "observed" in inspect.signature(self.log_prob).parameters
 
     @abc.abstractmethod
     def sample(self, seed: Seed) -> Tensor:

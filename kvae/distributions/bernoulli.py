@@ -10,6 +10,8 @@ from kvae.arguments import Seed, Tensor
 from kvae.distributions.base import Distribution
 from kvae.distributions.normal import sum_event
 
+_NO_TERM = -1e4  # logits, of which log(1 + exp(logits)) is 0
+
 
 @ops.custom_gradient
 def _sum_softplus(logits):
@@ -46,9 +48,14 @@ class Bernoulli(Distribution):
     def mean(self) -> Tensor:
         return ops.sigmoid(self.logits)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """sum(x logits - log(1 + exp(logits))) in nats: (n, ...) to (n,)."""
-        return sum_event(x * self.logits) - _sum_softplus(self.logits)
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * ops.sigmoid(-self.logits)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum(x logits - log(1 + exp(logits))) in nats: (n, ...) to (n,); `observed` masks x."""
+        counted = self.logits if observed is None else ops.where(observed, self.logits, _NO_TERM)
+        return sum_event(x * self.logits, observed) - _sum_softplus(counted)
 
     def sample(self, seed: Seed) -> Tensor:
         uniform = keras.random.uniform(ops.shape(self.logits), dtype=self.logits.dtype, seed=seed)
@@ -88,9 +95,19 @@ class ContinuousBernoulli(Distribution):
         of_size = -1.0 / ops.expm1(-size) - 1.0 / size
         return ops.where(self._is_near(), 0.5 + near * terms, ops.where(far > 0, of_size, 1.0 - of_size))
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """sum(x logits - log((exp(logits) - 1) / logits)) in nats: (n, ...) to (n,)."""
-        return sum_event(x * self.logits - self._log_normalizer())
+    @property
+    def variance(self) -> Tensor:
+        """1 / logits^2 - 1 / (4 sinh(logits / 2)^2), the derivative of the mean. Near logits = 0 its series."""
+        near, far = self._near_and_far()
+        square = ops.square(near)
+        series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square * (1 / 172800 - square / 5322240)))
+        decay = ops.exp(-ops.abs(far))
+        closed = 1.0 / ops.square(far) - decay / ops.square(1.0 - decay)
+        return ops.where(self._is_near(), series, closed)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum(x logits - log((exp(logits) - 1) / logits)) in nats: (n, ...) to (n,); `observed` masks x."""
+        return sum_event(x * self.logits - self._log_normalizer(), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         """log(1 + u (exp(logits) - 1)) / logits, the inverse of the distribution function at a uniform u from seed."""

@@ -71,9 +71,13 @@ class Poisson(Distribution):
     def mean(self) -> Tensor:
         return ops.exp(self.log_rate)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """sum(x log rate - rate - log x!) in nats: (n, ...) to (n,)."""
-        return sum_event(x * self.log_rate - self.mean - log_rising_factorial(1.0, x))
+    @property
+    def variance(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum(x log rate - rate - log x!) in nats: (n, ...) to (n,); `observed` masks x."""
+        return sum_event(x * self.log_rate - self.mean - log_rising_factorial(1.0, x), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         return _poisson(self.mean, seed)
@@ -108,12 +112,19 @@ class NegativeBinomial(Distribution):
     def mean(self) -> Tensor:
         return ops.exp(self.log_mean)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """sum(log Gamma(r + x) / (Gamma(r) x!) - r softplus(l) - x softplus(-l)) in nats, with l = log(mean / r)."""
+    @property
+    def variance(self) -> Tensor:
+        return self.mean + ops.exp(self.log_dispersion) * ops.square(self.mean)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum(log Gamma(r + x) / (Gamma(r) x!) - r softplus(l) - x softplus(-l)) in nats, with l = log(mean / r).
+
+        `observed` is a mask of x, as in the base class.
+        """
         r = ops.exp(-self.log_dispersion)
         log_odds = self.log_mean + self.log_dispersion
         ways = log_rising_factorial(r, x) - log_rising_factorial(1.0, x)
-        return sum_event(ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds))
+        return sum_event(ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         of_rate, of_count = seeds(seed, 2)

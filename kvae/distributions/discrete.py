@@ -40,9 +40,13 @@ class OneHotCategorical(Distribution):
     def mean(self) -> Tensor:
         return ops.softmax(self.logits)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """sum(x log softmax(logits)) in nats: (n, ..., classes) to (n,)."""
-        return sum_event(x * ops.log_softmax(self.logits))
+    @property
+    def variance(self) -> Tensor:
+        return self.mean * (1.0 - self.mean)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """sum(x log softmax(logits)) in nats: (n, ..., classes) to (n,); `observed` masks x."""
+        return sum_event(x * ops.log_softmax(self.logits), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         return ops.one_hot(_choose(self.logits, seed), self.logits.shape[-1], dtype=self.logits.dtype)
@@ -65,14 +69,21 @@ class CategoricalLevels(Distribution):
     logits: Tensor
 
     @property
-    def mean(self) -> Tensor:
-        values = ops.linspace(0.0, 1.0, self.logits.shape[-1], dtype=self.logits.dtype)
-        return ops.sum(ops.softmax(self.logits) * values, axis=-1)
+    def _values(self):
+        return ops.linspace(0.0, 1.0, self.logits.shape[-1], dtype=self.logits.dtype)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """The sum of log softmax(logits) at the levels of x, in nats: (n, ...) to (n,)."""
+    @property
+    def mean(self) -> Tensor:
+        return ops.sum(ops.softmax(self.logits) * self._values, axis=-1)
+
+    @property
+    def variance(self) -> Tensor:
+        return ops.sum(ops.softmax(self.logits) * ops.square(self._values - self.mean[..., None]), axis=-1)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """The sum of log softmax(logits) at the levels of x, in nats: (n, ...) to (n,); `observed` masks x."""
         level = ops.cast(ops.round(x * (self.logits.shape[-1] - 1)), "int32")
-        return -sum_event(ops.sparse_categorical_crossentropy(level, self.logits, from_logits=True))
+        return -sum_event(ops.sparse_categorical_crossentropy(level, self.logits, from_logits=True), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         level = ops.cast(_choose(self.logits, seed), self.logits.dtype)
@@ -120,22 +131,33 @@ class DiscretizedLogisticMixture(Distribution):
         """The means and the inverse scales in the unit of one level."""
         return self.means * (self.levels - 1), ops.exp(-self.log_scales) / (self.levels - 1)
 
-    @property
-    def mean(self) -> Tensor:
-        """E[x] with E[k] = sum_j p(k >= j), one j at a time to save memory."""
+    def _moment(self, power):
+        """E[x^power] with E[k^p] = sum_j (j^p - (j - 1)^p) p(k >= j), one j at a time to save memory."""
         means, steepness = self._in_levels()
 
         def add(j, total):
-            return total + ops.sigmoid((means + 0.5 - ops.cast(j, means.dtype)) * steepness)
+            j = ops.cast(j, means.dtype)
+            above = ops.sigmoid((means + 0.5 - j) * steepness)
+            return total + (above if power == 1 else (2.0 * j - 1.0) * above)
 
-        by_component = ops.fori_loop(1, self.levels, add, ops.zeros_like(means)) / (self.levels - 1)
+        by_component = ops.fori_loop(1, self.levels, add, ops.zeros_like(means)) / (self.levels - 1) ** power
         return ops.sum(ops.expand_dims(ops.softmax(self.logits), -2) * by_component, axis=-1)
 
-    def log_prob(self, x: Tensor) -> Tensor:
+    @property
+    def mean(self) -> Tensor:
+        return self._moment(1)
+
+    @property
+    def variance(self) -> Tensor:
+        return ops.maximum(self._moment(2) - ops.square(self.mean), 0.0)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """The sum over pixels of log sum_K softmax(logits) prod_channels (sigmoid(b) - sigmoid(a)), in nats.
 
         a and b are the standardized ends of the level of x, infinite for the tails. The difference is computed without
         cancellation as sigmoid(b) sigmoid(-a) (1 - exp(a - b)).
+
+        `observed` is a mask of x, as in the base class.
         """
         means, steepness = self._in_levels()
         level = ops.expand_dims(ops.round(x * (self.levels - 1)), -1)
@@ -148,6 +170,8 @@ class DiscretizedLogisticMixture(Distribution):
             + ops.where(first, 0.0, above_start)
             + ops.where(ops.logical_or(first, last), 0.0, within)
         )
+        if observed is not None:  # given the component the channels are independent
+            log_prob = ops.where(ops.expand_dims(observed, -1), log_prob, 0.0)
         by_component = ops.log_softmax(self.logits) + ops.sum(log_prob, axis=-2)
         return sum_event(ops.logsumexp(by_component, axis=-1))
 

@@ -13,11 +13,12 @@ _LOG_2PI = math.log(2.0 * math.pi)
 _LOG_VAR_LIMIT = 40.0
 
 
-def sum_event(values: Tensor) -> Tensor:
+def sum_event(values: Tensor, observed: Tensor | None = None) -> Tensor:
     """Sum over all axes but the batch: (n, ...) to (n,).
 
     Args:
         values: tensor (n, ...).
+        observed: bool tensor (n, ...), a mask of the values to sum, or None (default) for all.
 
     Returns:
         tensor (n,).
@@ -27,6 +28,8 @@ def sum_event(values: Tensor) -> Tensor:
     >>> kvae.distributions.sum_event(ops.ones((2, 3, 4))).numpy()
     array([12., 12.], dtype=float32)
     """
+    if observed is not None:
+        values = ops.where(observed, values, 0.0)
     return ops.sum(values, axis=tuple(range(1, len(values.shape))))
 
 
@@ -61,10 +64,15 @@ class Normal(Reparameterized):
         """sigma = exp(log_var / 2), of log_var's shape."""
         return ops.exp(0.5 * self.log_var)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """-1/2 sum((x - mean)^2 / sigma^2 + log sigma^2 + log 2 pi) in nats: (n, ...) to (n,)."""
+    @property
+    def variance(self) -> Tensor:
+        """sigma^2, (n, ...)."""
+        return ops.zeros_like(self.mean) + ops.exp(self.log_var)
+
+    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """-1/2 sum((x - mean)^2 / sigma^2 + log sigma^2 + log 2 pi) in nats: (n, ...) to (n,); `observed` masks x."""
         standardized = (x - self.mean) * ops.exp(-0.5 * self.log_var)
-        return -0.5 * sum_event(ops.square(standardized) + (self.log_var + _LOG_2PI))
+        return -0.5 * sum_event(ops.square(standardized) + (self.log_var + _LOG_2PI), observed)
 
     def pairwise_log_prob(self, z: Tensor) -> Tensor:
         """log N(z_m; mean_k, sigma_k^2) in nats, z (m, d) to (m, n), by one matrix product.

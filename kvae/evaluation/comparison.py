@@ -43,7 +43,7 @@ def squared_error(model: Any, data: Any, batch_size: int = elements.BATCH_SIZE) 
             images = model._read_target(element).get("target")  # of a denoising autoencoder
             images = keras.tree.flatten(x)[0] if images is None else model._scaled(images)
             difference = np.asarray(images - model(x, training=False))
-            total += float(np.sum(np.square(difference, dtype="float64")))
+            total += float(np.nansum(np.square(difference, dtype="float64")))  # NaN where x isn't observed
             count += len(difference)
     return total / count
 

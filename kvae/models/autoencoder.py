@@ -46,6 +46,7 @@ class Autoencoder(EncoderDecoder):
     """
 
     metric_names = ("loss", "squared_error")
+    _has_exact_scores = True
 
     def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
         super().__init__(_first_output(encoder), decoder, **kwargs)
@@ -74,6 +75,9 @@ class Autoencoder(EncoderDecoder):
         target = x if target is None else self._scaled(target)
         squared_error = sum_event(ops.square(target - self(x, training=training)))
         return squared_error, {"squared_error": squared_error}
+
+    def _exact_scores(self, x):
+        return -sum_event(ops.square(x - self(x)))
 
     def encode(self, x: Any, training: bool = False) -> Any:
         """The code of x: (n, ...) to (n, latent_dim). `training` goes to the encoder."""

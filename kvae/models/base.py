@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from kvae import _compat, arguments, files, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
+from kvae.models import imputation, scoring
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
 from kvae.training import plan
@@ -40,8 +41,11 @@ class LatentModel(keras.Model):
     event_shape: Any = None
     latent_dim: Any = None
     likelihood: Any = None
+    missing = False  # whether NaN means "not observed"
+    fill_in: Any = None  # a layer that fills the gaps of x for the encoder
     metric_names: tuple[str, ...] = ("loss",)
     _reads_labels = False
+    _has_exact_scores = False
     _parts = None  # how many layers the model has of itself
 
     def __init__(self, **kwargs: Any):
@@ -294,11 +298,7 @@ class LatentModel(keras.Model):
         codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
         if directory is None:
             return np.concatenate([code for code, _ in codes])
-        batches = ({"code": code, **_labels(element)} for code, element in codes)
-        directory = files.absolute(directory, "directory")
-        if replicas.is_first(self.distribute_strategy):  # the others don't wait, as in `save`
-            packed.write_columns({"train": batches}, directory, progress=0)
-        return None
+        return self._write(({"code": code, **_labels(element, "code")} for code, element in codes), directory)
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """The images of codes z (n, latent_dim), means if images are random: an array (n, ...).
@@ -323,6 +323,107 @@ class LatentModel(keras.Model):
         images = self._over(self._checked(x, "x"), self._reconstruct_batch, batch_size)
         return np.concatenate([image for image, _ in images])
 
+    def score_samples(
+        self,
+        x: Any,
+        samples: int = 100,
+        *,
+        seed: int = 0,
+        return_std: bool = False,
+        batch_size: int = elements.BATCH_SIZE,
+        directory: Any = None,
+    ) -> Any:
+        """A score for each row of x, (n,): high for rows like the training data, low for odd ones.
+
+        It is log p(x) in nats, exact for a PCA, and for a VAE by `samples` importance-weighted draws of q(z|x). For an
+        Autoencoder it is minus the squared error, and for a VQVAE the bound `elbo`. With `missing` it is log p of the
+        observed values: compare rows with other gaps with care.
+
+        The noise is a function of the seed and the row's number, so the scores don't depend on the batches. The rows
+        are in the order of the data, also for a shuffled stream of kvae.
+
+        Args:
+            x: a stream of batches or an array.
+            samples: int >= 1, the draws for each row of a VAE.
+            seed: int, of the draws.
+            return_std: bool, whether to return the scores' standard errors as well, as the draws tell them.
+            batch_size: int, of an array.
+            directory: None, or a new folder for the columns "score", "standard_error" and the labels: then a batch at a
+                time is in memory, and `kvae.data.load(directory)` streams them.
+
+        Returns:
+            An array (n,), or a tuple of two, or None with a `directory`.
+
+        Raises:
+            ValueError: for labels named "score" or "standard_error".
+        """
+        arguments.integer_at_least("samples", samples, 1)
+        seed, is_pair = arguments.seed(seed, random=False), arguments.boolean("return_std", return_std)
+        elements.validate_batch_size(batch_size)
+        found = scoring.row_scores(self, self._checked(x, "x"), samples, seed, batch_size)
+        if directory is not None:
+            batches = (
+                {"score": score, "standard_error": error, **_labels(element, "score", "standard_error")}
+                for score, error, element in found
+            )
+            return self._write(batches, directory)
+        scores, errors_of_scores, _ = zip(*found, strict=True)
+        return (np.concatenate(scores), np.concatenate(errors_of_scores)) if is_pair else np.concatenate(scores)
+
+    def impute(
+        self,
+        x: Any,
+        draws: int = 1,
+        *,
+        samples: int = 1_000,
+        seed: int = 0,
+        batch_size: int = elements.BATCH_SIZE,
+    ) -> imputation.Imputation:
+        """Fill the gaps of x, the NaN, from p(x|x observed), for a model with `missing=True`.
+
+        A PCA knows p(z|x observed). A VAE draws z ~ q(z|x observed), and weights them by p(x observed|z) p(z) / q(z|x
+        observed), normalized to a sum of 1. A row without an observed value gets the model's mean.
+
+        Args:
+            x: a stream of batches or an array.
+            draws: int >= 0, the draws of x for each row: for multiple imputation take 20 or more.
+            samples: int >= 1, the z for each row of a VAE.
+            seed: int, of the draws and z. Mean and standard deviation don't depend on the batches.
+            batch_size: int, of an array.
+
+        Returns:
+            A `kvae.models.imputation.Imputation`: mean, stddev, draws and effective_samples.
+
+        Raises:
+            TypeError: if the model has no p(x|z).
+            ValueError: if the model takes no missing values.
+
+        Example:
+            >>> x = np.random.default_rng(0).normal(size=(100, 1)) + np.zeros((100, 4))
+            >>> x[::2, 0] = np.nan
+            >>> pca = kvae.PCA(1, missing=True).fit(x + np.random.default_rng(1).normal(size=x.shape) / 9, verbose=0)
+            >>> pca.impute(x, draws=5).draws.shape
+            (5, 100, 4)
+
+        Reference:
+            Rubin (1987), "Multiple imputation for nonresponse in surveys"; Mattei and Frellsen (2019), "MIWAE: deep
+            generative modelling and imputation of incomplete data sets", equation 12.
+        """
+        if not hasattr(self, "posterior"):
+            raise TypeError(f"{type(self).__name__} has no p(z|x) to impute from: use a kvae.VAE or kvae.PCA.")
+        if not self.missing:
+            raise ValueError(f"This {type(self).__name__} takes no missing values: make it with missing=True.")
+        arguments.integer_at_least("draws", draws, 0)
+        arguments.integer_at_least("samples", samples, 1)
+        seed = arguments.seed(seed, random=False)
+        elements.validate_batch_size(batch_size)
+        return imputation.impute(self, self._checked(x, "x"), draws, samples, seed, batch_size)
+
+    def _write(self, batches, directory):
+        directory = files.absolute(directory, "directory")
+        if replicas.is_first(self.distribute_strategy):  # the others don't wait, as in `save`
+            packed.write_columns({"train": batches}, directory, progress=0)
+
     def _over(self, data, function, batch_size) -> Iterator[tuple[np.ndarray, Any]]:
         """(function of x, element) of each batch."""
         with errors.clear_errors():
@@ -343,6 +444,18 @@ class LatentModel(keras.Model):
     @functools.cached_property
     def _reconstruct_batch(self):
         return tf.function(lambda x: self(self._scaled(x), training=False), autograph=False)
+
+    @functools.cached_property
+    def _score_batch(self):
+        return tf.function(lambda x: self._exact_scores(self._scaled(x)), autograph=False)
+
+    @functools.cached_property
+    def _scorer(self):
+        return scoring.scorer(self)
+
+    def _exact_scores(self, x):
+        """The scores (n,) of scaled x (n, ...), of a model with `_has_exact_scores`."""
+        raise NotImplementedError
 
     def _count_and_generator(self, count, seed):
         """The arguments of `sample`, checked: the number of images and the generator of their noise."""
@@ -373,6 +486,19 @@ class LatentModel(keras.Model):
         dtype = getattr(x, "dtype", None)
         return x if tf.is_tensor(x) and dtype == self.variable_dtype else elements.scale(x, self.variable_dtype)
 
+    def _encoder_inputs(self, x):
+        """x as the encoder takes it: scaled, and of a model with `missing` without NaN."""
+        x = self._scaled(x)
+        return x if self.fill_in is None else self.fill_in(x)
+
+    def _log_prob(self, distribution, x):
+        """log p(x) (n,) in nats, of a model with `missing` that of the observed values: the others are left out."""
+        x = self._scaled(x)
+        if not self.missing:
+            return distribution.log_prob(x)
+        observed = ops.logical_not(ops.isnan(x))
+        return distribution.log_prob(ops.where(observed, x, 0.0), observed)
+
     def _outputs(self, network, inputs, training=False):
         """A network's outputs as a list, cast to the variables' dtype: here the probabilities begin."""
         outputs = network(inputs, training=training)
@@ -390,14 +516,16 @@ class LatentModel(keras.Model):
             plan.build_for(self, first.x)
         if isinstance(data, tf.data.Dataset):
             data = validation.with_shapes(data, first.element, name, plan.parts_read(self, first))
-            data = self._scorable(validation.stop_at_nonfinite(data, name), name)
+            data = self._scorable(validation.stop_at_nonfinite(data, name, self.missing), name)
         return first, data
 
     def _check_values(self, x, y):
         """Raise ValueError for an x (numpy, scaled), or a y as it is stored, that the model can't score."""
+        if self.missing:  # the rows of the last axis without a gap: a class is one-hot along it
+            x = x[~np.isnan(x).any(axis=-1)]
         for part in (self.likelihood, getattr(self, "prior", None)):
             check = getattr(part, "check_data", None)  # a VQVAE's prior is a network without it
-            if check is not None:
+            if check is not None and len(x):
                 check(x)
 
     def _scorable(self, data, name):
@@ -504,9 +632,10 @@ class LatentModel(keras.Model):
     _repr_html_ = html.model
 
 
-def _labels(element):
-    """A stream element's labels by name. Raises ValueError for labels named "code"."""
+def _labels(element, *taken):
+    """A stream element's labels by name. Raises ValueError for labels with a taken name."""
     y = elements.unpack(element)[1]
-    if isinstance(y, Mapping) and "code" in y:
-        raise ValueError('x has labels named "code", as the codes beside them are: rename them with map')
+    for name in taken if isinstance(y, Mapping) else ():
+        if name in y:
+            raise ValueError(f'x has labels named "{name}", as the {name}s beside them are: rename them with map')
     return y if isinstance(y, Mapping) else {} if y is None else {"label": y}

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
+from keras import ops
 
 from kvae import _compat, arguments
+from kvae.layers import FillIn
 from kvae.models.base import LatentModel
 from kvae.objectives import ELBO, Objective
 from kvae.posteriors import DiagonalNormal, Posterior
@@ -32,6 +34,9 @@ class EncoderDecoder(LatentModel):
     Args:
         encoder: a Keras model from x (n, ...).
         decoder: a Keras model to images (n, ...).
+        missing: bool, whether NaN in x means "not observed". The encoder then gets x with `kvae.layers.FillIn`'s numbers
+            in the gaps and, if it has two inputs, their mask beside it.
+        **kwargs: of `keras.Model`.
 
     Raises:
         TypeError: if one of them isn't a Keras model.
@@ -40,7 +45,9 @@ class EncoderDecoder(LatentModel):
     config_names: tuple[str, ...] = ("encoder", "decoder")
     _copying = False
 
-    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, **kwargs: Any):
+    def __init__(
+        self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, missing: bool = False, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         for role, network in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(network, keras.layers.Layer):
@@ -49,6 +56,12 @@ class EncoderDecoder(LatentModel):
                 )
         self.encoder = encoder
         self.decoder = decoder
+        if arguments.boolean("missing", missing):
+            if self._reads_labels or not hasattr(self, "posterior"):
+                raise ValueError(f"missing is True; a {type(self).__name__} takes no missing values: use kvae.VAE.")
+            self.missing = True
+            self.fill_in = FillIn(gives_mask=_reads_mask(encoder), dtype=self.variable_dtype)
+            self.config_names = (*self.config_names, "missing")
 
     def compile(self, optimizer: Any = "adam", **kwargs: Any) -> None:
         """`LatentModel.compile`. Raises TypeError or ValueError if the optimizer is none."""
@@ -70,6 +83,8 @@ class EncoderDecoder(LatentModel):
         """Build for examples of `input_shape`, (None, ...). A refused shape leaves the networks fit for another."""
         if not self.built and not all(network.built for network in self.networks):
             self._try_on_a_copy(tuple(input_shape[1:]))
+        if self.fill_in is not None and not self.fill_in.built:
+            self.fill_in.build(input_shape)
         super().build(input_shape)
 
     def _try_on_a_copy(self, event_shape):
@@ -95,6 +110,11 @@ class EncoderDecoder(LatentModel):
             self.build(shape)
             _compat.open_for_state(self)
 
+    def _encoder_symbol(self, event_shape):
+        """The symbolic input of the encoder, or a list of two."""
+        x = self._symbol(event_shape)
+        return [x, x] if self.missing and _reads_mask(self.encoder) else x
+
     def _with_labels(self, z, x):
         """What the decoder reads for z: with labels, (z, y) with the y of x."""
         return z
@@ -115,6 +135,12 @@ class EncoderDecoder(LatentModel):
             if build and not layer.built:
                 layer.build_from_config(build)
         return model
+
+
+def _reads_mask(encoder):
+    """Whether an encoder has a second input."""
+    inputs = getattr(encoder, "inputs", None)
+    return isinstance(inputs, list) and len(inputs) == 2
 
 
 def _serialized(value):
@@ -149,7 +175,7 @@ def objective(model: Any, loss: Objective | None) -> Objective:
 
 def network_shapes(model: Any, event_shape: tuple) -> tuple[list[tuple], list[tuple]]:
     """The shapes of an encoder's and a decoder's outputs, with None for the batch."""
-    codes = outputs_or_error(model.encoder, model._symbol(event_shape), "encoder")
+    codes = outputs_or_error(model.encoder, model._encoder_symbol(event_shape), "encoder")
     images = outputs_or_error(model.decoder, model._symbol(codes[0].shape[1:]), "decoder")
     return [tuple(code.shape) for code in codes], [tuple(image.shape) for image in images]
 
@@ -196,9 +222,17 @@ def build_densities(model: Any, event_shape: tuple, prior_dim: int) -> None:
 
 def build_likelihood(model: Any, event_shape: tuple) -> None:
     """Build the likelihood. Raises ValueError if another model has built it for another shape."""
-    if not model.likelihood.built:
-        model.likelihood.build((None, *event_shape))
-    check_built_for("likelihood", model.likelihood.event_shape, event_shape)
+    likelihood = model.likelihood
+    if not likelihood.built:
+        likelihood.build((None, *event_shape))
+    check_built_for("likelihood", likelihood.event_shape, event_shape)
+    if model.missing:
+        outputs = [ops.zeros((1, *likelihood.decoder_shape(event_shape)), model.variable_dtype)]
+        if not likelihood.distribution(outputs * len(likelihood.parameters)).factorizes:
+            raise ValueError(
+                f"missing=True leaves values out of log p(x|z), and {type(likelihood).__name__} doesn't factorize over "
+                "the values of x: give its distribution a log_prob(x, observed), or use another likelihood."
+            )
 
 
 def outputs_or_error(network: Any, inputs: Any, role: str) -> list:

@@ -95,7 +95,7 @@ class HierarchicalVAE(VAE):
         return *super().networks, *self.posteriors, *self.priors
 
     def _build_parts(self, event_shape):
-        features = self._features(outputs_or_error(self.encoder, self._symbol(event_shape), "encoder"))
+        features = self._features(outputs_or_error(self.encoder, self._encoder_symbol(event_shape), "encoder"))
         z, names = [], ["z_mean", "z_log_var"]
         for level in reversed(range(len(self.posteriors))):
             shapes = self._shapes(self.posteriors[level], [features[level], *z], f"posteriors[{level}]")
@@ -137,7 +137,7 @@ class HierarchicalVAE(VAE):
 
     def posterior(self, x: Any, training: bool = False) -> Chain:
         """q(z|x) for x (n, ...), a `kvae.distributions.Chain`. `training` goes to the networks."""
-        features = self._features(self._outputs(self.encoder, self._scaled(x), training))
+        features = self._features(self._outputs(self.encoder, self._encoder_inputs(x), training))
         networks = tuple(self.posteriors[:-1])
         return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
 
@@ -145,7 +145,7 @@ class HierarchicalVAE(VAE):
         """p(z), a `kvae.distributions.Chain` of `count` equal rows. `training` goes to the networks."""
 
         def top_posterior(x):
-            return self._top(self._features(self._outputs(self.encoder, self._scaled(x))))
+            return self._top(self._features(self._outputs(self.encoder, self._encoder_inputs(x))))
 
         top = self.prior.distribution(arguments.integer_at_least("count", count, 1), top_posterior)
         return Chain(top, tuple(self.priors), self.latent_sizes, training=training)

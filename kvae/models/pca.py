@@ -12,15 +12,16 @@ from numpy.typing import ArrayLike
 
 from kvae import arguments
 from kvae.data import arrays, elements, errors, provenance
-from kvae.distributions import Normal
+from kvae.distributions import MultivariateNormal, Normal
 from kvae.layers import Sampling
-from kvae.models import pca_solvers
+from kvae.models import pca_missing, pca_solvers
 from kvae.models.base import LatentModel
 from kvae.objectives import Draw, score
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
 
 _ROWS = 1024
+_RANDOMIZED, _EM = (1e-5, 12), (1e-4, 100)  # (tolerance, the most passes)
 
 
 @keras.saving.register_keras_serializable("kvae")
@@ -47,8 +48,12 @@ class PCA(LatentModel):
             large along many other axes. "auto" is "covariance" up to 4,096 features, or as long as its matrix is
             smaller than the randomized solver's basis.
         tolerance: of the randomized solver, a share of the explained variance: it stops after the pass that raises
-            it by less.
-        max_passes: int, at least 2; the randomized solver warns if they don't reach the tolerance.
+            it by less. With gaps in x, nats for each observed value: a fit to the last nat is a worse one for new
+            values. None for 1e-5, with gaps 1e-4.
+        max_passes: int, at least 2, or None for 12, with gaps 100. `fit` warns if they don't reach the tolerance.
+        missing: bool, whether NaN in x means "not observed". The axes then maximize the likelihood of the observed
+            values, by expectation-maximization in 8 features (latent_dim + 2)^2 bytes; without any NaN they are the
+            `solver`'s. Codes of a row with gaps are those of its expected values.
 
     Attributes:
         mean: (features,).
@@ -72,14 +77,16 @@ class PCA(LatentModel):
     conditional = arguments.renamed_method("conditional", "decoder_distribution")
     log_conditional = arguments.renamed_method("log_conditional", "log_likelihood")
     metric_names = ("loss", "log_likelihood", "squared_error")
+    _has_exact_scores = True
 
     def __init__(
         self,
         latent_dim: int,
         seed: int | None = None,
         solver: str = "auto",
-        tolerance: float = 1e-5,
-        max_passes: int = 12,
+        tolerance: float | None = None,
+        max_passes: int | None = None,
+        missing: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float64", **kwargs})
@@ -87,10 +94,11 @@ class PCA(LatentModel):
         self.seed = arguments.seed(seed)
         if solver not in pca_solvers.SOLVERS:
             raise ValueError(f"solver is {solver!r}; expected one of {pca_solvers.SOLVERS}.")
-        if not 0 <= arguments.real("tolerance", tolerance) < 1:
+        if tolerance is not None and not 0 <= arguments.real("tolerance", tolerance) < 1:
             raise ValueError(f"tolerance is {tolerance!r}; expected a share of the explained variance in [0, 1).")
-        self.solver, self.tolerance = solver, float(tolerance)
-        self.max_passes = arguments.integer_at_least("max_passes", max_passes, 2)
+        self.solver, self.tolerance = solver, None if tolerance is None else float(tolerance)
+        self.max_passes = None if max_passes is None else arguments.integer_at_least("max_passes", max_passes, 2)
+        self.missing = arguments.boolean("missing", missing)
         self.prior = StandardNormal(dtype=self.dtype_policy)
         self.sampling = Sampling(seed=self.seed, dtype=self.dtype_policy)
         self.sample_seed = keras.random.SeedGenerator(self.seed)
@@ -141,12 +149,15 @@ class PCA(LatentModel):
         first, data = self._first_and_data(x, "x")
         stream = arrays.batches(data, batch_size)
         with errors.clear_errors():
-            count, mean, total, variances, axes = self._solve(stream, math.prod(self.event_shape), verbose)
+            (count, mean, total, variances, axes), noise_variance = self._solve(
+                stream, math.prod(self.event_shape), verbose
+            )
         if count <= self.latent_dim:
             raise ValueError(
                 f"x has {count} examples; {self.latent_dim} axes need more than that, of a weight above 0."
             )
-        noise_variance = (total - variances.sum()) / (len(mean) - self.latent_dim)
+        if noise_variance is None:
+            noise_variance = (total - variances.sum()) / (len(mean) - self.latent_dim)
         if noise_variance <= np.finfo("float64").eps * total:
             raise ValueError(
                 f"x has no variance left beside {self.latent_dim} axes (of {total:.3g} in all), so that it has no "
@@ -158,19 +169,30 @@ class PCA(LatentModel):
         self.explained_variance.assign(variances)
         self.noise_variance.assign(noise_variance)
         self.examples.assign(count)
-        seen = {"dtype": first.dtype, "largest": float(np.abs(first.x).max())}
+        seen = {"dtype": first.dtype, "largest": first.largest}
         self.record = model_card.Record([provenance.describe((x,))], x=seen)
         return self
 
     def _solve(self, stream, features, verbose):
-        solver = self.solver
+        """(the axes, the noise's variance or None if it is that of the axes left out)."""
+        if self.missing:
+            limits = self._limits(*_EM)
+            solution = pca_missing.expectation_maximization(
+                stream, features, self.latent_dim, self.seed, *limits, verbose
+            )
+            if solution is not None:
+                return solution
+        solver, (tolerance, most) = self.solver, self._limits(*_RANDOMIZED)
         if solver == "auto":
-            solver = pca_solvers.automatic(features, self.latent_dim, self.max_passes)
+            solver = pca_solvers.automatic(features, self.latent_dim, most)
         if solver == "covariance":
-            return pca_solvers.covariance(stream, features, self.latent_dim, verbose)
+            return pca_solvers.covariance(stream, features, self.latent_dim, verbose), None
         return pca_solvers.randomized(
-            stream, features, self.latent_dim, self.seed, self.tolerance, self.max_passes, verbose
-        )
+            stream, features, self.latent_dim, self.seed, tolerance, most, verbose
+        ), None
+
+    def _limits(self, tolerance, most):
+        return tolerance if self.tolerance is None else self.tolerance, self.max_passes or most
 
     def _checked(self, data, name, steps=None):
         if not (self.built and int(ops.convert_to_numpy(self.examples))):
@@ -178,7 +200,21 @@ class PCA(LatentModel):
         return super()._checked(data, name, steps)
 
     def _centered(self, x):
-        return ops.reshape(self._scaled(x), (-1, self.mean.shape[0])) - self.mean
+        """x - mean, (n, features), with the expected values in the gaps of x."""
+        x = ops.reshape(self._scaled(x), (-1, self.mean.shape[0]))
+        if not self.missing:
+            return x - self.mean
+        expected = ops.matmul(self._observe(x).mean, ops.transpose(self._loadings))
+        return ops.where(ops.isnan(x), expected, x - self.mean)
+
+    @property
+    def _loadings(self):
+        """W, (features, latent_dim)."""
+        return ops.transpose(self.components) * self._scale
+
+    def _observe(self, x):
+        x = ops.reshape(self._scaled(x), (-1, self.mean.shape[0]))
+        return pca_missing.observe(x, self.mean, self._loadings, self.noise_variance)
 
     def encode(self, x: Any) -> Any:
         """The scores (x - mean) components^T: (n, ...) to (n, latent_dim)."""
@@ -192,11 +228,14 @@ class PCA(LatentModel):
     def _scale(self):
         return ops.sqrt(ops.maximum(self.explained_variance - self.noise_variance, 0.0))
 
-    def posterior(self, x: Any, training: bool = False) -> Normal:
+    def posterior(self, x: Any, training: bool = False) -> Normal | MultivariateNormal:
         """p(z|x), exact: N(scale / variance * score, noise_variance / variance), diagonal in these axes.
 
-        `training` has no effect, here and in the methods below: PCA has no networks.
+        With `missing`, a MultivariateNormal. `training` has no effect, here and in the methods below: PCA has no
+        networks.
         """
+        if self.missing:
+            return pca_missing.posterior(self._observe(x))
         mean = self.encode(x) * self._scale / self.explained_variance
         return Normal(mean, ops.zeros_like(mean) + ops.log(self.noise_variance / self.explained_variance))
 
@@ -216,7 +255,7 @@ class PCA(LatentModel):
 
         The number `log_likelihood` in the logs is log p(x).
         """
-        return self.decoder_distribution(z).log_prob(self._scaled(x))
+        return self._log_prob(self.decoder_distribution(z), x)
 
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
         """Draw z ~ p(z|x) and score it: a `Draw`, in nats; see `kvae.VAE.draw`.
@@ -251,8 +290,15 @@ class PCA(LatentModel):
         log_likelihood, squared_error = self._scored(x)
         return -log_likelihood, {"log_likelihood": log_likelihood, "squared_error": squared_error}
 
+    def _exact_scores(self, x):
+        return self.log_prob(x)
+
     def _scored(self, x):
-        """(log p(x), squared error of the reconstruction), each (n,)."""
+        """(log p(x), squared error of the reconstruction), each (n,), both of the observed values."""
+        if self.missing:
+            observed = self._observe(x)
+            difference = (self._centered(x) - ops.matmul(self.encode(x), self.components)) * observed.mask
+            return pca_missing.log_prob(observed, self.noise_variance), ops.sum(ops.square(difference), axis=1)
         features, scores = self.mean.shape[0], self.encode(x)
         residual = ops.sum(ops.square(self._centered(x)), axis=1) - ops.sum(ops.square(scores), axis=1)
         log_determinant = ops.sum(ops.log(self.explained_variance)) + (features - self.latent_dim) * ops.log(
@@ -263,5 +309,5 @@ class PCA(LatentModel):
 
     def get_config(self) -> dict[str, Any]:
         """Keras' hook: the constructor's arguments."""
-        names = "latent_dim", "seed", "solver", "tolerance", "max_passes"
+        names = ["latent_dim", "seed", "solver", "tolerance", "max_passes", *(["missing"] if self.missing else [])]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

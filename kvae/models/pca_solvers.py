@@ -18,7 +18,7 @@ SOLVERS = ("auto", "covariance", "randomized")
 _OVERSAMPLING = 10
 _COVARIANCE_FEATURES = 4096
 _DENSE_FEATURES = 2048
-_BLOCK_BYTES = 2**22  # less is slower by calls, more by caches
+BLOCK_BYTES = 2**22  # less is slower by calls, more by caches
 
 
 class Solution(NamedTuple):
@@ -146,10 +146,10 @@ class _Rows:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         count, weight, total, shift = 0, 0.0, np.zeros(self.features), self.mean
-        most = max(32, _BLOCK_BYTES // (8 * self.features))
+        most = max(32, BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
             batch, _, weights = elements.unpack(element)
-            weights = None if weights is None else _checked_weights(weights, len(batch), self.batches)
+            weights = None if weights is None else checked_weights(weights, len(batch), self.batches)
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)
@@ -184,7 +184,7 @@ class _Rows:
             self.bar.update(self.batches, finalize=True)
 
 
-def _checked_weights(weights, length, batch):
+def checked_weights(weights, length, batch):
     """The sample weights of a batch, float64 (n,). Raises ValueError for weights that no mean can be taken with."""
     weights = np.asarray(weights)
     if weights.dtype.kind not in "buif" or weights.shape not in ((length,), (length, 1)):

@@ -34,6 +34,7 @@ class VAE(encoder_decoder.EncoderDecoder):
         prior: p(z), such as `VampPrior(500)`; None is N(0, I).
         posterior_family: the family of q(z|x), such as `kvae.posteriors.FullNormal()`; None is a diagonal normal.
         seed: int, or None for a random one; of the noise eps.
+        missing: bool, whether NaN in x means "not observed": p(x) is then that of the observed values.
 
     Raises:
         ValueError: if the networks and the distributions don't fit each other.
@@ -62,10 +63,11 @@ class VAE(encoder_decoder.EncoderDecoder):
         prior: Prior | None = None,
         posterior_family: Posterior | None = None,
         seed: int | None = None,
+        missing: bool = False,
         **kwargs: Any,
     ):
         family = arguments.renamed("posterior", kwargs.pop("posterior", None), "posterior_family", posterior_family)
-        super().__init__(encoder, decoder, **kwargs)
+        super().__init__(encoder, decoder, missing=missing, **kwargs)
         self.likelihood = likelihoods.get(likelihood)
         self.prior, self.posterior_family = encoder_decoder.prior_and_posterior(prior, family, self.variable_dtype)
         self.seed = arguments.seed(seed)
@@ -110,7 +112,7 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def posterior(self, x: Any, training: bool = False) -> Any:
         """q(z|x), a distribution over z (n, latent_dim), for x (n, ...). `training` goes to the encoder."""
-        return self.posterior_family.distribution(self._outputs(self.encoder, self._scaled(x), training))
+        return self.posterior_family.distribution(self._outputs(self.encoder, self._encoder_inputs(x), training))
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
         """p(x|z), a distribution over x (n, ...), for z (n, latent_dim). `training` goes to the decoder."""
@@ -122,7 +124,7 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
         """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` as above."""
-        return self.decoder_distribution(z, training).log_prob(self._scaled(x))
+        return self._log_prob(self.decoder_distribution(z, training), x)
 
     def encode(self, x: Any) -> Any:
         """E[z] under q(z|x): (n, ...) to (n, latent_dim)."""

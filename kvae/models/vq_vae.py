@@ -157,6 +157,7 @@ class VQVAE(EncoderDecoder):
 
     conditional = arguments.renamed_method("conditional", "decoder_distribution")
     metric_names = ("loss", "reconstruction_loss", "quantization_loss", "elbo")
+    _has_exact_scores = True
     config_names = ("encoder", "decoder", "codes", "commitment", "likelihood", "seed", "prior")
 
     def __init__(
@@ -210,6 +211,9 @@ class VQVAE(EncoderDecoder):
             "prior_loss": prior_loss,
             "codes": codes,
         }
+
+    def _exact_scores(self, x):
+        return self.losses_per_example(x)[1]["elbo"]
 
     def log_prior(self, z: Any, training: bool = False) -> Any:
         """log p(z) of codes z, integers (n, *code_shape): (n,), in nats. `training` goes to the prior."""

@@ -53,7 +53,7 @@ def _warn_of_reshaped_target(element, name):
 
 def warn_of_other_scale(model: Any, first: FirstBatch, name: str) -> None:
     """Warn of uint8 for a model trained on floats that weren't in [0, 1], and of 0..255 in floats for one of uint8."""
-    seen, dtype, largest = model.record.x or {}, first.dtype, float(np.abs(first.x).max())
+    seen, dtype, largest = model.record.x or {}, first.dtype, first.largest
     if dtype == "uint8" and seen.get("dtype", dtype) != dtype and seen["largest"] > 2:
         arguments.warn(
             f"{name} is uint8, of which kvae makes [0, 1], but the model was trained on {seen['dtype']} of up to "
@@ -68,7 +68,7 @@ def warn_of_other_scale(model: Any, first: FirstBatch, name: str) -> None:
 
 def warn_of_scale(model: Any, first: FirstBatch) -> None:
     """Warn if x is so far from 1 that the untrained encoder's answers are beyond all bounds, and training diverges."""
-    largest = float(np.abs(first.x).max())
+    largest = first.largest
     if largest <= _LARGE_VALUE or int(model.optimizer.iterations) or "kl_loss" not in model.metric_names:
         return
     x = keras.tree.map_structure(lambda part: part[:_ROWS_TO_TRY], model._read(first.element))

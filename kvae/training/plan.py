@@ -51,7 +51,7 @@ def planned(
         if validation_data is not None:
             validation_data = _validation(model, validation_data, first.shape[1:], options)
         build_for(model, first)
-        x_seen = {"dtype": batch.dtype, "largest": float(np.abs(first).max())}
+        x_seen = {"dtype": batch.dtype, "largest": batch.largest}
         if not model.compiled:
             yield {"x": given[0]}  # Keras then says that it isn't
             return
@@ -142,7 +142,7 @@ def first_batch(
         TypeError, ValueError: if the model can't use the data.
     """
     shape = model.event_shape if model.built else event_shape
-    first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype)
+    first = validation.validate_first_batch(data, shape, steps, name, model.variable_dtype, model.missing)
     model._check_values(first.x, first.y)
     if not isinstance(data, tf.data.Dataset):
         model._scorable(data, name)
@@ -189,7 +189,8 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
     if isinstance(data, tf.data.Dataset):
         data = validation.with_shapes(data, first.element, "validation_data", parts_read(model, first))
-        data = validation.stop_at_nonfinite(model._scorable(data, "validation_data"), "validation_data")
+        data = model._scorable(data, "validation_data")
+        data = validation.stop_at_nonfinite(data, "validation_data", model.missing)
     return distribute(data, model.distribute_strategy, once=True)
 
 

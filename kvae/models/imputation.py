@@ -1,0 +1,177 @@
+"""Values in the place of missing ones: their means, standard deviations and draws given the observed values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvae.data import arrays, errors
+from kvae.noise import indexed_normal
+
+_VALUES, _ROWS = 2**22, 2**15  # values of x, and z, that are decoded at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Imputation:
+    """The result of `impute`. Observed values are as they were, with a standard deviation of 0.
+
+    Attributes:
+        mean: E[x|x observed], (n, ...).
+        stddev: the standard deviation of each value of x given the observed ones, (n, ...).
+        draws: of x given its observed values, (draws, n, ...). Analyze each, and average, as multiple imputation does.
+        effective_samples: (sum w)^2 / sum w^2 of each row's importance weights, (n,): with few, mean and draws rest on
+            few z. Infinite if p(z|x observed) is exact, as in a PCA.
+    """
+
+    mean: np.ndarray
+    stddev: np.ndarray
+    draws: np.ndarray
+    effective_samples: np.ndarray
+
+
+def impute(model: Any, data: Any, draws: int, samples: int, seed: int, batch_size: int) -> Imputation:
+    """`kvae.models.base.LatentModel.impute`, with checked arguments and data."""
+    rows, position = [], 0
+    most = max(1, _rows_at_once(model) // samples)
+    with errors.clear_errors():
+        for element in arrays.batches(data, batch_size):
+            batch = ops.convert_to_numpy(model._scaled(model._read(element)))
+            for start in range(0, len(batch), most):
+                x = batch[start : start + most]
+                rng = np.random.default_rng([seed, position])
+                moments = _exactly if model._has_exact_scores else _by_weights
+                rows.append(_filled(x, *moments(model, x, position, draws, samples, seed, rng)))
+                position += len(x)
+    mean, stddev, drawn, effective = zip(*rows, strict=True)
+    return Imputation(
+        np.concatenate(mean), np.concatenate(stddev), np.concatenate(drawn, axis=1), np.concatenate(effective)
+    )
+
+
+def _rows_at_once(model):
+    return max(16, min(_ROWS, _VALUES // int(np.prod(model.event_shape))))
+
+
+def _filled(x, mean, variance, drawn, effective):
+    missing = np.isnan(x)
+    return (
+        np.where(missing, mean, x).astype(x.dtype),
+        np.where(missing, np.sqrt(np.maximum(variance, 0.0)), 0.0).astype(x.dtype),
+        np.where(missing, drawn, x).astype(x.dtype),
+        effective,
+    )
+
+
+def _exactly(model, x, position, draws, samples, seed, rng):
+    """Of a model with p(z|x) in closed form, x linear in z: (mean, variance, draws, effective samples)."""
+    posterior = model.posterior(x)
+    loadings = ops.convert_to_numpy(model._loadings)
+    covariance = ops.convert_to_numpy(ops.matmul(posterior.cholesky, ops.transpose(posterior.cholesky, (0, 2, 1))))
+    mean = ops.convert_to_numpy(model.decoder_distribution(posterior.mean).mean)
+    variance = np.einsum("dk,nkl,dl->nd", loadings, covariance, loadings) + float(model.noise_variance)
+    drawn = np.zeros((draws, *x.shape), x.dtype)
+    for number in range(draws):
+        eps = ops.convert_to_tensor(rng.normal(size=(len(x), model.latent_dim)), dtype=x.dtype)
+        p = model.decoder_distribution(posterior.reparameterize(eps))
+        drawn[number] = ops.convert_to_numpy(p.sample(int(rng.integers(2**31))))
+    return mean, variance.reshape(x.shape), drawn, np.full(len(x), np.inf)
+
+
+def _by_weights(model, x, position, draws, samples, seed, rng):
+    """Self-normalized importance weighting of z ~ q(z|x): (mean, variance, draws, effective samples).
+
+    Given z the missing values are independent of the observed ones. So their mean is that of E[x|z] under p(z|x
+    observed), and their variance is the mean of Var[x|z] plus the variance of E[x|z].
+    """
+    block = max(1, _rows_at_once(model) // len(x))
+    total = _Weighted(x.shape)
+    codes, log_weights = [], []
+    for number, start in enumerate(range(0, samples, block)):
+        count = min(block, samples - start)
+        key = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+        z, log_weight = _draw(model, x, position, count, key)
+        p = model.decoder_distribution(z)
+        moments = [_by_row(values, len(x)) for values in (p.mean, _variance(p, rng))]
+        codes.append(_by_row(z, len(x)))
+        log_weights.append(log_weight)
+        total.add(log_weight, *moments)
+    chosen = _choose(np.concatenate(log_weights, axis=1), draws, rng)
+    z = np.take_along_axis(np.concatenate(codes, axis=1), chosen[:, :, None], axis=1)
+    drawn = np.zeros((draws, *x.shape), x.dtype)
+    for number in range(draws):
+        p = model.decoder_distribution(ops.convert_to_tensor(z[:, number]))
+        drawn[number] = ops.convert_to_numpy(p.sample(int(rng.integers(2**31))))
+    return total.mean, total.variance, drawn, total.effective_samples
+
+
+def _draw(model, x, position, count, key):
+    """(z (n * count, latent_dim), log of their weights (n, count)). A row without observed values draws from p(z)."""
+    positions = np.arange(position, position + len(x))
+    eps = ops.reshape(indexed_normal(positions, count * model.latent_dim, key=key, dtype=x.dtype), (-1, model.latent_dim))
+    posterior, prior = model.posterior(x), model.prior_distribution()
+    z, log_posterior = posterior.repeat(count).rsample_and_log_prob(eps)
+    empty = np.isnan(x).reshape(len(x), -1).all(axis=1)
+    if empty.any():
+        of_prior = model.prior_distribution(count).sample(keras.random.SeedGenerator(key))
+        is_empty = np.repeat(empty, count)[:, None]
+        z = ops.where(is_empty, ops.tile(of_prior, (len(x), 1)), z)
+    log_likelihood = model.log_likelihood(np.repeat(x, count, axis=0), z)
+    log_weights = _by_row(log_likelihood + prior.log_prob(z) - log_posterior, len(x)).astype("float64")
+    return z, np.where(empty[:, None], 0.0, log_weights)
+
+
+def _by_row(values, rows):
+    values = ops.convert_to_numpy(values)
+    return values.reshape(rows, -1, *values.shape[1:])
+
+
+def _variance(p, rng):
+    """Var[x|z], (n, ...): in closed form, or else the squared distance of a draw from the mean."""
+    variance = getattr(p, "variance", None)
+    return ops.square(p.sample(int(rng.integers(2**31))) - p.mean) if variance is None else variance
+
+
+def _choose(log_weights, draws, rng):
+    """For each row as many indices of its weights as there are draws, by their shares: (n, draws)."""
+    shares = np.cumsum(np.exp(log_weights - log_weights.max(axis=1, keepdims=True)), axis=1)
+    points = rng.random((len(shares), draws)) * shares[:, -1:]
+    return np.stack([np.searchsorted(*row, side="right") for row in zip(shares, points, strict=True)])
+
+
+class _Weighted:
+    """Means over the draws of rows, added block by block, relative to the largest weight so far."""
+
+    def __init__(self, shape: tuple):
+        self.largest, self.weights, self.squared_weights = np.full(shape[0], -np.inf), *np.zeros((2, shape[0]))
+        self.sums = np.zeros((3, *shape))  # of E[x|z], its square and Var[x|z]
+
+    def add(self, log_weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
+        """log_weights: (n, count); means and variances of x given z: (n, count, ...)."""
+        largest = np.maximum(self.largest, log_weights.max(axis=1))
+        weights, shrink = np.exp(log_weights - largest[:, None]), np.exp(self.largest - largest)
+        self.largest = largest
+        self.weights = self.weights * shrink + weights.sum(axis=1)
+        self.squared_weights = self.squared_weights * shrink**2 + np.square(weights).sum(axis=1)
+        means = means.astype("float64")
+        added = [np.einsum("nk,nk...->n...", weights, values) for values in (means, means**2, variances)]
+        self.sums = self.sums * self._as_column(shrink) + np.stack(added)
+
+    def _as_column(self, values):
+        return values.reshape(-1, *(1,) * (self.sums.ndim - 2))
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.sums[0] / self._as_column(self.weights)
+
+    @property
+    def variance(self) -> np.ndarray:
+        _, square, variance = self.sums / self._as_column(self.weights)
+        return variance + np.maximum(square - self.mean**2, 0.0)
+
+    @property
+    def effective_samples(self) -> np.ndarray:
+        return self.weights**2 / self.squared_weights
