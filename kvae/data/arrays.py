@@ -97,7 +97,10 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
         groups = tf.data.Dataset.range(-(-(num_batches - skip) // group)).map(group_of_batches)
         return (groups.rebatch(batch_size) if group > 1 else groups).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
+    stream = Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
+    if shuffle:
+        stream._unshuffled = lambda: from_arrays(arrays, batch_size, shuffle=False)
+    return stream
 
 
 def _reader(arrays):

@@ -1,5 +1,6 @@
 """Streams from users' files: rows of .npy and HDF5 files. For images see `folder`, for Parquet `parquet`."""
 
+import functools
 import importlib
 import os
 import pathlib
@@ -225,6 +226,7 @@ def from_blocks(
         part: (part, validation) of `from_npy`.
     """
     validate_batch_size(batch_size)
+    unshuffled = functools.partial(from_blocks, read, sizes, example, names, batch_size, 0, 0, part)
     read, sizes = _of_part(read, sizes, *part)
     validate_shuffle(shuffle)
     seed = resolve_seed(seed, shuffle)
@@ -265,4 +267,7 @@ def from_blocks(
         shard = whole.map(lambda *batch: tf.nest.map_structure(lambda x: x[shard_index::num_shards], batch))
         return (shard if len(example) > 1 else shard.map(lambda x: x)).prefetch(2)
 
-    return Stream(tf.autograph.experimental.do_not_convert(batches), -(-sum(sizes) // batch_size), seed)
+    stream = Stream(tf.autograph.experimental.do_not_convert(batches), -(-sum(sizes) // batch_size), seed)
+    if shuffle:
+        stream._unshuffled = unshuffled
+    return stream

@@ -1,6 +1,7 @@
 """Streams from a folder of images."""
 
 import collections
+import functools
 import os
 import pathlib
 import re
@@ -108,7 +109,7 @@ def from_folder(
         columns["label"] = np.array([number[file.parts[0]] for file in found], np.int64)
     seed, num_batches = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
 
-    def batches(epoch, skip, shard_index, num_shards):
+    def batches(epoch, skip, shard_index, num_shards, shuffle=shuffle):
         shard_size(batch_size, num_shards)
         rows = tf.range(len(names), dtype=tf.int64)
         rows = _compat.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
@@ -122,7 +123,10 @@ def from_folder(
         # The dataset begins with the batches' numbers, since tf.data service deals these out to its workers.
         return decode(tf.data.Dataset.range(skip, num_batches).map(batch)).prefetch(2)
 
-    stream = Stream(tf.autograph.experimental.do_not_convert(batches), num_batches, seed)
+    batches = tf.autograph.experimental.do_not_convert(batches)
+    stream = Stream(batches, num_batches, seed)
+    if shuffle:
+        stream._unshuffled = lambda: Stream(functools.partial(batches, shuffle=0), num_batches, seed)
     stream.class_names = class_names
     return stream
 

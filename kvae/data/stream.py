@@ -85,6 +85,7 @@ class Stream(_compat.WrappedDataset):
     """
 
     _chosen_options: Any = None
+    _unshuffled: Any = None  # a function that gives the Stream in the data's own order, if this one is shuffled
 
     def __init__(
         self,
@@ -269,7 +270,10 @@ class Stream(_compat.WrappedDataset):
         def batches(epoch, skip, shard_index, num_shards):
             return function(self.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards))
 
-        return self._like(batches)
+        stream, unshuffled = self._like(batches), self._unshuffled
+        if unshuffled is not None:
+            stream._unshuffled = lambda: unshuffled()._each_epoch(function)
+        return stream
 
     def _like(self, batches, num_batches=None, provenance: Any = ..., options: Any = None):
         stream = Stream.__new__(Stream)
@@ -322,6 +326,18 @@ def _sharded(batches):
 def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """A plain dataset as it is; of a Stream the next epoch, without moving on."""
     return dataset._epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
+
+
+def in_order(dataset: Any) -> Any:
+    """A Stream in the order of its data instead of a shuffled one. Warns of a dataset that tf.data shuffles."""
+    if isinstance(dataset, Stream):
+        return dataset if dataset._unshuffled is None else dataset._unshuffled()
+    if isinstance(dataset, tf.data.Dataset) and any(map(_compat.shuffles, _compat.sources(dataset))):
+        arguments.warn(
+            "x is shuffled by tf.data, so the rows of the answer are in an order of their own: give x without shuffle, "
+            "or a stream of kvae, whose own order is known."
+        )
+    return dataset
 
 
 def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:

@@ -85,7 +85,10 @@ def read(
         records = records.skip(skip)
         return records.map(lambda batch: element(decode(batch)), tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
-    return Stream(batches, full + bool(rest), seed)
+    stream = Stream(batches, full + bool(rest), seed)
+    if shuffle:
+        stream._unshuffled = lambda: read(builder, split, names, batch_size, element, 0, 0)
+    return stream
 
 
 def first(builder: Any, split: str, names: list[str], count: int) -> dict[str, Any]:

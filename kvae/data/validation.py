@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data import elements
-from kvae import arguments
 from kvae.data.errors import INFINITE, NOT_FINITE, NOT_FINITE_ADVICE
 from kvae.data.stream import Stream, next_epoch
 
@@ -52,7 +51,7 @@ def validate_first_batch(
         steps: the number of batches to read later; None for all.
         name: the name of the data in errors.
         dtype: the dtype of the model's variables. Squares of x must fit in it. None takes any finite x.
-        missing: whether NaN means "not observed". A column without a single value draws a warning.
+        missing: whether NaN means "not observed" and is allowed.
 
     Returns:
         A `FirstBatch`.
@@ -73,8 +72,6 @@ def validate_first_batch(
     if isinstance(data, tf.data.Dataset):
         x, element = _first_element(data, event_shape, steps, name)
         validate_values(x, limit, name, missing=missing)
-        if missing:
-            _warn_of_empty_columns([x], f"the first batch of {name}")
         y = elements.unpack(element)[1]
     else:
         length = elements.validate_arrays(data, name)
@@ -85,8 +82,6 @@ def validate_first_batch(
         if not length:
             raise ValueError(f"{name} is empty: found an array of shape {tuple(array.shape)}")
         validate_array_values(array, limit, name, missing)
-        if missing:
-            _warn_of_empty_columns((block for _, block in elements.array_blocks(array)), name)
         element = tf.nest.map_structure(lambda array: array[: elements.BATCH_SIZE], data)
         x = np.asarray(elements.unpack(element)[0])
     if x.dtype == np.uint8 and x.max(initial=0) == 1:
@@ -231,19 +226,6 @@ def validate_values(
 
 def _not_finite(missing):
     return INFINITE if missing else NOT_FINITE
-
-
-def _warn_of_empty_columns(blocks, name):
-    """Warn of columns of x, or pixels, without a single value in these blocks of rows."""
-    observed = np.any([(~np.isnan(block)).any(axis=0) for block in blocks], axis=0)
-    if observed.ndim and not observed.all():
-        where = np.argwhere(~observed)
-        first = ", ".join(str(tuple(index.tolist()) if len(index) > 1 else int(index[0])) for index in where[:5])
-        arguments.warn(
-            f"{name} has no value at all in {len(where)} of its {observed.size} columns ({first}"
-            f"{', ...' if len(where) > 5 else ''}): nothing is learned about them, so leave them out if that is so in "
-            "all of the data."
-        )
 
 
 def _may_be_wrong(dtype):

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from kvae import _compat, arguments, files, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
+from kvae.data.stream import in_order
 from kvae.models import imputation, scoring
 from kvae.models.step import ExampleMeans, Step
 from kvae.saving import archive, model_card
@@ -360,7 +361,8 @@ class LatentModel(keras.Model):
         arguments.integer_at_least("samples", samples, 1)
         seed, is_pair = arguments.seed(seed, random=False), arguments.boolean("return_std", return_std)
         elements.validate_batch_size(batch_size)
-        found = scoring.row_scores(self, self._checked(x, "x"), samples, seed, batch_size)
+        data = in_order(elements.as_dataset(x))
+        found = scoring.row_scores(self, self._checked(data, "x"), samples, seed, batch_size)
         if directory is not None:
             batches = (
                 {"score": score, "standard_error": error, **_labels(element, "score", "standard_error")}
@@ -417,7 +419,8 @@ class LatentModel(keras.Model):
         arguments.integer_at_least("samples", samples, 1)
         seed = arguments.seed(seed, random=False)
         elements.validate_batch_size(batch_size)
-        return imputation.impute(self, self._checked(x, "x"), draws, samples, seed, batch_size)
+        data = in_order(elements.as_dataset(x))
+        return imputation.impute(self, self._checked(data, "x"), draws, samples, seed, batch_size)
 
     def _write(self, batches, directory):
         directory = files.absolute(directory, "directory")

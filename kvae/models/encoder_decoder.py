@@ -34,8 +34,8 @@ class EncoderDecoder(LatentModel):
     Args:
         encoder: a Keras model from x (n, ...).
         decoder: a Keras model to images (n, ...).
-        missing: bool, whether NaN in x means "not observed". The encoder then gets x with `kvae.layers.FillIn`'s numbers
-            in the gaps and, if it has two inputs, their mask beside it.
+        missing: bool, whether NaN in x means "not observed". The encoder then gets x with numbers of a
+            `kvae.layers.FillIn` in the gaps and, if it has two inputs, their mask beside it.
         **kwargs: of `keras.Model`.
 
     Raises:
@@ -45,9 +45,7 @@ class EncoderDecoder(LatentModel):
     config_names: tuple[str, ...] = ("encoder", "decoder")
     _copying = False
 
-    def __init__(
-        self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, missing: bool = False, **kwargs: Any
-    ):
+    def __init__(self, encoder: keras.layers.Layer, decoder: keras.layers.Layer, missing: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         for role, network in (("encoder", encoder), ("decoder", decoder)):
             if not isinstance(network, keras.layers.Layer):

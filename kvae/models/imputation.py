@@ -73,11 +73,9 @@ def _exactly(model, x, position, draws, samples, seed, rng):
     covariance = ops.convert_to_numpy(ops.matmul(posterior.cholesky, ops.transpose(posterior.cholesky, (0, 2, 1))))
     mean = ops.convert_to_numpy(model.decoder_distribution(posterior.mean).mean)
     variance = np.einsum("dk,nkl,dl->nd", loadings, covariance, loadings) + float(model.noise_variance)
-    drawn = np.zeros((draws, *x.shape), x.dtype)
-    for number in range(draws):
-        eps = ops.convert_to_tensor(rng.normal(size=(len(x), model.latent_dim)), dtype=x.dtype)
-        p = model.decoder_distribution(posterior.reparameterize(eps))
-        drawn[number] = ops.convert_to_numpy(p.sample(int(rng.integers(2**31))))
+    eps = ops.convert_to_tensor(rng.normal(size=(len(x) * draws, model.latent_dim)), dtype=x.dtype)
+    z = ops.convert_to_numpy(posterior.repeat(draws).reparameterize(eps)) if draws else np.zeros(eps.shape, x.dtype)
+    drawn = _decoded(model, z.reshape(len(x), draws, -1), rng)
     return mean, variance.reshape(x.shape), drawn, np.full(len(x), np.inf)
 
 
@@ -101,17 +99,26 @@ def _by_weights(model, x, position, draws, samples, seed, rng):
         total.add(log_weight, *moments)
     chosen = _choose(np.concatenate(log_weights, axis=1), draws, rng)
     z = np.take_along_axis(np.concatenate(codes, axis=1), chosen[:, :, None], axis=1)
-    drawn = np.zeros((draws, *x.shape), x.dtype)
-    for number in range(draws):
-        p = model.decoder_distribution(ops.convert_to_tensor(z[:, number]))
-        drawn[number] = ops.convert_to_numpy(p.sample(int(rng.integers(2**31))))
-    return total.mean, total.variance, drawn, total.effective_samples
+    return total.mean, total.variance, _decoded(model, z, rng), total.effective_samples
+
+
+def _decoded(model, z, rng):
+    """A draw of p(x|z) for each z (n, draws, latent_dim): (draws, n, ...)."""
+    rows, draws, latent_dim = z.shape
+    flat, most = z.transpose(1, 0, 2).reshape(-1, latent_dim), _rows_at_once(model)
+    found = [np.zeros((0, *model.event_shape), z.dtype)]
+    for start in range(0, len(flat), most):
+        p = model.decoder_distribution(ops.convert_to_tensor(flat[start : start + most]))
+        found.append(ops.convert_to_numpy(p.sample(int(rng.integers(2**31)))))
+    return np.concatenate(found).reshape(draws, rows, *model.event_shape)
 
 
 def _draw(model, x, position, count, key):
     """(z (n * count, latent_dim), log of their weights (n, count)). A row without observed values draws from p(z)."""
     positions = np.arange(position, position + len(x))
-    eps = ops.reshape(indexed_normal(positions, count * model.latent_dim, key=key, dtype=x.dtype), (-1, model.latent_dim))
+    eps = ops.reshape(
+        indexed_normal(positions, count * model.latent_dim, key=key, dtype=x.dtype), (-1, model.latent_dim)
+    )
     posterior, prior = model.posterior(x), model.prior_distribution()
     z, log_posterior = posterior.repeat(count).rsample_and_log_prob(eps)
     empty = np.isnan(x).reshape(len(x), -1).all(axis=1)

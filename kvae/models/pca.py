@@ -187,9 +187,7 @@ class PCA(LatentModel):
             solver = pca_solvers.automatic(features, self.latent_dim, most)
         if solver == "covariance":
             return pca_solvers.covariance(stream, features, self.latent_dim, verbose), None
-        return pca_solvers.randomized(
-            stream, features, self.latent_dim, self.seed, tolerance, most, verbose
-        ), None
+        return pca_solvers.randomized(stream, features, self.latent_dim, self.seed, tolerance, most, verbose), None
 
     def _limits(self, tolerance, most):
         return tolerance if self.tolerance is None else self.tolerance, self.max_passes or most

@@ -1,4 +1,4 @@
-"""Probabilistic PCA of rows with gaps: p(z|x observed), log p(x observed), and their fit by expectation-maximization."""
+"""Probabilistic PCA of rows with gaps: p(z|x observed), log p(x observed), and the fit by EM."""
 
 from __future__ import annotations
 
@@ -217,12 +217,12 @@ class _Rows:
         self.is_complete = True
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        count, batches = 0, 0
+        count = 0
         most = max(32, pca_solvers.BLOCK_BYTES // (8 * self.features))
-        for element in self.stream:
+        for number, element in enumerate(self.stream):
             batch, _, weights = elements.unpack(element)
             if weights is not None:
-                weights = pca_solvers.checked_weights(weights, len(batch), batches)
+                weights = pca_solvers.checked_weights(weights, len(batch), number)
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)
@@ -230,7 +230,6 @@ class _Rows:
                 self.is_complete = self.is_complete and not np.isnan(x).any()
                 count += np.count_nonzero(own)
                 yield x, own
-            batches += 1
         if self.count not in (None, count):
             raise ValueError(
                 f"x has {self.count} examples in one pass and {count} in another: expectation-maximization needs the "

@@ -107,7 +107,9 @@ class Step:
         x = tf.nest.flatten(self.raw)
         if not self.model.missing:
             return x
-        return [tf.where(tf.math.is_nan(part), tf.zeros_like(part), part) if part.dtype.is_floating else part for part in x]
+        return [
+            tf.where(tf.math.is_nan(part), tf.zeros_like(part), part) if part.dtype.is_floating else part for part in x
+        ]
 
     def _update(self, gradients, before, reported):
         model = self.model

@@ -24,6 +24,21 @@ def warn_if_constant(x: np.ndarray, name: str) -> None:
         )
 
 
+def warn_of_empty_columns(data: Any, first: FirstBatch, name: str) -> None:
+    """Warn of columns of x, or pixels, that no row has a value in: of an array, or of a stream's first batch."""
+    is_stream = hasattr(data, "element_spec")
+    x = first.x if is_stream else elements.unpack(data)[0]
+    observed = np.any([(~np.isnan(block)).any(axis=0) for _, block in elements.array_blocks(x)], axis=0)
+    empty = np.argwhere(~observed)
+    if len(empty):
+        numbers = [tuple(place.tolist()) if len(place) > 1 else int(place[0]) for place in empty[:5]]
+        arguments.warn(
+            f"{'The first batch of ' if is_stream else ''}{name} has no value at all in {len(empty)} of its "
+            f"{observed.size} columns ({', '.join(map(str, numbers))}{', ...' if len(empty) > 5 else ''}). If that is "
+            "so in all of the data, nothing is learned about them: leave them out."
+        )
+
+
 def warn_of_target(model: Any, element: Any, name: str) -> None:
     """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
     y = elements.target(element)

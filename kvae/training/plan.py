@@ -48,6 +48,8 @@ def planned(
         batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
         first = batch.x
         advice.warn_if_constant(first, "x")
+        if model.missing:
+            advice.warn_of_empty_columns(given[0], batch, "x")
         if validation_data is not None:
             validation_data = _validation(model, validation_data, first.shape[1:], options)
         build_for(model, first)

@@ -85,6 +85,8 @@ def load(
             _report_left_out(f"{part} of {directory}", 0 if count else expected, expected, faults)
             left_out += expected - count
         stream = stored(shuffle if part == "train" else 0, seed)
+        if shuffle and part == "train":
+            stream._unshuffled = stored
         stream.provenance = Provenance(name, None, rows, count, stored, manifest["source"], manifest["licence"])
         if "table" in manifest:
             stream.columns, stream.class_names = _table(manifest["table"], labels)

@@ -33,6 +33,7 @@ def pack(
     license: str | None = None,
     progress: bool | None = None,
     licence: str | None = None,
+    missing: bool = False,
 ) -> None:
     """Writes `dataset` once to a folder for `kvae.data.load`.
 
@@ -53,6 +54,7 @@ def pack(
         license: text. Default None: the license of the source.
         progress: bool, whether to show a bar. Default None: only on a terminal and in a notebook.
         licence: old name of license.
+        missing: bool, whether NaN in x means "not observed". Default False, except for a stream of `from_table`.
 
     Raises:
         ValueError: if the data can't be packed, or the folder holds an unfinished pack of other data.
@@ -82,6 +84,7 @@ def pack(
     if progress is not None:
         arguments.boolean("progress", progress)
     arguments.path("directory", directory)
+    arguments.boolean("missing", missing)
     datasets = _splits(dataset)
     info = getattr(source, "info", None)
     if info is not None:
@@ -92,7 +95,7 @@ def pack(
     _validate_class_names(datasets)
     columns = _table_columns(datasets)
     with errors.clear_errors():
-        splits = {name: _columns(data, name) for name, data in datasets.items()}
+        splits = {name: _columns(data, name, missing) for name, data in datasets.items()}
         license = license or known_license
         write_columns(splits, directory, source=known_source, license=license, progress=progress, table=columns)
 
@@ -150,12 +153,12 @@ def _splits(dataset):
     return splits
 
 
-def _columns(data, name):
+def _columns(data, name, missing):
     """The validated dataset of batches {column: array} of one split."""
     table = getattr(data, "columns", None)
     is_table = isinstance(table, Columns)  # its values are checked when they are read, and NaN is a missing one
     if not is_table:
-        validation.validate_first_batch(data, name=name)
+        validation.validate_first_batch(data, name=name, missing=missing)
     validation.image_shape(data)
     batches = data.epoch(0) if isinstance(data, Stream) else arrays.batches(data)
     y_name = table.labels[0].name if is_table and table.labels else "label"
