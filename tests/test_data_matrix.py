@@ -129,7 +129,17 @@ KINDS = {
     "PyDataset": Batches,
     "DataFrame": lambda *parts: tuple(map(Frame, parts)) if len(parts) > 1 else Frame(parts[0]),
 }
-NOT_OF_DATA = {"build", "call", "compute_loss", "compute_metrics", "draw", "encode", "log_likelihood", "log_prob"} | {
+NOT_OF_DATA = {
+    "build",
+    "call",
+    "compute_loss",
+    "compute_metrics",
+    "draw",
+    "encode",
+    "impute",
+    "log_likelihood",
+    "log_prob",
+} | {
     *("losses_per_example", "posterior", "vectors", "stateless_call", "symbolic_call", "compute_mask", "quantize"),
     *("train_on_batch", "test_on_batch", "predict_on_batch", "compute_output_spec", "compute_output_shape"),
 }

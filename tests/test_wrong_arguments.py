@@ -65,6 +65,12 @@ def autoencoder():
     return model
 
 
+def vae_with_gaps():
+    model = kvae.VAE(*once(networks), missing=True)
+    model.build((None, 4, 4, 1))
+    return model
+
+
 def conditional_networks():
     sizes = {"shape": (4, 4, 1), "latent_dim": 2, "hidden": (), "label_dim": 3}
     return kvae.networks.dense_encoder(**sizes), kvae.networks.dense_decoder(**sizes)
@@ -190,6 +196,8 @@ CALLS = {
     "predict": of(vae, "predict", x=X, verbose=0),
     "transform": of(vae, "transform", x=X),
     "reconstruct": of(vae, "reconstruct", x=X),
+    "score_samples": of(vae, "score_samples", x=X, samples=2),
+    "impute": of(vae_with_gaps, "impute", x=X, samples=2),
     "inverse_transform": of(vae, "inverse_transform", z=CODES),
     "sample": of(vae, "sample"),
     "draw": of(vae, "draw", x=X),
@@ -238,6 +246,7 @@ CALLS = {
     "rate_distortion": call(evaluation.rate_distortion, **OF_DATA, samples=2),
     "report": call(evaluation.report, **OF_DATA, samples=2),
     "simulation_based_calibration": call(evaluation.simulation_based_calibration, model=pca),
+    "threshold": call(evaluation.threshold, scores=np.arange(200.0)),
     "squared_error": call(evaluation.squared_error, **OF_DATA),
     "explore": call(kvae.widgets.explore, model=pca, data=X),
     "sketch": call(kvae.widgets.sketch, model=vae, data=X),

@@ -4,6 +4,7 @@ from kvae.evaluation.aggregate import ActiveUnits, AggregatePosterior, active_un
 from kvae.evaluation.annealing import Bracket, annealed_importance_sampling, bidirectional
 from kvae.evaluation.calibration import Calibration, simulation_based_calibration
 from kvae.evaluation.comparison import compare, squared_error
+from kvae.evaluation.decision import Threshold, threshold
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
 from kvae.evaluation.disentanglement import Disentanglement, Score, disentanglement
 from kvae.evaluation.importance import LogLikelihood, log_likelihood
@@ -23,6 +24,7 @@ __all__ = [
     "RateDistortion",
     "Report",
     "Score",
+    "Threshold",
     "active_units",
     "aggregate_posterior",
     "annealed_importance_sampling",
@@ -37,4 +39,5 @@ __all__ = [
     "report",
     "simulation_based_calibration",
     "squared_error",
+    "threshold",
 ]
