@@ -126,7 +126,8 @@ def row_scores(
                 log_likelihood, log_prior, log_posterior = np.concatenate(parts, axis=2, dtype="float64")
                 found.append(_mean_weight(log_likelihood + log_prior - log_posterior))
             position += length
-            yield *(np.concatenate(column) for column in zip(*found, strict=True)), element
+            scores, standard_errors = (np.concatenate(column) for column in zip(*found, strict=True))
+            yield scores, standard_errors, element
 
 
 def _mean_weight(log_weights):

@@ -35,10 +35,10 @@ SETTINGS = {
     "hidden": (128, 128),
     "activation": "tanh",
     "min_variance": 0.01,
-    "weight_decay": 0.1,
+    "weight_decay": 1.0,
     "learning_rate": 2e-3,
     "batch_size": 128,
-    "steps": 4_000,
+    "steps": 2_000,
     "samples": 50,
     "neighbors": 5,
 }
