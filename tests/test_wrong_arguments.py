@@ -285,7 +285,7 @@ FROM_0 = {  # numbers that may be 0
     *("seed", "shuffle", "skip", "number", "shard_index", "index", "skip_nonfinite", "epochs", "initial_epoch"),
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
     *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
-    *("mean", "missing"),
+    *("mean", "missing", "draws"),
     *("start", "stop"),
 }
 OF_ANY_SIGN = {"initial_mean", "mean"}
