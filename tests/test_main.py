@@ -15,7 +15,7 @@ def test_the_main_job_leaves_a_table_models_and_pictures(tmp_path, capsys, monke
     monkeypatch.setattr(job, "SAMPLES", 8)
     output = tmp_path / "run"
     main(
-        f"--data-dir {tmp_path / 'data'} --output {output} --examples 200 --size 16 --epochs 1 --latent-dim 2 "
+        f"--data-dir {tmp_path / 'data'} --output {output} --examples 200 --size 8 --epochs 1 --latent-dim 2 "
         "--batch-size 50 --components 5".split()
     )
     printed = capsys.readouterr().out

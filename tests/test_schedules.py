@@ -27,7 +27,7 @@ class Stop(keras.callbacks.Callback):
 
 def fitted(x, beta, **fit):
     model = dense_vae()
-    model.compile(loss=kvae.ELBO(beta=beta))
+    model.compile(loss=kvae.ELBO(beta=beta), run_eagerly=True)
     model.fit(x, **{"batch_size": 10, "verbose": 0, **fit})
     return model
 

@@ -35,6 +35,7 @@ def test_a_locked_folder_is_refused_with_the_message_and_free_afterwards(tmp_pat
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.processes
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = "import sys; from kvae import files\nwith files.lock(sys.argv[1], ''): print('locked', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path)]

@@ -182,13 +182,13 @@ def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
 
 
 def test_stretches_of_the_stream_go_on_behind_each_other():
-    once = weights_after({"x": shuffled().from_batch(0).take(9)})
-    assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}))
+    once = weights_after({"x": shuffled().from_batch(0).take(9)}, steps=1)
+    assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}, steps=1))
     # Of groups of two steps Keras takes whole ones.
     in_groups = weights_after({"x": shuffled(), "steps_per_epoch": 5, "epochs": 2}, steps=2)
-    assert same_weights(fitted({"x": shuffled().from_batch(0).take(12)}), in_groups)
+    assert same_weights(fitted({"x": shuffled().from_batch(0).take(12)}, steps=1), in_groups)
     first = {"x": shuffled(), "steps_per_epoch": 3, "epochs": 2}
-    assert same_weights(once, fitted(first, {**first, "initial_epoch": 2, "epochs": 3}))
+    assert same_weights(once, fitted(first, {**first, "initial_epoch": 2, "epochs": 3}, steps=1))
     assert rows(shuffled().from_batch(9).take(4)) == [*rows(shuffled().epoch(2, skip=1)), rows(shuffled().epoch(3))[0]]
 
 

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from breadth import some
 from scipy import stats
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 from small_models import dense_vae_compiled
@@ -161,7 +162,11 @@ def check(make, n):
             assert score.value == pytest.approx(expected, abs=slack), (name, score)
 
 
-@pytest.mark.parametrize("make", SETS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make",
+    some(SETS, perfect, with_an_outlier, duplicated, all_collapsed, rotated, gaussian, on_a_circle, by_symmetry),
+    ids=lambda make: make.__name__,
+)
 def test_scores_of_constructed_codes_are_the_truth(make):
     check(make, 3_000 if make in EXACT[:3] else 600)
 

@@ -12,8 +12,8 @@ def models(rng):
     shape = x.shape[1:]
     ae = kvae.Autoencoder(dense_encoder(shape, 2), dense_decoder(shape, 2))
     vae = kvae.VAE(dense_encoder(shape, 2), dense_decoder(shape, 2))
-    ae.compile()
-    vae.compile()
+    ae.compile(run_eagerly=True)
+    vae.compile(run_eagerly=True)
     return x, {"PCA": kvae.PCA(2).fit(x, verbose=0), "autoencoder": ae, "VAE": vae}
 
 

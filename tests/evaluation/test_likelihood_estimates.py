@@ -51,7 +51,7 @@ def test_one_draw_is_the_elbos_estimate(x):
     assert abs(np.mean(standardised)) < 3 / np.sqrt(200)
     assert np.std(standardised) == pytest.approx(1, abs=0.2)
     assert np.isnan(found.sampling_error) and np.isnan(found.bias)
-    model.compile()
+    model.compile(run_eagerly=True)
     elbo = model.evaluate(x, verbose=0, return_dict=True)["elbo"]
     assert log_likelihood(model, x, samples=300).elbo == pytest.approx(elbo, abs=0.2)
 
@@ -60,7 +60,7 @@ def test_one_draw_is_the_one_that_evaluate_takes(x, rng):
     model, _ = linear_gaussian.model(0.5, 1.2)
     flow = small_models.dense_vae(posterior_family=kvae.posteriors.FlowPosterior(kvae.flows.Planar(2)))
     for vae, data in ((model, x), (flow, rng.random((100, 6)).astype("float32"))):
-        vae.compile()
+        vae.compile(run_eagerly=True)
         found, numbers = log_likelihood(vae, data, samples=1), vae.evaluate(data, verbose=0, return_dict=True)
         log_weights = vae.draw(data, index=np.arange(len(data))).log_weights.numpy()[:, 0]
         np.testing.assert_allclose(found.values, log_weights, rtol=2e-6, atol=2e-6)

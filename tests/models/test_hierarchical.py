@@ -126,7 +126,7 @@ def test_gradients_are_central_differences(rng, float64, objective):
     "prior, ladder, eagerly",
     [
         ("flow", True, True),
-        ("vamp", False, True),
+        thorough("vamp", False, True),
         thorough("normal", True, False),
         thorough("mixture", False, False),
         thorough("flow", True, False),
@@ -134,7 +134,7 @@ def test_gradients_are_central_differences(rng, float64, objective):
     ],
 )
 def test_it_trains_is_saved_evaluated_and_drawn_from(rng, tmp_path, prior, ladder, eagerly):
-    x = rng.random((60, 6)).astype("float32")
+    x = rng.random((40, 6)).astype("float32")
     model = two_layer(prior=PRIORS[prior](), ladder=ladder)
     model.compile(keras.optimizers.Adam(1e-2), kvae.IWAE(2) if ladder else None, run_eagerly=eagerly)
     history = model.fit(x, epochs=3, batch_size=20, shuffle=False, verbose=0).history["loss"]
@@ -144,7 +144,7 @@ def test_it_trains_is_saved_evaluated_and_drawn_from(rng, tmp_path, prior, ladde
     assert loaded.evaluate(x, return_dict=True, verbose=0) == model.evaluate(x, return_dict=True, verbose=0)
     np.testing.assert_array_equal(loaded.sample(3), model.sample(3))
     np.testing.assert_array_equal(loaded.transform(x), model.transform(x))
-    assert model.transform(x).shape == (60, 5) and model.reconstruct(x).shape == (60, 6)
+    assert model.transform(x).shape == (40, 5) and model.reconstruct(x).shape == (40, 6)
     for one in (model, loaded):
         one.fit(x, epochs=1, batch_size=20, shuffle=False, verbose=0)
     assert len(loaded.trainable_weights) == len(model.trainable_weights)  # the ladder's networks are still shared
@@ -154,9 +154,7 @@ def test_it_trains_is_saved_evaluated_and_drawn_from(rng, tmp_path, prior, ladde
     assert found.mean > found.elbo and np.all(np.isfinite(found.values))
 
 
-@pytest.mark.parametrize(
-    "make, data", some(CASES, "gaussian pixel", "gaussian decoder", "bernoulli", "discretized logistic", "categorical")
-)
+@pytest.mark.parametrize("make, data", some(CASES, "gaussian decoder", "discretized logistic", "categorical"))
 def test_every_likelihood_serves(rng, make, data):
     model = two_layer((2, 3, 4), make())
     draw = model.draw(tf.constant(data(rng, 20, 2, 3, 4), tf.float32), 2)
@@ -169,7 +167,7 @@ def test_three_layers_may_be_a_markov_chain(rng):
     decoder = keras.Sequential([layers.Input((5,)), layers.Dense(6)])
     model = kvae.HierarchicalVAE(layers.Identity(), posteriors, [normal([4], 5), normal([3], 4)], decoder)
     assert not model.built
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(x, verbose=0)
     assert model.latent_sizes == (5, 4, 3) and model.latent_dim == 12
     codes = model.transform(x)
@@ -184,7 +182,7 @@ def test_a_vamp_priors_images_leave_moving_statistics_alone(rng):
     encoder = keras.Sequential([layers.Input((6,)), layers.BatchNormalization(momentum=0.5)])
     posteriors, priors = [normal([6, 2], 3), normal([6], 2)], [normal([2], 3)]
     model = kvae.HierarchicalVAE(encoder, posteriors, priors, network([3, 2], (6,)), prior=kvae.VampPrior(5), seed=0)
-    model.compile()
+    model.compile(run_eagerly=True)
     x = rng.random((30, 6)).astype("float32") + 0.3
     model.fit(x, batch_size=30, epochs=2, verbose=0)
     np.testing.assert_allclose(encoder.layers[0].moving_mean, 0.75 * x.mean(axis=0), rtol=1e-5)

@@ -62,8 +62,8 @@ def test_every_draw_from_the_exact_posterior_bounds_with_equality(x, pca):
 
 
 def test_the_bound_is_log_p_of_x_with_the_closed_form_kl(x, pca):
-    draw = pca.draw(tf.constant(x), samples=3000)
-    np.testing.assert_allclose(np.mean(draw.elbo), np.mean(pca.log_prob(x)), atol=0.01)
+    draw = pca.draw(tf.constant(x[:100]), samples=3000)
+    np.testing.assert_allclose(np.mean(draw.elbo), np.mean(pca.log_prob(x[:100])), atol=0.01)
 
 
 def test_streams_and_arrays_give_the_same(x, pca):

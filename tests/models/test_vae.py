@@ -38,15 +38,14 @@ def reference(model, x, index):
     "likelihood, shape",
     some(
         list(itertools.product(["gaussian", "bernoulli"], [(784,), (28, 28, 1), (32, 32, 3), (50, 21)])),
-        ("gaussian", (50, 21)),
         ("gaussian", (32, 32, 3)),
-        ("bernoulli", (28, 28, 1)),
+        ("bernoulli", (50, 21)),
     ),
 )
 def test_the_numbers_are_numpys_and_scipys(rng, shape, likelihood):
     x = rng.integers(0, 2, size=(30, *shape)).astype("float32")
     model = dense_vae(shape, 3, likelihood=likelihood)
-    model.compile(loss=kvae.ELBO(beta=2.0))
+    model.compile(loss=kvae.ELBO(beta=2.0), run_eagerly=True)
     reconstruction, kl = reference(model, x, np.arange(30))
     numbers = model.evaluate(x, batch_size=8, return_dict=True, verbose=0)
     expected = {
@@ -61,8 +60,7 @@ def test_the_numbers_are_numpys_and_scipys(rng, shape, likelihood):
 @pytest.mark.parametrize("count", [thorough(500), 501])
 def test_evaluation_depends_on_no_batch_size_and_repeats(rng, count):
     x = rng.random((count, 6)).astype("float32")
-    model = dense_vae()
-    model.compile()
+    model = dense_vae_compiled()
     first = model.evaluate(x, batch_size=7, return_dict=True, verbose=0)
     for batch_size in (7, 64, 500):
         again = model.evaluate(x, batch_size=batch_size, return_dict=True, verbose=0)
@@ -173,7 +171,7 @@ class Halves(keras.Model):
 def test_networks_of_the_users_own_serve(x):
     model = kvae.VAE(Halves(2), keras.Sequential([keras.layers.Dense(6)]))
     assert not model.built
-    model.compile()
+    model.compile(run_eagerly=True)
     model.fit(x, verbose=0)
     assert model.transform(x).shape == (100, 2)
     with pytest.raises(ValueError, match=r"of shape \(5,\).*\(6,\)"):

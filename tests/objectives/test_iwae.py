@@ -166,7 +166,7 @@ def test_a_draws_density_is_the_noises_whatever_its_gradient(rng):
 def test_a_models_loss_is_minus_the_bound(rng):
     x = rng.random((30, 6)).astype("float32")
     model = made("normal", "diagonal")
-    model.compile(loss=kvae.IWAE(5))
+    model.compile(loss=kvae.IWAE(5), run_eagerly=True)
     numbers = model.evaluate(x, return_dict=True, verbose=0)
     draw = model.draw(x, 5, index=np.arange(30))
     bound = scipy.special.logsumexp(draw.log_weights, axis=1, b=1 / 5)

@@ -145,7 +145,8 @@ def of_the_user():
     model = kvae.VAE(*networks())
     rate = keras.optimizers.schedules.CosineDecay(1e-3, 10)
     loss = kvae.ELBO(beta=kvae.schedules.LinearWarmUp(1))
-    model.compile(keras.optimizers.AdamW(rate, use_ema=True), loss, metrics=[keras.metrics.MeanSquaredError()])
+    metrics = [keras.metrics.MeanSquaredError()]
+    model.compile(keras.optimizers.AdamW(rate, use_ema=True), loss, metrics=metrics, run_eagerly=True)
     return model
 
 

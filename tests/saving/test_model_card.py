@@ -69,6 +69,7 @@ def test_a_card_says_what_the_file_is_and_how_it_came_about(x, tmp_path, monkeyp
     assert (data["name"], data["examples"], data["batch_size"]) == ("arrays", 60, 25)
 
     loaded = kvae.load("a.keras")
+    loaded.run_eagerly = True
     loaded.fit(x, epochs=2, batch_size=25, verbose=0)
     loaded.fit(x[::-1], initial_epoch=5, epochs=6, batch_size=25, verbose=0)
     loaded.save("b.keras")

@@ -310,7 +310,7 @@ LEFT_OUT = [
     ("shuffle", "changes", "rows_lost"),
     [
         (shuffle, *case) if number in kept else thorough(shuffle, *case)
-        for shuffle, kept in ((0, (1, 4)), (150, (0, 2, 3)))
+        for shuffle, kept in ((0, (4,)), (150, (2, 3)))
         for number, case in enumerate(LEFT_OUT)
     ],
 )
