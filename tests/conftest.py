@@ -55,7 +55,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 def pytest_collection_finish():
-    """The search for garbage leaves out the million objects of the imports: 8 % of all CPU seconds."""
+    """The search for garbage leaves out the objects of the imports, and comes more rarely."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 10)
