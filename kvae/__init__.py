@@ -26,6 +26,7 @@ from kvae.layers import Sampling
 from kvae.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
+    ColumnsLikelihood,
     ContinuousBernoulliLikelihood,
     DiscretizedLogisticLikelihood,
     GaussianLikelihood,
@@ -52,6 +53,7 @@ __all__ = [
     "BernoulliLikelihood",
     "BetaTCVAE",
     "CategoricalLikelihood",
+    "ColumnsLikelihood",
     "ConditionalVAE",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",

@@ -10,6 +10,7 @@ from keras import ops
 
 from kvae import arguments, replicas
 from kvae.arguments import Shape, Tensor
+from kvae.columns import Columns
 from kvae.distributions import Normal
 from kvae.noise import indexed_normal
 
@@ -161,6 +162,70 @@ class FillIn(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "gives_mask": self.gives_mask}
+
+
+@keras.saving.register_keras_serializable("kvae")
+class ColumnFeatures(keras.layers.Layer):
+    """What a network reads of a table's rows: x (n, columns) to (n, features), all near the unit scale.
+
+    Numbers and dates become (x - mean) / scale, counts log((1 + x) / (1 + mean)), and categories one-hot codes. A
+    missing value becomes zeros: it is marked by NaN, or by a mask beside x.
+
+    Args:
+        columns: `kvae.data.Columns`.
+        **kwargs: of `keras.layers.Layer`.
+
+    Example:
+
+    >>> columns = kvae.data.Columns([kvae.data.Column("age", mean=40.0, scale=10.0),
+    ...                              kvae.data.Column("job", "category", categories=("cook", "nurse"))])
+    >>> kvae.layers.ColumnFeatures(columns)(ops.array([[50.0, 1.0], [np.nan, 0.0]])).numpy()
+    array([[1., 0., 1.],
+           [0., 1., 0.]], dtype=float32)
+    """
+
+    def __init__(self, columns: Columns, **kwargs: Any):
+        super().__init__(**{**kwargs, "autocast": False})  # x in its own units overflows float16
+        self.columns = arguments.instance("columns", columns, Columns, "kvae.data.Columns, such as stream.columns")
+
+    def build(self, input_shape: Shape) -> None:
+        """Check `input_shape`, the shape of x, or the shapes of x and its mask."""
+        shape = input_shape[0] if isinstance(input_shape[0], list | tuple) else input_shape
+        if tuple(shape[1:]) != (len(self.columns),):
+            raise ValueError(f"x has the shape {tuple(shape)}; expected (n, {len(self.columns)}), a value each column.")
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        """Map x (n, columns), or [x, missing] with 1 in `missing` for each gap, to (n, features)."""
+        x, missing = x if isinstance(x, list | tuple) else (x, None)
+        x = ops.cast(x, self.variable_dtype)
+        missing = ops.isnan(x) if missing is None else ops.cast(missing, "bool")
+        mean = ops.convert_to_tensor([column.mean for column in self.columns], x.dtype)
+        scale = ops.convert_to_tensor([column.scale for column in self.columns], x.dtype)
+        filled = ops.where(missing, mean, x)
+        by_kind = {}
+        for number, column in enumerate(self.columns):
+            kind = column.kind if column.kind in ("count", "category") else "number"
+            by_kind.setdefault(kind, []).append(number)
+        features = []
+        if numbers := by_kind.get("number"):
+            features.append(ops.take((filled - mean) / scale, numbers, axis=1))
+        if numbers := by_kind.get("count"):
+            features.append(ops.log1p(ops.take(filled, numbers, axis=1)) - ops.log1p(ops.take(mean, numbers)))
+        for number in by_kind.get("category", ()):
+            code = ops.where(missing[:, number], -1.0, x[:, number])
+            size = max(2, len(self.columns[number].categories))
+            features.append(ops.one_hot(ops.cast(ops.round(code), "int32"), size, dtype=x.dtype))
+        return ops.cast(ops.concatenate(features, axis=1), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config.pop("autocast", None)
+        return {**config, "columns": self.columns.get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ColumnFeatures":
+        return cls(**{**config, "columns": Columns.from_config(config["columns"])})
 
 
 @keras.saving.register_keras_serializable("kvae")

@@ -7,12 +7,14 @@ work as well.
 import math
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 from keras import Model, layers, ops
 
 from kvae import arguments
-from kvae.layers import ShiftedPositions
+from kvae.columns import Columns
+from kvae.layers import ColumnFeatures, ShiftedPositions
 from kvae.posteriors import Posterior
 
 # Keeps variances constant through ReLUs (He et al. 2015). With glorot_uniform, Keras' default, signals shrink.
@@ -118,6 +120,84 @@ def dense_decoder(
         h = layers.Dense(units, activation, kernel_initializer=initializer)(h)
     heads = [layers.Reshape(shape)(layers.Dense(math.prod(shape))(h)) for _ in range(outputs)]
     return _model(inputs, heads, "decoder")
+
+
+def columns_encoder(
+    likelihood: Any,
+    latent_dim: int,
+    hidden: Sequence[int] = (128, 128),
+    activation: str | Callable = "relu",
+    posterior_family: Posterior | None = None,
+    *,
+    missing: bool = False,
+) -> keras.Model:
+    """Make an encoder of dense layers for a table's rows, from x (n, columns) to [z_mean, z_log_var].
+
+    Its first layer is `kvae.layers.ColumnFeatures`: standardized numbers, logarithms of counts, one-hot categories.
+
+    Args:
+        likelihood: `kvae.ColumnsLikelihood`, which knows the columns.
+        latent_dim: int >= 1, the size of z.
+        hidden: tuple of ints, the units of the hidden layers. Default (128, 128).
+        activation: str or function, of the hidden layers. Default "relu".
+        posterior_family: `kvae.posteriors.Posterior`, for its further outputs. Default None: no others.
+        missing: bool, whether the encoder takes [x, missing], for `kvae.VAE(..., missing=True)`. Default False.
+
+    Returns:
+        `keras.Model`.
+
+    Raises:
+        TypeError: if `likelihood` is another one.
+        ValueError: if a size is no integer of at least 1.
+
+    Example:
+
+    >>> likelihood = kvae.ColumnsLikelihood({"age": "gaussian", "job": kvae.CategoricalLikelihood(12)})
+    >>> encoder = kvae.networks.columns_encoder(likelihood, latent_dim=2)
+    >>> decoder = kvae.networks.columns_decoder(likelihood, latent_dim=2)
+    >>> encoder.input_shape, decoder.output_shape  # a mean and 12 logits
+    ((None, 2), (None, 13))
+    """
+    columns, posterior_family = _columns_of(likelihood), _family(posterior_family, None)
+    activation = _of_keras("activation", activation)
+    inputs = _inputs("x", (len(columns),), None, missing)
+    h = ColumnFeatures(columns)(inputs if missing else inputs[0])
+    h = layers.Concatenate()([h, inputs[1]]) if missing else h
+    for units in arguments.sizes("hidden", hidden):
+        h = layers.Dense(units, activation, kernel_initializer=_INITIALIZER)(h)
+    return _encoder(inputs, h, latent_dim, posterior_family)
+
+
+def columns_decoder(
+    likelihood: Any,
+    latent_dim: int,
+    hidden: Sequence[int] = (128, 128),
+    activation: str | Callable = "relu",
+) -> keras.Model:
+    """Make a decoder of dense layers for a table's rows, from z to the parameters of a `kvae.ColumnsLikelihood`.
+
+    Args:
+        likelihood: `kvae.ColumnsLikelihood`.
+        latent_dim: int >= 1, the size of z.
+        hidden: tuple of ints, the units of the hidden layers. Default (128, 128).
+        activation: str or function, of the hidden layers. Default "relu".
+
+    Returns:
+        `keras.Model`. For an example see `columns_encoder`.
+
+    Raises:
+        TypeError: if `likelihood` is another one.
+        ValueError: if a size is no integer of at least 1.
+    """
+    columns: Any = _columns_of(likelihood)
+    return dense_decoder(likelihood.decoder_shape((len(columns),)), latent_dim, hidden, activation)
+
+
+def _columns_of(likelihood):
+    columns = getattr(likelihood, "columns", None)
+    if not isinstance(columns, Columns):
+        raise TypeError(f"likelihood is {likelihood!r}; expected a kvae.ColumnsLikelihood.")
+    return columns
 
 
 def conv_encoder(

@@ -135,6 +135,10 @@ def measured():
     return kvae.evaluation.disentanglement(**CODES_AND_FACTORS)
 
 
+def table_likelihood():
+    return kvae.ColumnsLikelihood({"a": "gaussian", "b": "poisson"})
+
+
 def with_networks(model, make=networks, **arguments):
     def given():
         made = once(make)
@@ -159,6 +163,11 @@ CALLS = {
     "VQVAE": with_networks(kvae.VQVAE, vq_networks),
     "PCA": call(kvae.PCA, latent_dim=2),
     "CategoricalLikelihood": call(kvae.CategoricalLikelihood),
+    "ColumnsLikelihood": call(kvae.ColumnsLikelihood, likelihoods={"a": "gaussian"}),
+    "ColumnFeatures": call(kvae.layers.ColumnFeatures, columns=lambda: kvae.data.Columns([kvae.data.Column("a")])),
+    "PoissonLikelihood": call(kvae.PoissonLikelihood),
+    "columns_encoder": call(kvae.networks.columns_encoder, likelihood=table_likelihood, latent_dim=2),
+    "columns_decoder": call(kvae.networks.columns_decoder, likelihood=table_likelihood, latent_dim=2),
     "DiscretizedLogisticLikelihood": call(kvae.DiscretizedLogisticLikelihood),
     "GaussianLikelihood": call(kvae.GaussianLikelihood),
     "NegativeBinomialLikelihood": call(kvae.NegativeBinomialLikelihood),

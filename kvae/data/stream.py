@@ -281,7 +281,8 @@ class Stream(_compat.WrappedDataset):
         stream.__init__(batches, self.num_batches if num_batches is None else num_batches, self.seed)
         stream.next_epoch = self.next_epoch
         stream.provenance = self.provenance if provenance is ... else provenance
-        stream.class_names, stream.factors, stream.columns = self.class_names, self.factors, self.columns
+        stream.class_names, stream.factors = self.class_names, self.factors
+        stream.columns = self.columns if self.columns and _last_axis(stream) == len(self.columns) else None
         return stream
 
     def __iter__(self) -> Any:
@@ -296,6 +297,12 @@ class Stream(_compat.WrappedDataset):
     def _first_x(self):
         for element in self._epoch(self.next_epoch).take(1):
             return np.asarray(unpack(element)[0])
+
+
+def _last_axis(stream):
+    """The size of the last axis of x, or None if there is no such x."""
+    x: Any = stream.element_spec[0] if isinstance(stream.element_spec, tuple) else stream.element_spec
+    return x.shape[-1] if isinstance(x, tf.TensorSpec) and x.shape.rank else None
 
 
 def _pair(share):

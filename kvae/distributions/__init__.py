@@ -10,6 +10,7 @@ from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.distributions.discrete import CategoricalLevels, DiscretizedLogisticMixture, OneHotCategorical
 from kvae.distributions.mixture import Mixture
 from kvae.distributions.normal import MultivariateNormal, Normal, sum_event
+from kvae.distributions.sized import SharesOfTotal, ZeroInflated
 
 __all__ = [
     "Bernoulli",
@@ -25,5 +26,7 @@ __all__ = [
     "OneHotCategorical",
     "Poisson",
     "Reparameterized",
+    "SharesOfTotal",
+    "ZeroInflated",
     "sum_event",
 ]

@@ -75,9 +75,22 @@ class Poisson(Distribution):
     def variance(self) -> Tensor:
         return self.mean
 
+    @property
+    def log_scale(self) -> Tensor:
+        """log rate, (n, ...)."""
+        return self.log_rate
+
+    def scaled(self, log_size: Tensor) -> "Poisson":
+        """The same counts with means times exp(log_size), a tensor that broadcasts."""
+        return dataclasses.replace(self, log_rate=self.log_rate + log_size)
+
+    def elementwise_log_prob(self, x: Tensor) -> Tensor:
+        """x log rate - rate - log x! in nats, of each count: (n, ...)."""
+        return x * self.log_rate - self.mean - log_rising_factorial(1.0, x)
+
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """sum(x log rate - rate - log x!) in nats: (n, ...) to (n,); `observed` masks x."""
-        return sum_event(x * self.log_rate - self.mean - log_rising_factorial(1.0, x), observed)
+        return sum_event(self.elementwise_log_prob(x), observed)
 
     def sample(self, seed: Seed) -> Tensor:
         return _poisson(self.mean, seed)
@@ -116,15 +129,28 @@ class NegativeBinomial(Distribution):
     def variance(self) -> Tensor:
         return self.mean + ops.exp(self.log_dispersion) * ops.square(self.mean)
 
+    @property
+    def log_scale(self) -> Tensor:
+        """log mean, (n, ...)."""
+        return self.log_mean
+
+    def scaled(self, log_size: Tensor) -> "NegativeBinomial":
+        """The same counts with means times exp(log_size), a tensor that broadcasts, and the same dispersion."""
+        return dataclasses.replace(self, log_mean=self.log_mean + log_size)
+
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """sum(log Gamma(r + x) / (Gamma(r) x!) - r softplus(l) - x softplus(-l)) in nats, with l = log(mean / r).
 
         `observed` is a mask of x, as in the base class.
         """
+        return sum_event(self.elementwise_log_prob(x), observed)
+
+    def elementwise_log_prob(self, x: Tensor) -> Tensor:
+        """The terms of `log_prob`, one for each count: x (n, ...) to (n, ...)."""
         r = ops.exp(-self.log_dispersion)
         log_odds = self.log_mean + self.log_dispersion
         ways = log_rising_factorial(r, x) - log_rising_factorial(1.0, x)
-        return sum_event(ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds), observed)
+        return ways - r * ops.softplus(log_odds) - x * ops.softplus(-log_odds)
 
     def sample(self, seed: Seed) -> Tensor:
         of_rate, of_count = seeds(seed, 2)

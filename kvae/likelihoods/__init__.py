@@ -2,6 +2,7 @@
 
 from kvae.likelihoods.base import Likelihood
 from kvae.likelihoods.bernoulli import BernoulliLikelihood, ContinuousBernoulliLikelihood
+from kvae.likelihoods.columns import ColumnsLikelihood
 from kvae.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
 from kvae.likelihoods.gaussian import GaussianLikelihood
 from kvae.likelihoods.levels import CategoricalLikelihood, DiscretizedLogisticLikelihood
@@ -9,6 +10,7 @@ from kvae.likelihoods.levels import CategoricalLikelihood, DiscretizedLogisticLi
 __all__ = [
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "ColumnsLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
     "GaussianLikelihood",

@@ -1,5 +1,6 @@
 """Likelihoods of counts 0, 1, 2, ..."""
 
+import abc
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from keras import ops
 
 from kvae import arguments
 from kvae.arguments import Shape, Tensor
-from kvae.distributions.counts import NegativeBinomial, Poisson
+from kvae.distributions import Distribution, NegativeBinomial, Poisson, SharesOfTotal, ZeroInflated
 from kvae.likelihoods.base import GAIN, Likelihood
 
 
@@ -19,9 +20,37 @@ def _log_softplus(raw):
     return ops.where(raw < -30.0, raw, ops.log(ops.softplus(ops.maximum(raw, -30.0))))
 
 
-class _CountLikelihood(Likelihood):
+class CountLikelihood(Likelihood):
     discrete = True
     expected = "counts 0, 1, 2, ... as int32 or float32: uint8 means images of 0 to 255, which are scaled by 1/255"
+
+    def __init__(self, size: str | None = None, zero_inflation: bool = False, typical_size: float = 1e4, **kwargs: Any):
+        super().__init__(**kwargs)
+        if size is not None:
+            arguments.choice("size", size, ("total",))
+        if arguments.real("typical_size", typical_size) <= 0:
+            raise ValueError(f"typical_size is {typical_size!r}; expected a positive number.")
+        self.size, self.typical_size = size, typical_size
+        self.zero_inflation = arguments.boolean("zero_inflation", zero_inflation)
+        if size is not None:
+            self.parameters = ("raw_share",)
+        if zero_inflation:
+            self.parameters = (*self.parameters, "zero_logits")
+
+    @abc.abstractmethod
+    def _counts(self, log_mean, outputs) -> Any:
+        """The counts with these means."""
+
+    def distribution(self, outputs: Sequence[Tensor]) -> Distribution:
+        raw = outputs[0]
+        if self.size is None:
+            log_mean = _log_softplus(raw)
+        else:
+            log_mean = raw - ops.logsumexp(raw, axis=tuple(range(1, len(raw.shape))), keepdims=True)
+        counts = self._counts(log_mean, outputs)
+        if self.zero_inflation:
+            counts = ZeroInflated(counts, outputs[-1])
+        return counts if self.size is None else SharesOfTotal(counts, self.typical_size)
 
     def supports(self, x: Tensor) -> Tensor:
         return ops.logical_and(x == ops.round(x), x >= 0)
@@ -31,15 +60,31 @@ class _CountLikelihood(Likelihood):
         if np.any(wrong):
             raise ValueError(f"The data hold the value {x[wrong][0]:g}; {type(self).__name__} expects {self.expected}.")
 
+    def get_config(self) -> dict[str, Any]:
+        config = {"size": self.size, "zero_inflation": self.zero_inflation, "typical_size": self.typical_size}
+        return {**super().get_config(), **config}
+
 
 @keras.saving.register_keras_serializable("kvae")
-class PoissonLikelihood(_CountLikelihood):
+class PoissonLikelihood(CountLikelihood):
     """p(x|z) of counts with mean and variance softplus(raw_rate). The decoder's output is raw_rate.
 
     With exp in place of softplus, an untrained decoder's output of 30 would be a rate above 10^13.
 
     The encoder reads the counts themselves, and counts of hundreds overflow its variances. Give it the logarithms of
     the counts, as in the example.
+
+    Args:
+        size: None (default), or "total": the mean of each count is its share of the sum of x, and the decoder's
+            output is raw_share, with the shares softmax(raw_share). log p(x|z) is then log p(x|z, the sum of x).
+        zero_inflation: bool, whether each count is 0 with a probability of its own besides. The decoder's last output
+            is then zero_logits, with the probabilities sigmoid(zero_logits). Default False.
+        typical_size: number > 0, the sum of x for means and samples with size="total". Default 10,000.
+        **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+        TypeError: if `zero_inflation` is no bool, or `typical_size` no number.
+        ValueError: if an argument has another value.
 
     Example:
 
@@ -52,25 +97,31 @@ class PoissonLikelihood(_CountLikelihood):
 
     parameters = ("raw_rate",)
 
-    def distribution(self, outputs: Sequence[Tensor]) -> Poisson:
-        return Poisson(_log_softplus(outputs[0]))
+    def _counts(self, log_mean, outputs):
+        return Poisson(log_mean)
 
 
 @keras.saving.register_keras_serializable("kvae")
-class NegativeBinomialLikelihood(_CountLikelihood):
+class NegativeBinomialLikelihood(CountLikelihood):
     """p(x|z) of counts with mean softplus(raw_mean) and variance mean + dispersion mean^2.
 
-    The decoder's output is raw_mean. In the paper, on counts of genes, theta is 1 / dispersion, and there is zero
-    inflation; this likelihood has none. For large counts give the encoder logarithms, as for `PoissonLikelihood`.
+    The decoder's output is raw_mean. In the paper, on counts of genes, theta is 1 / dispersion: its likelihood is
+    `NegativeBinomialLikelihood(size="total", zero_inflation=True)`. For large counts give the encoder logarithms, as
+    for `PoissonLikelihood`.
 
     Args:
         dispersion: "feature" (default), one learned dispersion per feature; "shared", a single learned one; "decoder",
             the decoder's second output as its logarithm; or a fixed number > 0.
         initial_dispersion: number > 0, the start of a learned dispersion. Default 1.
+        size: None (default), or "total": the mean of each count is its share of the sum of x, and the decoder's
+            output is raw_share, with the shares softmax(raw_share). log p(x|z) is then log p(x|z, the sum of x).
+        zero_inflation: bool, whether each count is 0 with a probability of its own besides. The decoder's last output
+            is then zero_logits, with the probabilities sigmoid(zero_logits). Default False.
+        typical_size: number > 0, the sum of x for means and samples with size="total". Default 10,000.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
-        TypeError: if `initial_dispersion` is no number.
+        TypeError: if `initial_dispersion` or `typical_size` is no number, or `zero_inflation` no bool.
         ValueError: if an argument has another value.
 
     Example:
@@ -86,8 +137,16 @@ class NegativeBinomialLikelihood(_CountLikelihood):
 
     parameters = ("raw_mean",)
 
-    def __init__(self, dispersion: str | float = "feature", initial_dispersion: float = 1.0, **kwargs: Any):
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        dispersion: str | float = "feature",
+        initial_dispersion: float = 1.0,
+        size: str | None = None,
+        zero_inflation: bool = False,
+        typical_size: float = 1e4,
+        **kwargs: Any,
+    ):
+        super().__init__(size, zero_inflation, typical_size, **kwargs)
         is_fixed = arguments.is_real(dispersion, above=0)
         if not is_fixed and dispersion not in ("feature", "shared", "decoder"):
             raise ValueError(
@@ -98,7 +157,7 @@ class NegativeBinomialLikelihood(_CountLikelihood):
         self.dispersion = float(dispersion) if is_fixed else dispersion
         self.initial_dispersion = initial_dispersion
         if dispersion == "decoder":
-            self.parameters = ("raw_mean", "log_dispersion")
+            self.parameters = (self.parameters[0], "log_dispersion", *self.parameters[1:])
 
     def build(self, input_shape: Shape) -> None:
         if self.dispersion in ("feature", "shared"):
@@ -122,9 +181,8 @@ class NegativeBinomialLikelihood(_CountLikelihood):
             return ops.convert_to_tensor(self.raw_log_dispersion) * GAIN
         return ops.convert_to_tensor(math.log(float(self.dispersion)), dtype=self.variable_dtype)
 
-    def distribution(self, outputs: Sequence[Tensor]) -> NegativeBinomial:
-        log_dispersion = outputs[1] if self.dispersion == "decoder" else self.log_dispersion
-        return NegativeBinomial(_log_softplus(outputs[0]), log_dispersion)
+    def _counts(self, log_mean, outputs):
+        return NegativeBinomial(log_mean, outputs[1] if self.dispersion == "decoder" else self.log_dispersion)
 
     def get_config(self) -> dict[str, Any]:
         config = {"dispersion": self.dispersion, "initial_dispersion": self.initial_dispersion}

@@ -8,7 +8,7 @@ import scipy.stats
 import tensorflow as tf
 
 from kvae.distributions.counts import NegativeBinomial, Poisson, log_rising_factorial
-from kvae.likelihoods import NegativeBinomialLikelihood
+from kvae.likelihoods import NegativeBinomialLikelihood, PoissonLikelihood
 
 COUNTS = np.array([0.0, 1, 2, 3, 10, 57, 400, 5000])
 
@@ -118,3 +118,51 @@ def test_they_stay_finite():
             assert np.all(np.isfinite(value))
     for distribution in (Poisson(log_mean), NegativeBinomial(log_mean, log_dispersion)):
         assert np.all(np.isfinite(distribution.mean)) and np.all(np.isfinite(distribution.sample(1)))
+
+
+def zero_inflated(base_pmf, zero, x):
+    with np.errstate(divide="ignore"):  # of counts of a size of 0, which aren't observed
+        return np.log((x == 0) * zero + (1 - zero) * base_pmf)
+
+
+@pytest.mark.parametrize("size", [None, "total"])
+@pytest.mark.parametrize("zero_inflation", [False, True])
+@pytest.mark.parametrize("make", [PoissonLikelihood, NegativeBinomialLikelihood])
+def test_counts_with_a_size_and_more_zeros_are_scipys(make, zero_inflation, size, rng):
+    fixed = {"dispersion": 0.3} if make is NegativeBinomialLikelihood else {}
+    likelihood = make(size=size, zero_inflation=zero_inflation, typical_size=50.0, dtype="float64", **fixed)
+    likelihood.build((None, 4))
+    raw, logits, x = rng.normal(size=(6, 4)), rng.normal(size=(6, 4)), rng.poisson(3, (6, 4))
+    x[0] = 0
+    outputs = [tf.constant(raw), tf.constant(logits)][: len(likelihood.parameters)]
+    p, values = likelihood.distribution(outputs), tf.constant(x, tf.float64)
+    shares, zero = scipy.special.softmax(raw, axis=1), scipy.special.expit(logits) if zero_inflation else 0 * logits
+
+    def terms(mean):
+        base = scipys(mean, 0.3) if fixed else scipy.stats.poisson(mean)
+        return zero_inflated(base.pmf(x), zero, x)
+
+    if size is None:
+        mean = np.log1p(np.exp(raw))
+        expected = terms(mean)
+    else:
+        mean = 50 * shares
+        expected = terms(np.maximum(x.sum(1, keepdims=True), 1e-20) * shares)
+    np.testing.assert_allclose(p.log_prob(values), expected.sum(1), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(p.mean, (1 - zero) * mean, rtol=1e-9)
+    draws = np.stack([p.sample(seed) for seed in range(100)])
+    assert np.all(np.abs(draws.mean(0) - p.mean) < 5 * draws.std(0) / 10 + 0.05)
+    np.testing.assert_allclose(draws.var(0), p.variance, rtol=0.9, atol=0.3)
+    observed = rng.random((6, 4)) < 0.6
+    observed[1] = False
+    if size is None:
+        found = p.log_prob(values, tf.constant(observed))
+        np.testing.assert_allclose(found, np.where(observed, expected, 0).sum(1), rtol=1e-7)
+    else:
+        kept = np.where(observed, shares, 0)
+        kept /= np.maximum(kept.sum(1, keepdims=True), 1e-9)
+        total = np.where(observed, x, 0).sum(1, keepdims=True)
+        expected = np.where(observed, terms(np.maximum(total * kept, 1e-20)), 0).sum(1)
+        np.testing.assert_allclose(p.log_prob(values, tf.constant(observed)), expected, rtol=1e-7, atol=1e-12)
+    config = type(likelihood).from_config(likelihood.get_config())
+    assert config.get_config() == likelihood.get_config() and config.parameters == likelihood.parameters

@@ -45,6 +45,11 @@ CASES = {
     "negative binomial feature": (kvae.NegativeBinomialLikelihood, counts),
     "negative binomial shared": (lambda **d: kvae.NegativeBinomialLikelihood("shared", **d), counts),
     "negative binomial decoder": (lambda **d: kvae.NegativeBinomialLikelihood("decoder", **d), counts),
+    "poisson shares": (lambda **d: kvae.PoissonLikelihood("total", typical_size=90.0, **d), counts),
+    "negative binomial with zeros": (
+        lambda **d: kvae.NegativeBinomialLikelihood(0.7, zero_inflation=True, **d),
+        counts,
+    ),
     "categorical": (kvae.CategoricalLikelihood, one_hot),
     "categorical 5": (lambda **d: kvae.CategoricalLikelihood(5, **d), few_levels),
 }
