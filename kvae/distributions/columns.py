@@ -73,11 +73,11 @@ class ColumnsProduct(Distribution):
                 continue
             distribution = self._sized(part, x, observed)
             u = (take(x, part.columns) - _like(part.shift, x)) / _like(part.scale, x)
-            mask = () if observed is None else (take(observed, part.columns),)
-            log_prob = distribution.log_prob(u, *mask)
+            mask: Any = None if observed is None else take(observed, part.columns)
+            log_prob = distribution.log_prob(u) if mask is None else distribution.log_prob(u, mask)
             if part.is_density:
                 log_scale = _like(np.log(part.scale), x)
-                counted = log_scale if observed is None else ops.where(mask[0], log_scale, 0.0)
+                counted = log_scale if mask is None else ops.where(mask, log_scale, 0.0)
                 log_prob = log_prob - ops.sum(counted, axis=-1)
             terms.append(log_prob)
         return terms

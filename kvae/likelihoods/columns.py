@@ -117,8 +117,8 @@ class ColumnsLikelihood(Likelihood):
     def build(self, input_shape: Shape) -> None:
         if tuple(input_shape[1:]) != (len(self.columns),):
             raise ValueError(
-                f"x has the shape {tuple(input_shape)}; ColumnsLikelihood expects (n, {len(self.columns)}), the columns "
-                f"{list(self.columns.names)}."
+                f"x has the shape {tuple(input_shape)}; ColumnsLikelihood expects (n, {len(self.columns)}), the "
+                f"columns {list(self.columns.names)}."
             )
         for number, names, _ in self._groups:
             if number is not None and not self.layers[number].built:
@@ -172,7 +172,7 @@ class ColumnsLikelihood(Likelihood):
         shift, scale = np.zeros(len(columns)), np.ones(len(columns))
         layer: Any = None if number is None else self.layers[number]
         if isinstance(layer, CategoricalLikelihood):
-            scale *= layer.levels - 1
+            scale *= int(layer.levels or 2) - 1
         elif layer is not None and not layer.discrete and layer.expected is None:
             shift = np.array([column.mean for column in columns])
             scale = np.array([column.scale for column in columns])
