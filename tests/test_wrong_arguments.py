@@ -139,6 +139,12 @@ def table_likelihood():
     return kvae.ColumnsLikelihood({"a": "gaussian", "b": "poisson"})
 
 
+def table_model():
+    likelihood = table_likelihood()
+    networks = kvae.networks.columns_encoder(likelihood, 2, ()), kvae.networks.columns_decoder(likelihood, 2, ())
+    return kvae.VAE(*networks, likelihood)
+
+
 def with_networks(model, make=networks, **arguments):
     def given():
         made = once(make)
@@ -247,6 +253,7 @@ CALLS = {
     "aggregate_posterior": call(evaluation.aggregate_posterior, **OF_DATA),
     "annealed_importance_sampling": call(evaluation.annealed_importance_sampling, **OF_DATA, steps=2),
     "bidirectional": call(evaluation.bidirectional, model=vae, steps=2),
+    "column_scores": call(evaluation.column_scores, model=table_model, data=np.zeros((3, 2), "float32")),
     "compare": call(evaluation.compare, models=lambda: {"VAE": once(vae)}, data=X),
     "elbo_decomposition": call(evaluation.elbo_decomposition, **OF_DATA, samples=2),
     "log_likelihood": call(evaluation.log_likelihood, **OF_DATA, samples=2),

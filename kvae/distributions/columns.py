@@ -63,24 +63,32 @@ class ColumnsProduct(Distribution):
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """sum_j log p_j(x_j) in nats: (n, d) to (n,); `observed` masks x."""
-        return sum(self.log_prob_by_part(x, observed))
+        return sum(self._log_prob(part, x, observed) for part in self.at_sizes_of(x, observed).parts)
 
-    def log_prob_by_part(self, x: Tensor, observed: Tensor | None = None) -> list[Tensor]:
-        """The terms of `log_prob`, one (n,) for each of the parts."""
-        terms = []
-        for part in self.parts:
-            if part.distribution is None:
-                continue
-            distribution = self._sized(part, x, observed)
-            u = (take(x, part.columns) - _like(part.shift, x)) / _like(part.scale, x)
-            mask: Any = None if observed is None else take(observed, part.columns)
-            log_prob = distribution.log_prob(u) if mask is None else distribution.log_prob(u, mask)
-            if part.is_density:
-                log_scale = _like(np.log(part.scale), x)
-                counted = log_scale if mask is None else ops.where(mask, log_scale, 0.0)
-                log_prob = log_prob - ops.sum(counted, axis=-1)
-            terms.append(log_prob)
-        return terms
+    def log_prob_by_column(self, x: Tensor, observed: Tensor) -> Tensor:
+        """The terms log p_j(x_j) of `log_prob` in nats, x (n, d) to (n, d), 0 where `observed` is false."""
+        terms: list[Any] = [None] * x.shape[-1]
+        for part in self.at_sizes_of(x, observed).parts:
+            for column in part.columns:
+                is_it = np.arange(x.shape[-1]) == column
+                terms[column] = self._log_prob(part, x, ops.logical_and(observed, is_it))
+        return ops.stack([ops.zeros_like(x[:, 0]) + term for term in terms], axis=1)
+
+    def at_sizes_of(self, x: Tensor, observed: Tensor | None = None) -> "ColumnsProduct":
+        """The distribution with the counts' sizes that are in x, in place of `given`."""
+        return dataclasses.replace(self, parts=tuple(self._sized(part, x, observed) for part in self.parts))
+
+    def _log_prob(self, part, x, observed):
+        """log p of the columns of a part, (n,)."""
+        if part.distribution is None:
+            return 0.0
+        u = (take(x, part.columns) - _like(part.shift, x)) / _like(part.scale, x)
+        mask: Any = None if observed is None else take(observed, part.columns)
+        log_prob = part.distribution.log_prob(u) if mask is None else part.distribution.log_prob(u, mask)
+        if not part.is_density:
+            return log_prob
+        log_scale = _like(np.log(part.scale), x)
+        return log_prob - ops.sum(log_scale if mask is None else ops.where(mask, log_scale, 0.0), axis=-1)
 
     def sample(self, seed: Seed) -> Tensor:
         part_seeds = seeds(seed, len(self.parts))
@@ -90,13 +98,14 @@ class ColumnsProduct(Distribution):
         )
 
     def _sized(self, part, x, observed):
-        """The distribution of a part at the sizes in x."""
+        """A part with the sizes in x."""
         if part.size is None:
-            return part.distribution
+            return part
         size = x[:, part.size : part.size + 1]
         if observed is not None:
             size = ops.where(observed[:, part.size : part.size + 1], size, float(self.given[part.size]))
-        return part.distribution.scaled(ops.log(ops.maximum(size, 1e-20)))
+        distribution = part.distribution.scaled(ops.log(ops.maximum(size, 1e-20)))
+        return dataclasses.replace(part, distribution=distribution, size=None)
 
     def _typical(self, part):
         """The distribution of a part at its usual size."""

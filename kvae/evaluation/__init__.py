@@ -3,6 +3,7 @@
 from kvae.evaluation.aggregate import ActiveUnits, AggregatePosterior, active_units, aggregate_posterior
 from kvae.evaluation.annealing import Bracket, annealed_importance_sampling, bidirectional
 from kvae.evaluation.calibration import Calibration, simulation_based_calibration
+from kvae.evaluation.columns import ColumnScores, column_scores
 from kvae.evaluation.comparison import compare, squared_error
 from kvae.evaluation.decision import Threshold, threshold
 from kvae.evaluation.decomposition import Decomposition, RateDistortion, elbo_decomposition, rate_distortion
@@ -17,6 +18,7 @@ __all__ = [
     "AggregatePosterior",
     "Bracket",
     "Calibration",
+    "ColumnScores",
     "Decomposition",
     "Disentanglement",
     "ExactPosterior",
@@ -29,6 +31,7 @@ __all__ = [
     "aggregate_posterior",
     "annealed_importance_sampling",
     "bidirectional",
+    "column_scores",
     "compare",
     "disentanglement",
     "elbo_decomposition",

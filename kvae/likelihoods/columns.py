@@ -84,8 +84,9 @@ class ColumnsLikelihood(Likelihood):
         self.discrete = all(layer.discrete for layer in self.layers)
         kinds: dict[str, list[str]] = {}
         for layer, names in self._constrained():
-            kinds.setdefault(_expected(layer), []).extend(names)
-        self.expected = ", and ".join(f"in {_listed(names)} {what}" for what, names in kinds.items()) or None
+            is_category = isinstance(layer, CategoricalLikelihood)
+            kinds.setdefault("codes of the categories" if is_category else layer.expected, []).extend(names)
+        self.expected = ", and ".join(f"{what} in {_listed(names)}" for what, names in kinds.items()) or None
 
     def _add(self, names, likelihood):
         if likelihood is None:

@@ -229,3 +229,32 @@ def test_values_without_a_probability_are_refused_by_column(rng):
 def test_what_makes_no_sense_is_refused(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_scores_of_columns_are_those_of_the_rows_with_a_value(rng):
+    likelihood = kvae.ColumnsLikelihood(OWN, COLUMNS, sizes={"claims": "exposure"})
+    networks = kvae.networks.columns_encoder(likelihood, 2, (8,), missing=True)
+    model = kvae.VAE(networks, kvae.networks.columns_decoder(likelihood, 2, (8,)), likelihood, seed=0, missing=True)
+    x = rows(rng, 40).astype("float32")
+    x[rng.random(x.shape) < 0.3] = np.nan
+    found, seen = kvae.evaluation.column_scores(model, x, batch_size=7), ~np.isnan(x)
+    again = kvae.evaluation.column_scores(model, x)
+    np.testing.assert_allclose(again.log_likelihood, found.log_likelihood, rtol=1e-5)
+    assert found.values.tolist() == seen.sum(0).tolist()
+    z = model.draw(x, index=np.arange(40)).z[:, 0]
+    total = ops.convert_to_numpy(model.log_likelihood(x, z)).sum()
+    assert (found.log_likelihood * found.values).sum() == pytest.approx(total, rel=1e-4)
+    raw = model.decoder(z).numpy().astype("float64")
+    usual, _ = scipys(likelihood, raw, np.nan_to_num(x), size=np.where(seen[:, 3], x[:, 3], 1.5))
+    expected = np.where(seen, usual, 0).sum(0) / seen.sum(0)
+    np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found.baseline[[0, 2]], np.nanstd(x[:, [0, 2]], axis=0), rtol=1e-4)
+    jobs = x[seen[:, 1], 1].astype(int)
+    assert found.baseline[1] == pytest.approx(1 - np.bincount(jobs).max() / len(jobs))
+    mean = model.decoder_distribution(model.encode(x)).mean.numpy()
+    assert found.error[1] == pytest.approx((mean[seen[:, 1], 1] != jobs).mean())
+    age = (mean - x)[seen[:, 4], 4]
+    assert found.error[4] == pytest.approx(np.sqrt(np.square(age).mean()), rel=1e-4)
+    assert "nats" in repr(found) and "smokes" in found._repr_html_()
+    with pytest.raises(TypeError, match=r"expected one with a kvae\.ColumnsLikelihood"):
+        kvae.evaluation.column_scores(kvae.PCA(1).fit(np.eye(3), verbose=0), np.eye(3))

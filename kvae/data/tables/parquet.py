@@ -21,7 +21,7 @@ class ParquetFile:
         in_order: whether blocks are read one after another. Large row groups are then never in memory as a whole.
     """
 
-    def __init__(self, path: pathlib.Path, in_order: bool):
+    def __init__(self, path: pathlib.Path, in_order: bool = True):
         self._parquet = import_extra("pyarrow.parquet")
         self.path, self._lock, self._reader = path, threading.Lock(), None
         file = self._opened()
@@ -49,6 +49,10 @@ class ParquetFile:
             raise ValueError(
                 f"{self.path} can't be read as a Parquet file, it is cut or of another kind: {message}"
             ) from None
+
+    def for_any_order(self) -> "ParquetFile":
+        """The source whose blocks are fast to read in any order: whole row groups."""
+        return ParquetFile(self.path, in_order=False)
 
     def locate(self, block: int, row: int) -> str:
         return f"{self.path}, row {self.blocks[block][2] + row + 1}"

@@ -199,6 +199,10 @@ class Several:
         self.places = [(source, block) for source in sources for block in range(len(source.sizes))]
         self.sizes = [size for source in sources for size in source.sizes]
 
+    def for_any_order(self) -> "Several":
+        """The source whose blocks are fast to read in any order."""
+        return Several([getattr(source, "for_any_order", lambda source=source: source)() for source in self.sources])
+
     def kinds(self, names: Sequence[str]) -> dict[str, str]:
         return self.sources[0].kinds(names)
 

@@ -101,7 +101,7 @@ def from_table(
     arguments.choice("unseen", unseen, ("error", "missing"))
     wanted_labels = label_names(labels)
     form = CsvFormat(names, delimiter, decimal, encoding, na_values)
-    table = open_table(source, form, in_order=not shuffle)
+    table = open_table(source, form)
     chosen, kinds = _chosen(table, columns, wanted_labels)
     if isinstance(columns, Columns):
         fitted = Columns(columns.columns, _known_labels(columns, wanted_labels))
@@ -109,8 +109,9 @@ def from_table(
             known = [label.name for label in columns.labels]
             raise KeyError(f"labels is {labels!r}, but the columns were fitted with the labels {known}")
     else:
-        in_order = open_table(source, form, in_order=True) if shuffle else table
-        fitted = _fit(in_order, chosen, kinds, wanted_labels, (part, validation))
+        fitted = _fit(table, chosen, kinds, wanted_labels, (part, validation))
+    if shuffle and hasattr(table, "for_any_order"):
+        table = table.for_any_order()
     all_columns = [*fitted.columns, *fitted.labels]
     width = len(fitted)
 
@@ -215,7 +216,7 @@ def _label_dtype(label):
 # What holds the rows --------------------------------------------------------------------------------------------------
 
 
-def open_table(source: Any, form: CsvFormat, in_order: bool) -> Any:
+def open_table(source: Any, form: CsvFormat) -> Any:
     """The source of rows. Raises TypeError for other things than a table."""
     if isinstance(source, str) and any(mark in source for mark in "*?["):
         found = sorted(glob.glob(source))
@@ -223,9 +224,9 @@ def open_table(source: Any, form: CsvFormat, in_order: bool) -> Any:
             raise FileNotFoundError(f"{source} names no file")
         source = found
     if isinstance(source, str | os.PathLike):
-        return _open_file(arguments.path("source", source), form, in_order)
+        return _open_file(arguments.path("source", source), form)
     if isinstance(source, list | tuple) and source and all(isinstance(each, str | os.PathLike) for each in source):
-        return sources.Several([_open_file(path, form, in_order) for path in source])
+        return sources.Several([_open_file(path, form) for path in source])
     name = f"the {type(source).__name__}"
     if isinstance(source, Mapping):
         return sources.from_columns([str(key) for key in source], list(source.values()), name)
@@ -239,7 +240,7 @@ def open_table(source: Any, form: CsvFormat, in_order: bool) -> Any:
     )
 
 
-def _open_file(path, form, in_order):
+def _open_file(path, form):
     path = files.validate_file(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes[-1:] == [".gz"]:
@@ -248,7 +249,7 @@ def _open_file(path, form, in_order):
     if suffix in _CSV:
         return CsvFile(path, form)
     if suffix in _PARQUET:
-        return ParquetFile(path, in_order)
+        return ParquetFile(path)
     if suffix in _HDF5:
         return sources.from_hdf5(path)
     if suffix == ".npy":
