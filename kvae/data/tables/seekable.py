@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from kvae import files
 
 BLOCK_BYTES = 2**20
+PACKED_BYTES = 2**15  # of a gzip file, read at once
 CHECKPOINT_BYTES = 2**22  # of text, between two states of a gzip file's reader of some 40 KB each
 
 
@@ -68,7 +69,7 @@ class GzipBytes:
         with files.open_regular(self.path) as file:
             file.seek(offset)
             try:
-                while packed := file.read(2**15):
+                while packed := file.read(PACKED_BYTES):
                     content = b""
                     while packed:
                         if reader.eof:  # another member follows

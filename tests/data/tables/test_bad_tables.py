@@ -8,9 +8,10 @@ import pytest
 
 import kvae
 from kvae.data import errors, from_table
+from kvae.data.tables import seekable
 
 pytest.importorskip("pyarrow")
-MANY = "a,b\n" + "1,2\n2,1\n" * 60_000
+MANY = "a,b\n" + "1,2\n2,1\n" * 6_000
 N = float("nan")
 
 REFUSED = {  # name: (content, arguments, what the message says)
@@ -24,16 +25,16 @@ REFUSED = {  # name: (content, arguments, what the message says)
     "a decimal comma far below": (
         (MANY + "1,2\n3,4\n").replace(",", ";") + "1,5;3\n",
         {"delimiter": ";"},
-        "row 120003: column 'a' holds '1,5', expected a number with a decimal '.': give decimal=','",
+        "row 12003: column 'a' holds '1,5', expected a number with a decimal '.': give decimal=','",
     ),
     "a short row": ("a,b\n1,2\n3\n", {}, "t.csv, row 2 has 1 cells, expected 2 as the header has: '3'"),
     "a long row": ("a,b\n1,2\n3,4,5\n", {}, "row 2 has 3 cells, expected 2"),
-    "a ragged row far below": (MANY + "3\n", {}, "row 120001 has 1 cells"),
+    "a ragged row far below": (MANY + "3\n", {}, "row 12001 has 1 cells"),
     "commas at the ends of rows": ("a,b\n1,2,\n", {}, "row 1 has 3 cells"),
     "a text among numbers": (
         MANY + "oops,3\n",
         {},
-        r"row 120001: column 'a' holds 'oops', expected a number: give columns={'a': 'category'}, or na_values=",
+        r"row 12001: column 'a' holds 'oops', expected a number: give columns={'a': 'category'}, or na_values=",
     ),
     "a text among the first numbers": ("a\n" + "1\n" * 30 + "x\n", {}, "row 31: column 'a' holds 'x', expected a num"),
     "UTF-16": ("a,b\n1,2\n".encode("utf-16"), {}, "is written in UTF-16, expected UTF-8"),
@@ -84,6 +85,12 @@ READ = {  # name: (content, arguments, the rows)
     "gzip that isn't": ("a\n1\n2\n", {"name": "t.csv.gz"}, [[1], [2]]),
     "an index that is left out": (",a\n0,3\n1,4\n", {"columns": ["a"]}, [[3], [4]]),
 }
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(seekable, "BLOCK_BYTES", 5_000)
+    monkeypatch.setattr(seekable, "CHECKPOINT_BYTES", 10_000)
 
 
 def written(tmp_path, content, name="t.csv"):

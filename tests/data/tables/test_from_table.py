@@ -40,6 +40,7 @@ def columns(rng):
 def small_blocks(monkeypatch):
     monkeypatch.setattr(seekable, "BLOCK_BYTES", 700)
     monkeypatch.setattr(seekable, "CHECKPOINT_BYTES", 1_500)
+    monkeypatch.setattr(seekable, "PACKED_BYTES", 300)
     monkeypatch.setattr(sources, "BLOCK_BYTES", 16 * 6 * 30)
     monkeypatch.setattr(parquet, "BLOCK_BYTES", 0)  # 1,024 rows
 
