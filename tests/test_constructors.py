@@ -34,7 +34,7 @@ def arguments(each):
 
 def test_the_models_are_among_them():
     assert {kvae.VAE, kvae.HierarchicalVAE, kvae.Draw, kvae.flows.Planar, kvae.callbacks.Checkpoint} <= set(CLASSES)
-    assert arguments(kvae.VAE) == ["encoder", "decoder", "likelihood", "prior", "posterior_family", "seed"]
+    assert arguments(kvae.VAE) == ["encoder", "decoder", "likelihood", "prior", "posterior_family", "seed", "missing"]
     assert arguments(kvae.Draw) == list(kvae.Draw._fields)
 
 

@@ -75,11 +75,6 @@ class Poisson(Distribution):
     def variance(self) -> Tensor:
         return self.mean
 
-    @property
-    def log_scale(self) -> Tensor:
-        """log rate, (n, ...)."""
-        return self.log_rate
-
     def scaled(self, log_size: Tensor) -> "Poisson":
         """The same counts with means times exp(log_size), a tensor that broadcasts."""
         return dataclasses.replace(self, log_rate=self.log_rate + log_size)
@@ -128,11 +123,6 @@ class NegativeBinomial(Distribution):
     @property
     def variance(self) -> Tensor:
         return self.mean + ops.exp(self.log_dispersion) * ops.square(self.mean)
-
-    @property
-    def log_scale(self) -> Tensor:
-        """log mean, (n, ...)."""
-        return self.log_mean
 
     def scaled(self, log_size: Tensor) -> "NegativeBinomial":
         """The same counts with means times exp(log_size), a tensor that broadcasts, and the same dispersion."""

@@ -8,7 +8,7 @@ from keras import ops
 
 from kvae.arguments import Seed, Tensor
 from kvae.distributions.base import Distribution, seeds
-from kvae.distributions.counts import LOG_MEAN_LIMIT, NegativeBinomial, Poisson
+from kvae.distributions.counts import NegativeBinomial, Poisson
 from kvae.distributions.normal import sum_event
 
 
@@ -70,8 +70,7 @@ class ZeroInflated(Distribution):
 class SharesOfTotal(Distribution):
     """Counts given their sum: their means are the sum times the means of `base`, which are shares.
 
-    `log_prob` is log p(x | the sum of x). Means and samples are those at `typical_size`. If some counts aren't
-    observed, the others' shares are made to add up to 1, and their sum is the size.
+    `log_prob` is log p(x | the sum of x), so it takes no mask of x. Means and samples are those at `typical_size`.
 
     Args:
         base: `Poisson`, `NegativeBinomial` or `ZeroInflated` of n rows, with means that sum to 1.
@@ -100,16 +99,10 @@ class SharesOfTotal(Distribution):
     def variance(self) -> Tensor:
         return self._typical.variance
 
-    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
-        """log p(x | size) in nats, x (n, ...) to (n,), with the size sum(x); `observed` masks x."""
-        axes = tuple(range(1, len(x.shape)))
-        counted = x if observed is None else ops.where(observed, x, 0.0)
-        log_size = ops.log(ops.maximum(ops.sum(counted, axis=axes, keepdims=True), 1e-20))
-        if observed is not None:
-            counts = self.base.base if isinstance(self.base, ZeroInflated) else self.base
-            log_shares = ops.where(observed, counts.log_scale, -LOG_MEAN_LIMIT)
-            log_size = log_size - ops.logsumexp(log_shares, axis=axes, keepdims=True)
-        return sum_event(self.base.scaled(log_size).elementwise_log_prob(x), observed)
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x | size) in nats, x (n, ...) to (n,), with the size sum(x)."""
+        log_size = ops.log(ops.maximum(ops.sum(x, axis=tuple(range(1, len(x.shape))), keepdims=True), 1e-20))
+        return sum_event(self.base.scaled(log_size).elementwise_log_prob(x))
 
     def sample(self, seed: Seed) -> Tensor:
         return self._typical.sample(seed)

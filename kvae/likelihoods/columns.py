@@ -103,10 +103,10 @@ class ColumnsLikelihood(Likelihood):
             raise ValueError(
                 f"likelihoods has a CategoricalLikelihood without levels for {names[0]!r}: give their number."
             )
-        if names[0] in self.sizes and not (isinstance(layer, CountLikelihood) and layer.size is None):
+        if names[0] in self.sizes and not isinstance(layer, CountLikelihood):
             raise ValueError(f"sizes has {names[0]!r}, whose likelihood is {likelihood!r}; expected one of counts.")
-        if isinstance(layer, CountLikelihood) and layer.size == "total" and len(names) == 1:
-            raise ValueError(f"likelihoods has a size of 'total' for {names[0]!r} alone; give it to several columns.")
+        if isinstance(layer, CountLikelihood) and layer.size is not None:
+            raise ValueError(f"likelihoods has size={layer.size!r} for {names[0]!r}; expected None, or sizes= here.")
         self._groups.append((len(self.layers), names, alias))
         self.layers.append(layer)
 
@@ -152,7 +152,7 @@ class ColumnsLikelihood(Likelihood):
                     start += length
                 distribution = self.layers[number].distribution(values)
                 size = self.sizes.get(names[0])
-                if isinstance(self.layers[number], CountLikelihood) and self.layers[number].size is None:
+                if isinstance(self.layers[number], CountLikelihood):
                     distribution = distribution.scaled(
                         ops.convert_to_tensor(self._log_starts(positions, size), outputs[0].dtype)
                     )

@@ -9,7 +9,8 @@ from likelihood_cases import CASES, SHAPE
 
 import kvae
 
-every_likelihood = pytest.mark.parametrize("make, data", CASES.values(), ids=CASES)
+FACTORIZING = {name: case for name, case in CASES.items() if name != "poisson shares"}  # given a row's total
+every_likelihood = pytest.mark.parametrize("make, data", FACTORIZING.values(), ids=FACTORIZING)
 
 
 def distribution(rng, make, rows=3, dtype="float64"):

@@ -220,6 +220,10 @@ def test_values_without_a_probability_are_refused_by_column(rng):
             lambda: kvae.ColumnsLikelihood({"job": kvae.CategoricalLikelihood()}, COLUMNS),
             "a CategoricalLikelihood without levels for 'job'",
         ),
+        (
+            lambda: kvae.ColumnsLikelihood({"claims": kvae.PoissonLikelihood("total")}, COLUMNS),
+            "likelihoods has size='total' for 'claims'; expected None, or sizes= here",
+        ),
         (lambda: kvae.ColumnsLikelihood(["a"]), r"likelihoods is \['a'\]; expected"),
         (lambda: kvae.ColumnsLikelihood({"a": "gaussian"}).build((None, 2)), "ColumnsLikelihood expects"),
         (lambda: kvae.networks.columns_encoder(kvae.GaussianLikelihood(), 2), "expected a kvae.ColumnsLikelihood"),
