@@ -96,6 +96,14 @@ WRONG = [
     ("free_bits(kl, bits): return np.maximum(kl - bits, 0).sum(axis=1)", "don't subtract"),
     ("free_bits(kl, bits): return np.minimum(kl, bits).sum(axis=1)", "without free bits"),
     ("free_bits(kl, bits): return np.maximum(kl, bits)", "one number"),
+    ("paired(a, b): return np.mean(a - b), np.std(a - b) / len(a) ** 0.5", "the mean of b - a"),
+    ("paired(a, b): return np.mean(b - a), np.std(b - a)", "divide by"),
+    ("paired(a, b): return np.mean(b - a), np.hypot(np.std(a), np.std(b)) / len(a) ** 0.5", "differences first"),
+    ("paired(a, b): return np.mean(b - a), np.var(b - a) / len(a)", "standard deviation"),
+    ("class_posterior(nats): return np.exp(nats)", "equally well"),
+    ("class_posterior(nats): return nats / nats.sum(axis=1, keepdims=True)", "equally well"),
+    ("class_posterior(nats): p = np.exp(nats); return p / p.sum()", "equally well"),
+    ("class_posterior(nats): p = np.exp(nats); return p / p.sum(axis=1, keepdims=True)", "largest off"),
 ]
 
 

@@ -3,7 +3,7 @@
 Every check has the name of the function that a notebook asks for, and takes it as its argument.
 """
 
-from kvae.exercises.practice import free_bits, log_mixture
+from kvae.exercises.practice import class_posterior, free_bits, log_mixture, paired
 from kvae.exercises.theory import (
     best_variance,
     covariance,
@@ -19,6 +19,7 @@ from kvae.exercises.theory import (
 
 __all__ = [
     "best_variance",
+    "class_posterior",
     "covariance",
     "draw_codes",
     "explained",
@@ -28,6 +29,7 @@ __all__ = [
     "kl",
     "log_mixture",
     "nearest",
+    "paired",
     "reparameterize",
     "score_gradient",
 ]

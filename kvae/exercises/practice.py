@@ -47,3 +47,41 @@ def free_bits(answer: Callable) -> None:
         yield near(found, [4.0, 3.2]), "a latent with less than `bits` counts as `bits`, all others as they are."
 
     check(answer, properties)
+
+
+def paired(answer: Callable) -> None:
+    """Check an answer paired(a, b): (mean, standard error) of b - a, the log p(x) of the same images."""
+
+    def properties(answer):
+        rng = np.random.default_rng(0)
+        a = rng.normal(0, 50, 400)
+        b = a + rng.normal(1, 2, 400)
+        mean, error = given(answer(a, b))
+        yield near(mean, np.mean(b - a)), "the mean of b - a."
+        yield (
+            not near(error, np.hypot(np.std(a), np.std(b)) / 20, 0.01),
+            "the images are the same in both: take the differences first, then their spread.",
+        )
+        yield not near(error, np.std(b - a), 0.01), "this is the spread of one difference; divide by sqrt(n)."
+        yield near(error, np.std(b - a) / 20, 0.01), "the error is the standard deviation of b - a, over sqrt(n)."
+
+    check(answer, properties)
+
+
+def class_posterior(answer: Callable) -> None:
+    """Check an answer class_posterior(log_likelihoods): p(y|x), (n, classes), from log p(x|y), all y equally likely."""
+
+    def properties(answer):
+        found = answer(np.zeros((2, 4)))
+        yield np.shape(given(found)) == (2, 4), f"a row for each image, please: {np.shape(found)} came."
+        yield near(found, np.full((2, 4), 0.25)), "labels that explain x equally well are equally probable."
+        nats = np.log([[0.2, 0.6, 0.2], [0.01, 0.01, 0.08]])
+        found = answer(nats)
+        yield near(np.sum(found, axis=1), [1.0, 1.0]), "the probabilities of an image sum to 1."
+        yield near(found, [[0.2, 0.6, 0.2], [0.1, 0.1, 0.8]]), "p(y|x) is p(x|y) over the sum of p(x|y) over all y."
+        yield (
+            near(answer(nats - 2000), found),
+            "exp of log p(x|y) = -2000 is 0: take the largest off first.",
+        )
+
+    check(answer, properties)

@@ -266,9 +266,9 @@ if IMAGES == 20_000:
 # %% [markdown]
 # The grey bars are the gaps. By the ELBO the IWAE is the worst model of the seven, and by $\log p(x)$ it is the best by
 # far. The flow posterior comes second. The full normal and the learned priors are within about a nat of the first model,
-# most of them within their error: a mismatch of less than a nat is not much to win. (In notebook 06, with ten latents,
-# it cost the samples.) These errors count the images, not the luck of the training; several runs from other starts
-# would show that, too.
+# most of them within their error: a mismatch of less than a nat is not much to win. (With ten latents it costs the samples:
+# [notebook 10](10_back_to_the_sprites.ipynb).) These errors count the images, not the luck of the training; several runs
+# from other starts would show that, too.
 #
 # ## Summary
 #

@@ -232,9 +232,9 @@ assert found.elbo < found.mean < reported
 # $$ z = \mu + \sigma \odot \varepsilon, \qquad \sigma = \exp\left(\tfrac12 \log \sigma^2\right) . $$
 #
 # In code `z_mean + ops.exp(0.5 * z_log_var) * eps`, as `kvae.Sampling` has it. Where $\sigma < 1$, the variance is
-# smaller still. The decoder sees less noise than the KL was paid for, and the bound takes
-# credit for precision that the KL never paid for. **The test:** draws with variance 4 have the standard deviation 2. (With variance 1, the value that
-# comes to mind first, the test would pass for both.)
+# smaller still. The decoder sees less noise than $q(z \mid x)$ has, and the bound takes credit for precision that the KL
+# never paid for. **The test:** draws with variance 4 have the standard deviation 2. (With variance 1, the value that comes
+# to mind first, the test would pass for both.)
 #
 # </details>
 

@@ -75,6 +75,7 @@ far = {name: [distance(each) for each in pair] for name, pair in images.items()}
 for name, (back, new) in far.items():
     print(f"{name:<12} distance to the nearest sprite: reconstructions {back:5.1f}, new images {new:5.1f}")
 #| check
+assert far["VAE"][0] < 1.1 * far["autoencoder"][0]
 assert far["VAE"][1] > 1.8 * far["VAE"][0] and far["autoencoder"][1] > 1.4 * far["autoencoder"][0]
 
 # %%
@@ -173,6 +174,7 @@ assert far["VAE, mixture from the start"][1] < 0.9 * far["VAE, N(0, I)"][1]
 assert far["autoencoder, mixture"][1] < 0.85 * far["autoencoder, normal"][1]
 assert far["VAE, mixture fitted"][1] < 0.75 * far["autoencoder, normal"][1]
 assert far["VAE, mixture fitted"][1] > far["VAE, N(0, I)"][0]
+assert far["VAE, N(0, I)"][1] > 0.95 * far["autoencoder, normal"][1]
 
 # %%
 #| alt: Seven grids of 25 pictures. Reconstructions are clean. New images from normal priors are wisps and stumps; from mixtures and the flow most are whole shapes of one colour.
@@ -185,8 +187,8 @@ for ax, (name, tiles) in zip(panels.flat, shown.items()):
 
 # %% [markdown]
 # The first two panels are what there is to reach, all others are new images. One decoder drew three of them, and what
-# tells them apart is the prior. With $\mathcal N(0, I)$ the VAE is the worst of all. With a prior that follows the codes
-# its new images are mostly whole shapes of one colour, and they beat the autoencoder's with a normal.
+# tells them apart is the prior. With $\mathcal N(0, I)$ the VAE is no better than the autoencoder with a normal. With a prior
+# that follows the codes its new images are mostly whole shapes of one colour, and they beat both.
 #
 # Read the table with care, though:
 #
@@ -195,7 +197,7 @@ for ax, (name, tiles) in zip(panels.flat, shown.items()):
 # - The gain in nats is small, some nats among thousands, while the samples change completely. **$\log p(x)$ hardly sees
 #   what a person sees at once.** It is right all the same: the density is better, and the prior is a small part of it.
 # - The mixture from the start is a training of its own. Its networks differ from the others by luck, and so does its
-#   $\log p(x)$: by more than any prior is worth here.
+#   $\log p(x)$. That luck can be more than a prior is worth here.
 # - New images are still farther from the sprites than reconstructions. No mixture of 100 parts fits exactly.
 #
 # ## 4. Are they new?
@@ -237,7 +239,8 @@ assert closest[0] > 0.8 * closest[1]
 #
 # ## Exercises
 #
-# 1. Write `log_mixture`, the density that `fit_prior` maximises: a mixture of normals with a variance for each number.
+# 1. Write `log_mixture`, the density that `fit_prior` maximises at the codes, here of a mixture of normals with a variance
+#    for each number.
 
 # %%
 #| output

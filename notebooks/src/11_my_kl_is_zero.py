@@ -111,8 +111,9 @@ show(models, test)
 # **Symptoms.** Patient 1: a rate of 0, no active latent, and one grey blur, the mean image, for every reconstruction.
 # Patient 2: digits come back, but at a high rate, and $\log p(x)$ of test images is a disaster.
 #
-# **Diagnosis.** The report names the symptom, not its cause. For that, compare $\sigma^2$ with the squared error of a pixel. They should agree, and here they are orders of
-# magnitude apart. The variance is the rate of exchange between the bound's two terms:
+# **Diagnosis.** The report names the symptom, not its cause. For that, compare $\sigma^2$ with the squared error of a
+# pixel. They should agree, and here they are orders of magnitude apart. The variance is the rate of exchange between
+# the bound's two terms:
 #
 # $$ \log p(x) \ge -\frac{1}{2 \sigma^2}\, \mathbb E_q \lVert x - \hat x \rVert^2 - \frac D2 \log (2 \pi \sigma^2) - \mathrm{KL} . $$
 #
@@ -120,7 +121,7 @@ show(models, test)
 # code costs. At 0.0001 the model swears that no pixel is off by more than a few hundredths, and test images prove it wrong.
 #
 # **Cure.** Let the model learn it: `kvae.GaussianLikelihood()`. The best value is the squared error of a pixel, and it
-# follows the error while that falls. **After:** active latents, and a $\log p(x)$ thousands of nats above both.
+# follows the error while that falls. **After:** active latents, and a $\log p(x)$ more than a thousand nats above both.
 #
 # But look at the last row on the right. The new images are still full of speckle. There is a second illness.
 #
