@@ -22,6 +22,7 @@ from kvae import (
     schedules,
     widgets,
 )
+from kvae.auditing import Audit, Finding, audit, audit_model
 from kvae.layers import Sampling
 from kvae.likelihoods import (
     BernoulliLikelihood,
@@ -49,6 +50,7 @@ __all__ = [
     "VAE",
     "VQVAE",
     "AnnealedCapacity",
+    "Audit",
     "Autoencoder",
     "BernoulliLikelihood",
     "BetaTCVAE",
@@ -59,6 +61,7 @@ __all__ = [
     "DiscretizedLogisticLikelihood",
     "Draw",
     "FactorVAE",
+    "Finding",
     "FlowPrior",
     "GaussianLikelihood",
     "HierarchicalVAE",
@@ -71,6 +74,8 @@ __all__ = [
     "Sampling",
     "StandardNormal",
     "VampPrior",
+    "audit",
+    "audit_model",
     "callbacks",
     "compression",
     "data",

@@ -19,7 +19,7 @@ LEVELS = [
     ["training"],
     ["models"],
     ["evaluation"],
-    ["compression"],
+    ["auditing", "compression"],
     ["callbacks"],
     ["widgets", "exercises"],
     ["__init__", "__main__"],
