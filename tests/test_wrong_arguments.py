@@ -113,6 +113,14 @@ def hierarchical_networks():
     }
 
 
+def squared_loss(x, reconstruction, z_mean, z_log_var):
+    return keras.ops.sum((x - reconstruction) ** 2, axis=(1, 2, 3)) + keras.ops.sum(z_mean**2 + z_log_var, axis=1)
+
+
+def a_loss():
+    return squared_loss
+
+
 def stream():
     return kvae.data.from_npy("../x.npy", 4)
 
@@ -229,6 +237,8 @@ CALLS = {
     "fit_prior": call(kvae.fit_prior, model=vae, x=X, prior=lambda: kvae.MixtureOfGaussians(2)),
     "load": call(kvae.load, path="model.keras"),
     "exact_posterior": call(evaluation.exact_posterior, model=vae, x=X),
+    "audit": call(kvae.audit, loss=a_loss, event_shape=(4, 4, 1), latent_dim=2),
+    "audit_model": with_networks(kvae.audit_model, loss=squared_loss, data=X, samples=2),
     "compress": call(kvae.compression.compress, model=binary_vae, data=BITS, path="x.kvae"),
     "decompress": call(kvae.compression.decompress, path="../x.kvae", model=binary_vae),
     "SpritesConfig": call(data.SpritesConfig),
@@ -302,9 +312,9 @@ FROM_0 = {  # numbers that may be 0
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
     *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
     *("mean", "missing", "draws"),
-    *("start", "stop"),
+    *("start", "stop", "printed"),
 }
-OF_ANY_SIGN = {"initial_mean", "mean"}
+OF_ANY_SIGN = {"initial_mean", "mean", "printed"}
 CHOICES = {  # texts of which only some mean something
     *("variance", "dispersion", "gradient", "solver", "damaged", "split", "likelihood", "identifier"),
     *("activation", "preprocessing", "initializer", "steps_per_execution", "sampling", "kind", "covariance"),

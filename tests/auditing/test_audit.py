@@ -103,7 +103,10 @@ def keras_loss(x, r, m, v):
 
 
 @pytest.mark.parametrize("loss", [numpy_loss, tensorflow_loss, keras_loss])
-@pytest.mark.parametrize("shape, latent_dim", [((784,), 1), (IMAGE, 2), (COLOR, 64)])
+@pytest.mark.parametrize(
+    "shape, latent_dim",
+    [((784,), 1), *(pytest.param(*each, marks=pytest.mark.thorough) for each in ((IMAGE, 2), (COLOR, 64)))],
+)
 def test_code_of_numpy_tensorflow_and_keras_is_read(loss, shape, latent_dim):
     result = kvae.audit(loss, shape, latent_dim)
     assert not result.findings and result.beta == pytest.approx(1, rel=1e-5)
@@ -271,7 +274,7 @@ SAMPLINGS = {
 }
 
 
-@pytest.mark.parametrize("latent_dim", [1, 3, 64])
+@pytest.mark.parametrize("latent_dim", [3, *(pytest.param(size, marks=pytest.mark.thorough) for size in (1, 64))])
 @pytest.mark.parametrize("case", SAMPLINGS)
 def test_draws(case, latent_dim):
     sampling, expected = SAMPLINGS[case]
