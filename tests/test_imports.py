@@ -21,7 +21,7 @@ LEVELS = [
     ["evaluation"],
     ["auditing", "compression"],
     ["callbacks"],
-    ["widgets", "exercises"],
+    ["widgets", "exercises", "sklearn"],
     ["__init__", "__main__"],
 ]
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}

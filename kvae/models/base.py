@@ -489,10 +489,10 @@ class LatentModel(keras.Model):
         dtype = getattr(x, "dtype", None)
         return x if tf.is_tensor(x) and dtype == self.variable_dtype else elements.scale(x, self.variable_dtype)
 
-    def _encoder_inputs(self, x):
+    def _encoder_inputs(self, x, training=False):
         """x as the encoder takes it: scaled, and of a model with `missing` without NaN."""
         x = self._scaled(x)
-        return x if self.fill_in is None else self.fill_in(x)
+        return x if self.fill_in is None else self.fill_in(x, training=training)
 
     def _log_prob(self, distribution, x):
         """log p(x) (n,) in nats, of a model with `missing` that of the observed values: the others are left out."""

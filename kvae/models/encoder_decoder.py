@@ -34,7 +34,7 @@ class EncoderDecoder(LatentModel):
     Args:
         encoder: a Keras model from x (n, ...).
         decoder: a Keras model to images (n, ...).
-        missing: bool, whether NaN in x means "not observed". The encoder then gets x with numbers of a
+        missing: bool, whether NaN in x means "not observed". The encoder then gets x with the means of a
             `kvae.layers.FillIn` in the gaps and, if it has two inputs, their mask beside it.
         **kwargs: of `keras.Model`.
 

@@ -137,7 +137,7 @@ class HierarchicalVAE(VAE):
 
     def posterior(self, x: Any, training: bool = False) -> Chain:
         """q(z|x) for x (n, ...), a `kvae.distributions.Chain`. `training` goes to the networks."""
-        features = self._features(self._outputs(self.encoder, self._encoder_inputs(x), training))
+        features = self._features(self._outputs(self.encoder, self._encoder_inputs(x, training), training))
         networks = tuple(self.posteriors[:-1])
         return Chain(self._top(features, training), networks, self.latent_sizes, tuple(features[:-1]), training)
 

@@ -82,7 +82,7 @@ class Step:
         model = self.model
         scales_itself = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)  # and skips infinite gradients
         model._guard.apply(
-            self._observed(),
+            [] if model.missing else tf.nest.flatten(self.raw),  # of infinite values the loss will tell
             weighted(real_rows(losses, self.examples), self.sample_weight),
             [] if scales_itself else gradients,
             self._update,
@@ -101,15 +101,6 @@ class Step:
         """The means so far, {name: scalar}, as Keras' `train_step` and `test_step` return them."""
         logs = self.model.get_metrics_result()
         return logs if self.is_alone else replicas.logs(logs)
-
-    def _observed(self):
-        """What must be finite of x: tensors (n, ...)."""
-        x = tf.nest.flatten(self.raw)
-        if not self.model.missing:
-            return x
-        return [
-            tf.where(tf.math.is_nan(part), tf.zeros_like(part), part) if part.dtype.is_floating else part for part in x
-        ]
 
     def _update(self, gradients, before, reported):
         model = self.model

@@ -112,7 +112,9 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def posterior(self, x: Any, training: bool = False) -> Any:
         """q(z|x), a distribution over z (n, latent_dim), for x (n, ...). `training` goes to the encoder."""
-        return self.posterior_family.distribution(self._outputs(self.encoder, self._encoder_inputs(x), training))
+        return self.posterior_family.distribution(
+            self._outputs(self.encoder, self._encoder_inputs(x, training), training)
+        )
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
         """p(x|z), a distribution over x (n, ...), for z (n, latent_dim). `training` goes to the decoder."""
