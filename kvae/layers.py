@@ -34,19 +34,6 @@ class WeightedPath:
         return identity(z)
 
 
-class SeedGenerator(keras.random.SeedGenerator):
-    """A `keras.random.SeedGenerator` with different seeds on each replica. The first replica has Keras' own.
-
-    Args:
-        seed: int, or None (default) for a random one.
-        **kwargs: of `keras.random.SeedGenerator`.
-    """
-
-    def next(self, ordered: bool = True) -> Tensor:
-        seed = super().next(ordered)
-        return replicas.distinct(seed) if tf.distribute.has_strategy() else seed
-
-
 @keras.saving.register_keras_serializable("kvae")
 class Sampling(keras.layers.Layer):
     """z = z_mean + exp(z_log_var / 2) * eps with eps ~ N(0, I): the reparameterization trick.
@@ -77,7 +64,7 @@ class Sampling(keras.layers.Layer):
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = arguments.seed(seed)
-        self.seed_generator = SeedGenerator(self.seed)
+        self.seed_generator = keras.random.SeedGenerator(self.seed)
         self.built = True
 
     def call(self, inputs: Sequence[Tensor], samples: int | None = None, index: Tensor | None = None) -> Tensor:
@@ -99,7 +86,7 @@ class Sampling(keras.layers.Layer):
         return z if samples else z[:, 0]
 
     def noise(self, shape: Shape, index: Tensor | None = None, dtype: str | None = None) -> Tensor:
-        """Return eps ~ N(0, I).
+        """Return eps ~ N(0, I). Several replicas draw the noise of one, each the rows of its own examples.
 
         Args:
             shape: (n, ...), ints.
@@ -108,7 +95,11 @@ class Sampling(keras.layers.Layer):
         """
         dtype = dtype or self.compute_dtype
         if index is None:
-            return keras.random.normal(shape, dtype=dtype, seed=self.seed_generator)
+            if not tf.distribute.has_strategy():
+                return keras.random.normal(shape, dtype=dtype, seed=self.seed_generator)
+            rows, total = replicas.places(shape[0])
+            of_all = keras.random.normal((ops.cast(total, "int32"), *shape[1:]), dtype=dtype, seed=self.seed_generator)
+            return ops.take(of_all, rows, axis=0)
         return ops.reshape(indexed_normal(index, math.prod(shape[1:]), dtype=dtype), shape)
 
     def compute_output_spec(self, inputs, samples=None, index=None) -> keras.KerasTensor:

@@ -14,7 +14,6 @@ from kvae import _compat
 from kvae.arguments import Tensor
 
 CLIPPING = "clipnorm", "global_clipnorm", "clipvalue"
-_WEYL, _MASK = 0x9E3779B9, 0xFFFFFFFF
 
 
 def strategy() -> tf.distribute.Strategy:
@@ -174,25 +173,39 @@ def at_least_one(x: Any) -> tuple[Any, Tensor | None]:
     return tf.nest.map_structure(lambda a: tf.pad(a, [[0, missing]] + [[0, 0]] * (len(a.shape) - 1)), x), rows
 
 
-def positions(seen: Tensor, count: Tensor) -> Tensor:
-    """Return the positions of this replica's next examples in the stream shared by all replicas.
+def places(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places of this replica's rows in the batch of all replicas, and the number of all rows.
 
-    Within a step the examples are in the order of the replicas.
+    A worker's shard is every `workers`-th row of the batch, as a `kvae.data.Stream` gives it. Its replicas divide the
+    shard in order.
+
+    Args:
+        count: int scalar, the rows here.
+
+    Returns:
+        int64 tensor (count,), int64 scalar.
+    """
+    context, count = _context(), ops.cast(count, "int64")
+    if context is None:
+        return ops.arange(count, dtype="int64"), count
+    number, size = context.replica_id_in_sync_group, context.num_replicas_in_sync
+    counts = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.one_hot(number, size, on_value=count, dtype=tf.int64))
+    num_workers = workers(context.strategy)
+    in_worker = size // num_workers
+    worker = number // in_worker
+    before = tf.reduce_sum(counts[worker * in_worker : number])  # of this worker's earlier replicas
+    rows = ops.cast(worker, "int64") + num_workers * (before + ops.arange(count, dtype="int64"))
+    return rows, tf.reduce_sum(counts)
+
+
+def positions(seen: Tensor, count: Tensor) -> Tensor:
+    """Return the positions of this replica's next examples in the stream shared by all replicas, int64 (count,).
 
     Args:
         seen: int scalar, this replica's examples in all earlier steps.
         count: int scalar, its examples in this step.
-
-    Returns:
-        int64 tensor (count,).
     """
-    context, seen, count = _context(), ops.cast(seen, "int64"), ops.cast(count, "int64")
-    if context is not None:
-        number = context.replica_id_in_sync_group
-        counts = tf.one_hot(number, context.num_replicas_in_sync, on_value=count, dtype=tf.int64)
-        totals = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat([[seen], counts], 0))
-        seen = tf.reduce_sum(totals[: number + 1])  # all earlier steps, and this step's earlier replicas
-    return seen + ops.arange(count, dtype="int64")
+    return total(ops.cast(seen, "int64")) + places(count)[0]
 
 
 def logs(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,16 +237,3 @@ def validate_settings(model: Any) -> None:
                 f"{name} is {value}, which Keras can't do over the {strategy.num_replicas_in_sync} replicas of a "
                 f"{type(strategy).__name__}: leave it out."
             )
-
-
-def distinct(seed: Tensor) -> Tensor:
-    """Return a seed of its own for each replica. The first replica keeps `seed`.
-
-    Args:
-        seed: integer tensor (2,), as `keras.random.SeedGenerator.next` gives it.
-    """
-    context = _context()
-    if context is None:
-        return seed
-    number = tf.cast(context.replica_id_in_sync_group, tf.int64) * _WEYL & _MASK
-    return tf.bitwise.bitwise_xor(seed, tf.cast([number, 0], seed.dtype))

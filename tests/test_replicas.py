@@ -46,7 +46,8 @@ def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, ba
         return shuffled(x, batch_size) if kind == "stream" else plain
 
     found, expected = (
-        trained(where, regularised, data(), validation_data=shuffled(x[:61], 30)) for where in (strategy, None)
+        trained(where, lambda: regularised(kvae.VAE), data(), validation_data=shuffled(x[:61], 30))
+        for where in (strategy, None)
     )
     same(found, expected)
 
@@ -89,16 +90,15 @@ def test_evaluation_has_the_noise_of_one_replica_at_every_position(strategy):
         assert replicated.evaluate(stream, return_dict=True, verbose=0) == pytest.approx(expected, rel=1e-6)
 
 
-def test_replicas_draw_other_noise_and_the_first_that_of_one(strategy):
+def test_replicas_draw_the_noise_of_one_and_each_the_rows_of_its_examples(strategy):
     zeros = [tf.zeros((500, 2))] * 2
     with strategy.scope():
         sampling = kvae.Sampling(seed=0)
     draw = tf.function(lambda: strategy.experimental_local_results(strategy.run(lambda: sampling(zeros))))
-    first, second = (np.concatenate([z.numpy() for z in draws]) for draws in zip(draw(), draw(), strict=True))
     alone = kvae.Sampling(seed=0)
-    np.testing.assert_array_equal(first, np.concatenate([alone(zeros), alone(zeros)]))
-    drawn = np.stack([first[:500], first[500:], second[:500], second[500:]])
-    assert np.abs(np.corrcoef(drawn.reshape(4, -1)) - np.eye(4)).max() < 0.15
+    for _ in range(2):
+        together = alone([tf.zeros((1000, 2))] * 2)
+        np.testing.assert_array_equal(np.concatenate([z.numpy() for z in draw()]), together)
 
 
 def test_replicas_read_each_epoch_in_its_order_and_together_all_of_it(strategy):

@@ -258,12 +258,12 @@ def resumable(dataset: tf.data.Dataset, steps: int, taken: int) -> tf.data.Datas
             stacklevel=6,
         )
     if count == steps:
-        return _passes(dataset, steps)
+        return passes(dataset, steps)
     endless = dataset if count == tf.data.INFINITE_CARDINALITY else dataset.repeat()
     return endless.skip(taken)
 
 
-def _passes(dataset, length):
+def passes(dataset, length):
     """A Stream with one pass over a plain dataset of `length` batches as every epoch."""
 
     def batches(epoch, skip, shard_index, num_shards):

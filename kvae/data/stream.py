@@ -382,12 +382,14 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
-        epoch_key = _compat.fold_in(epoch_key, shard_index)
+        epoch_key = _compat.fold_in(epoch_key, 0)  # the same in every shard: its rows have the draws of the whole batch
 
         def draw(number, element):
             x, y, sample_weight = unpack(element)
             key = _compat.fold_in(epoch_key, number)
-            x = tf.random.stateless_uniform(tf.shape(x), key, 0, 255, tf.int32) < tf.cast(x, tf.int32)
+            shape = tf.shape(x) * tf.one_hot(0, tf.rank(x), num_shards, 1)  # of all shards
+            draws = tf.random.stateless_uniform(shape, key, 0, 255, tf.int32)[shard_index::num_shards]
+            x = draws < tf.cast(x, tf.int32)
             others = [array for array in (y, sample_weight) if array is not None]
             return (x, *others) if others else x
 

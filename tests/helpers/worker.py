@@ -27,7 +27,7 @@ class Death(keras.callbacks.Callback):
 
 
 def compiled():
-    model = regularised()
+    model = regularised(kvae.VAE)
     model.compile(kvae.optimizers.Adam(1e-2, global_clipnorm=0.1), metrics=["mse"])
     return model
 

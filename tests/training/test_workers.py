@@ -51,12 +51,12 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
     model = regularised(kvae.VAE)
     model.compile()
     expected = model.evaluate(in_files(tmp_path / "here"), verbose=0)
-    draw = model.sampling([np.zeros((9, 2), "float32")] * 2)
+    draw = model.sampling([np.zeros((18, 2), "float32")] * 2)
     for found in interrupted:
         np.testing.assert_allclose(found["evaluated"], expected, rtol=1e-6)
         np.testing.assert_allclose(found["of_array"], model.evaluate(images(61), verbose=0), rtol=1e-6)
-    np.testing.assert_array_equal(interrupted[0]["draw"], draw)
-    assert np.abs(interrupted[1]["draw"] - draw).min() > 0
+    for worker in range(2):
+        np.testing.assert_array_equal(interrupted[worker]["draw"], draw[worker::2])
 
     np.save(tmp_path / "x.npy", images(101))
     assert checkpoint_files.CheckpointFolder(tmp_path / "run").latest()[0]["place"][:2] == [1, 2]
