@@ -176,8 +176,7 @@ def at_least_one(x: Any) -> tuple[Any, Tensor | None]:
 def places(count: Tensor) -> tuple[Tensor, Tensor]:
     """Return the places of this replica's rows in the batch of all replicas, and the number of all rows.
 
-    A worker's shard is every `workers`-th row of the batch, as a `kvae.data.Stream` gives it. Its replicas divide the
-    shard in order.
+    The replicas have the batch's rows in order, the first replica the first ones.
 
     Args:
         count: int scalar, the rows here.
@@ -190,12 +189,7 @@ def places(count: Tensor) -> tuple[Tensor, Tensor]:
         return ops.arange(count, dtype="int64"), count
     number, size = context.replica_id_in_sync_group, context.num_replicas_in_sync
     counts = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.one_hot(number, size, on_value=count, dtype=tf.int64))
-    num_workers = workers(context.strategy)
-    in_worker = size // num_workers
-    worker = number // in_worker
-    before = tf.reduce_sum(counts[worker * in_worker : number])  # of this worker's earlier replicas
-    rows = ops.cast(worker, "int64") + num_workers * (before + ops.arange(count, dtype="int64"))
-    return rows, tf.reduce_sum(counts)
+    return tf.reduce_sum(counts[:number]) + ops.arange(count, dtype="int64"), tf.reduce_sum(counts)
 
 
 def positions(seen: Tensor, count: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kvae import _compat, arguments, replicas
 from kvae.data import elements
-from kvae.data.stream import Stream, next_epoch
+from kvae.data.stream import Stream, next_epoch, rows_of_shard
 
 BATCH_SIZE = 32  # of arrays in `fit`, `evaluate` and `predict`, as in Keras
 _SMALL = elements.BLOCK_BYTES  # bytes that may be copied
@@ -258,17 +258,17 @@ def resumable(dataset: tf.data.Dataset, steps: int, taken: int) -> tf.data.Datas
             stacklevel=6,
         )
     if count == steps:
-        return passes(dataset, steps)
+        return _passes(dataset, steps)
     endless = dataset if count == tf.data.INFINITE_CARDINALITY else dataset.repeat()
     return endless.skip(taken)
 
 
-def passes(dataset, length):
+def _passes(dataset, length):
     """A Stream with one pass over a plain dataset of `length` batches as every epoch."""
 
     def batches(epoch, skip, shard_index, num_shards):
         def shard(*batch):
-            batch = tf.nest.map_structure(lambda array: array[shard_index::num_shards], batch)
+            batch = rows_of_shard(batch, shard_index, num_shards)
             return batch if len(batch) > 1 else batch[0]
 
         return dataset.skip(skip) if num_shards == 1 else dataset.skip(skip).map(shard)

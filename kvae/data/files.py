@@ -15,7 +15,7 @@ import tensorflow as tf
 from kvae import _compat, files
 from kvae.data.elements import validate_batch_size, validate_shuffle
 from kvae.data.splits import rows_of_part
-from kvae.data.stream import Stream, resolve_seed, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16  # of a shuffle buffer, so that neighbors in the file don't stay neighbors
@@ -264,7 +264,7 @@ def from_blocks(
         blocks = _compat.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
         pools = tf.data.Dataset.from_tensor_slices(blocks).batch(together).enumerate()
         whole = pools.map(lambda number, blocks: rows(number, blocks, epoch)).rebatch(batch_size).skip(skip)
-        shard = whole.map(lambda *batch: tf.nest.map_structure(lambda x: x[shard_index::num_shards], batch))
+        shard = whole.map(lambda *batch: rows_of_shard(batch, shard_index, num_shards))
         return (shard if len(example) > 1 else shard.map(lambda x: x)).prefetch(2)
 
     stream = Stream(tf.autograph.experimental.do_not_convert(batches), -(-sum(sizes) // batch_size), seed)

@@ -16,7 +16,7 @@ from kvae import _compat, files
 from kvae.data.decoding import Decoder, listed, validate_size
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
 from kvae.data.splits import label_names, rows_of_part
-from kvae.data.stream import Stream, resolve_seed, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _OTHER_IMAGES = re.compile(
@@ -115,7 +115,8 @@ def from_folder(
         rows = _compat.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
 
         def batch(number):
-            chosen = rows[number * batch_size : (number + 1) * batch_size][shard_index::num_shards]
+            chosen = rows[number * batch_size : (number + 1) * batch_size]
+            chosen = rows_of_shard(chosen, shard_index, num_shards)
             y = {name: tf.gather(columns[name], chosen) for name in wanted or ()}
             x = tf.gather(names, chosen)
             return (x,) if wanted is None else (x, y[wanted[0]] if isinstance(labels, bool | str) else y)

@@ -5,7 +5,6 @@ from typing import Any
 import tensorflow as tf
 
 from kvae import _compat, replicas
-from kvae.data import arrays
 from kvae.data.stream import Stream, next_epoch
 
 
@@ -112,9 +111,6 @@ def distribute(data, strategy: tf.distribute.Strategy, steps_per_epoch: int | No
     policies = tf.data.experimental.AutoShardPolicy
     if data.options().experimental_distribute.auto_shard_policy != policies.AUTO:
         return data
-    count = int(data.cardinality())
-    if num_workers > 1 and count > 0 and steps_per_epoch in (None, count):  # rows are dealt out as those of a Stream
-        return DistributedRun(arrays.passes(data, count), strategy, once=once)
     # Left to choose, TensorFlow gives each worker some of the files. Keras counts the steps of all files, and would
     # never read the end of the larger part.
     options = tf.data.Options()

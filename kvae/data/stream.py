@@ -57,7 +57,7 @@ class Stream(_compat.WrappedDataset):
     Args:
         batches: function (epoch, skip, shard_index, num_shards) that returns a `tf.data.Dataset` of batches. epoch is
             a scalar int64 tensor. skip is an int, the number of batches to leave out at the start. Shard
-            `shard_index` of `num_shards` holds its part of the rows of each batch, as in `tf.data.Dataset.shard`;
+            `shard_index` of `num_shards` holds its part of the rows of each batch, a stretch, in the shards' order;
             all shards have the same number of batches.
         num_batches: int, the batches of an epoch.
         seed: int, decides on the epochs of plain datasets. Default 0.
@@ -330,6 +330,13 @@ def _sharded(batches):
     return lambda epoch, skip, shard_index, num_shards: batches(epoch, skip=skip, share=(shard_index, num_shards))
 
 
+def rows_of_shard(batch: Any, shard_index: int, num_shards: int) -> Any:
+    """A shard's rows of a batch (a tensor, or a structure of such): one of `num_shards` stretches, in order."""
+    count = tf.shape(tf.nest.flatten(batch)[0])[0]
+    start, stop = (count * number // num_shards for number in (shard_index, shard_index + 1))
+    return tf.nest.map_structure(lambda array: array[start:stop], batch)
+
+
 def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """A plain dataset as it is; of a Stream the next epoch, without moving on."""
     return dataset._epoch(dataset.next_epoch) if isinstance(dataset, Stream) else dataset
@@ -382,14 +389,12 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
-        epoch_key = _compat.fold_in(epoch_key, 0)  # the same in every shard: its rows have the draws of the whole batch
+        epoch_key = _compat.fold_in(epoch_key, shard_index)
 
         def draw(number, element):
             x, y, sample_weight = unpack(element)
             key = _compat.fold_in(epoch_key, number)
-            shape = tf.shape(x) * tf.one_hot(0, tf.rank(x), num_shards, 1)  # of all shards
-            draws = tf.random.stateless_uniform(shape, key, 0, 255, tf.int32)[shard_index::num_shards]
-            x = draws < tf.cast(x, tf.int32)
+            x = tf.random.stateless_uniform(tf.shape(x), key, 0, 255, tf.int32) < tf.cast(x, tf.int32)
             others = [array for array in (y, sample_weight) if array is not None]
             return (x, *others) if others else x
 

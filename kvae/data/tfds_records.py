@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from kvae import _compat
 from kvae.data.decoding import UNROLLED, decode_images
-from kvae.data.stream import Stream, resolve_seed, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
 
 FILES = 16  # files read in turn if the order is shuffled
 BLOCK = 16  # examples of one file in its turn
@@ -77,7 +77,7 @@ def read(
         chosen = list(_stretch(files, start, start + examples[shard_index])) if apart else files
         records = tf.data.Dataset.from_tensors(epoch).flat_map(lambda epoch: serialized(chosen, epoch))
         if not apart:
-            records = records.batch(batch_size).map(lambda batch: batch[shard_index::num_shards])
+            records = records.batch(batch_size).map(lambda batch: rows_of_shard(batch, shard_index, num_shards))
         else:
             records = records.batch(size)
             if shard_index >= rest > 0:  # the last batch has fewer rows than shards, none for this one

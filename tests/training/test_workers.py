@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import worker_chain
 from replicated import images, in_files, regularised, rows
 from worker import EPOCHS, compiled
 
@@ -56,7 +57,7 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
         np.testing.assert_allclose(found["evaluated"], expected, rtol=1e-6)
         np.testing.assert_allclose(found["of_array"], model.evaluate(images(61), verbose=0), rtol=1e-6)
     for worker in range(2):
-        np.testing.assert_array_equal(interrupted[worker]["draw"], draw[worker::2])
+        np.testing.assert_array_equal(interrupted[worker]["draw"], draw[9 * worker : 9 * (worker + 1)])
 
     np.save(tmp_path / "x.npy", images(101))
     assert checkpoint_files.CheckpointFolder(tmp_path / "run").latest()[0]["place"][:2] == [1, 2]
@@ -74,6 +75,25 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
             np.testing.assert_allclose(found[name], numbers, rtol=1e-5)
         for said, expected in zip(found["refusals"], REFUSED, strict=True):
             assert said.startswith(expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_a_run_whose_workers_change_ends_with_the_weights_of_one_process(seed, tmp_path):
+    """Killed at four random places, it goes on with 1, 2, 1 and 4 workers."""
+    worker_chain.train(tmp_path / "alone")
+    places = np.sort(np.random.default_rng(seed).choice(worker_chain.EPOCHS * 5 - 1, 3, replace=False))
+    for workers, place in zip((1, 2, 1, 4), [*places, None], strict=True):
+        end = ["-1", "0"] if place is None else map(str, divmod(int(place), 5))
+        program = ROOT / "tests" / "helpers" / "worker_chain.py"
+        command = [sys.executable, str(program), str(tmp_path), *end]
+        environments = job._environments(workers) if workers > 1 else [dict(os.environ)]
+        processes = [subprocess.Popen(command, env={**each, "PYTHONPATH": str(ROOT)}) for each in environments]
+        codes = [process.wait(SECONDS) for process in processes]
+        assert any(codes) == (place is not None)
+    expected, found = (np.load(folder / "weights.npz") for folder in (tmp_path / "alone", tmp_path))
+    for name in expected.files:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
 
 def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypatch):
