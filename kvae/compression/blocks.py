@@ -13,8 +13,8 @@ from kvae.compression.levels import Levels
 from kvae.compression.symbols import BUCKETS, Buckets, Symbols, likelihood_symbols
 from kvae.evaluation import scoring
 
-LANES = 128  # chains of a block, at most: each costs 4 bytes
-_EXAMPLES_OF_A_LANE = 64  # at least
+LANES = 128  # chains of a block, at most: each costs some 6 bytes
+_EXAMPLES_OF_A_LANE = 128  # at least
 _OF_A_BUCKET = np.uint64((1 << PRECISION) // BUCKETS)  # a bucket's frequency under the prior
 
 

@@ -48,8 +48,11 @@ class Symbols(abc.ABC):
 
     def find(self, position: int, slot: NDArray, values: NDArray) -> NDArray:
         """Return the symbols (n,) with these slots (n,) in their intervals; `values` as for `cdf`."""
-        low, high = np.zeros(len(slot), "int64"), np.full(len(slot), self.levels)
-        for _ in range((self.levels - 1).bit_length()):
+        return self._bisect(position, slot, values, np.zeros(len(slot), "int64"), np.full(len(slot), self.levels))
+
+    def _bisect(self, position, slot, values, low, high):
+        """The symbols, which are in [low, high)."""
+        for _ in range(int(np.max(high - low) - 1).bit_length()):
             middle = (low + high) // 2
             is_above = self._cumulative(position, middle, values) <= slot
             low, high = np.where(is_above, middle, low), np.where(is_above, high, middle)
@@ -180,6 +183,16 @@ class Buckets(Symbols):
     def cdf(self, position, symbol, values):
         edges = self._EDGES[symbol]
         return special.ndtr((edges - self._mean[:, position]) * self._precision[:, position])
+
+    def find(self, position: int, slot: NDArray, values: NDArray) -> NDArray:
+        z = self._mean[:, position] + special.ndtri((slot + 0.5) / _TOTAL) / self._precision[:, position]
+        guess = (special.ndtr(z) * BUCKETS).astype("int64")
+        low, high = np.maximum(guess - 1, 0), np.minimum(guess + 2, BUCKETS)
+        is_between = self._cumulative(position, low, values) <= slot
+        is_between &= slot < self._cumulative(position, high, values)
+        if is_between.all():
+            return self._bisect(position, slot, values, low, high)
+        return super().find(position, slot, values)
 
     @classmethod
     def latents(cls, buckets: NDArray, prior_mean: NDArray, prior_log_var: NDArray) -> NDArray:

@@ -84,6 +84,7 @@ def run(name, case, options):
 
 def others(x, binary):
     """{program: bytes} for images (n, height, width, channels)."""
+    x = (x * (255 if binary else 1)).astype("uint8")
     forms = [x.tobytes()] + ([np.packbits(x > 127).tobytes()] if binary else [])
     programs = {
         "gzip": lambda data: gzip.compress(data, 9),
