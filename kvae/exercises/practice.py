@@ -85,3 +85,19 @@ def class_posterior(answer: Callable) -> None:
         )
 
     check(answer, properties)
+
+
+def message_bits(answer: Callable) -> None:
+    """Check an answer message_bits(log_likelihood, log_prior, log_posterior): a message's bits, less those returned."""
+
+    def properties(answer):
+        log_likelihood, log_prior, log_posterior = np.array([[-90.0, -80.0], [-12.0, -15.0], [-5.0, -2.0]])
+        nats = log_posterior - log_likelihood - log_prior
+        found = answer(log_likelihood, log_prior, log_posterior)
+        yield np.shape(given(found)) == (2,), f"one number for each image, please: {np.shape(found)} came."
+        yield not near(found, nats), "these are nats: a bit is log 2 of them."
+        yield not near(found, -(log_likelihood + log_prior) / np.log(2)), "the bits of q(z|x) come back."
+        yield not near(found, -nats / np.log(2)), "a length is positive: the sign."
+        yield near(found, nats / np.log(2)), "-log p(x|z) - log p(z) + log q(z|x), in bits."
+
+    check(answer, properties)
