@@ -25,6 +25,8 @@ def check_compresses(model: Any) -> None:
     if not isinstance(family, posteriors.DiagonalNormal) or hasattr(model, "label_dim"):
         found = type(model).__name__ if family is None or hasattr(model, "label_dim") else type(family).__name__
         raise TypeError(f"model is of {found}; compression expects a kvae.VAE with a kvae.posteriors.DiagonalNormal.")
+    if model.missing:
+        raise TypeError("The model takes missing values, and compression stores whole examples: use one without.")
     if not likelihood.discrete:
         raise TypeError(
             f"The likelihood is {type(likelihood).__name__}, a density; compression needs probabilities of whole "

@@ -82,6 +82,10 @@ def exact_posterior(model: Any, x: Any, *, tolerance: float = 1e-6) -> ExactPost
         raise ValueError(f"tolerance is {tolerance!r}; expected a number above 0, such as 1e-6.")
     if not hasattr(model, "posterior_family") or hasattr(model, "label_dim"):
         raise TypeError(f"model is a {type(model).__name__}; quadrature expects a kvae.VAE without labels.")
+    if model.missing:
+        raise TypeError(
+            "The model takes missing values, and quadrature integrates p of whole examples: use one without."
+        )
     x = np.asarray(x)
     model._checked(x, "x")
     if model.latent_dim > _MOST_LATENTS:

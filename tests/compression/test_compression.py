@@ -133,6 +133,7 @@ REFUSED = {
         lambda: model_of(kvae.BernoulliLikelihood(), (6,), prior=kvae.MixtureOfGaussians(3)),
         "MixtureOfGaussians; compression expects one that factorizes",
     ),
+    "missing values": (lambda: model_of(kvae.BernoulliLikelihood(), (6,), missing=True), "missing values"),
     "PCA": (lambda: kvae.PCA(2), "model is of PCA"),
     "an array": (lambda: np.zeros(3), "array|ndarray"),
 }

@@ -72,3 +72,5 @@ def test_models_without_a_grid_are_refused():
         exact_posterior(dense_vae(latent_dim=4), np.zeros((1, 6), "float32"))
     with pytest.raises(TypeError, match="PCA"):
         exact_posterior(kvae.PCA(2).fit(RNG.normal(size=(9, 6)), verbose=0), np.zeros((1, 6), "float32"))
+    with pytest.raises(TypeError, match="missing values"):
+        exact_posterior(dense_vae(missing=True), np.zeros((1, 6), "float32"))
