@@ -36,6 +36,8 @@ PARTS = """log_mixture(z, weights, means, variances):
     parts = -0.5 * (squares + np.log(2 * np.pi * variances)).sum(axis=2)
     """
 WRONG = [
+    ("message_bits(a, b, c): return c - a - b", "these are nats"),
+    ("message_bits(a, b, c): return -(a + b) / np.log(2)", "come back"),
     ("explained(x, k): ...", "replace the dots"),
     (
         "explained(x, k): return np.sort(np.linalg.eigvalsh(np.cov(x.T)))[:k].sum() / np.cov(x.T).trace()",

@@ -3,7 +3,7 @@
 Every check has the name of the function that a notebook asks for, and takes it as its argument.
 """
 
-from kvae.exercises.practice import class_posterior, free_bits, log_mixture, paired
+from kvae.exercises.practice import class_posterior, free_bits, log_mixture, message_bits, paired
 from kvae.exercises.theory import (
     best_variance,
     covariance,
@@ -28,6 +28,7 @@ __all__ = [
     "k_sample_bound",
     "kl",
     "log_mixture",
+    "message_bits",
     "nearest",
     "paired",
     "reparameterize",

@@ -1,4 +1,4 @@
-"""Checks of the exercises in notebooks 10 to 13."""
+"""Checks of the exercises in notebooks 10 to 16."""
 
 from collections.abc import Callable
 

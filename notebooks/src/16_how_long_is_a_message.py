@@ -16,6 +16,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tempfile
 
 import keras
 import numpy as np
@@ -41,7 +42,8 @@ from kvae.plots.canvas import show_tiles
 # %%
 #| output
 #| quick: EPOCHS = 8
-EXAMPLES, LATENT_DIM, EPOCHS = 15_000, 20, 20
+EXAMPLES, LATENT_DIM = 15_000, 20
+EPOCHS = 20
 gray, _, gray_test = kvae.data.load("drawn_digits", 128, examples=EXAMPLES)
 train, test = kvae.data.binarize(gray), kvae.data.binarize(gray_test, anew=False)
 x_test = np.concatenate(list(test.as_numpy_iterator()))
@@ -136,8 +138,9 @@ assert abs(-log_p_x + fine - back + bits["elbo"]) < 1.5
 # ## 4. A real file
 
 # %%
-compressed = kvae.compression.compress(vae, x_test, "digits.kvae", overwrite=True)
-restored = kvae.compression.decompress("digits.kvae", vae)
+path = f"{tempfile.mkdtemp()}/digits.kvae"
+compressed = kvae.compression.compress(vae, x_test, path)
+restored = kvae.compression.decompress(path, vae)
 print(compressed)
 print(f"-ELBO is {-numbers['elbo']:.3f} nats. All bits the same: {np.array_equal(restored, x_test)}")
 #| check
