@@ -1,5 +1,5 @@
 # %% [markdown]
-# # How long is a message? The bound as a file
+# # The bound as a file: how long is a message?
 #
 # **After this notebook you can**
 # - read $-\log p(x)$ as the length of a message, and the evidence lower bound (ELBO) as the length of a real one;
@@ -74,8 +74,7 @@ print(f"{bits['reconstruction_loss']:.0f} for the pixels given z, {bits['kl_loss
 #| alt: Bits an image against bits a latent. The plain message falls, has its least at a few bits a latent, and rises; the dashed line of minus ELBO is below the least.
 some = x_test[:500]
 mean = vae.transform(some)
-choices = np.arange(2, 13)
-plain, pixels = [], []
+choices, plain, pixels = np.arange(2, 13), [], []
 for b in choices:
     bucket = np.floor(ndtr(mean) * 2**b)
     middle = ndtri((bucket + 0.5) / 2**b).astype("float32")
@@ -156,9 +155,8 @@ assert 0.99 * -numbers["elbo"] < compressed.nats < 1.04 * -numbers["elbo"]
 # %%
 #| alt: Bars of bits per pixel. gzip, bz2, xz, PNG and WebP in blue are all longer than the VAE's file in orange.
 white = (x_test > 0.5).astype("uint8")
-forms = white.tobytes(), np.packbits(white).tobytes()
 lengths = {
-    name: min(len(function(form)) for form in forms)
+    name: min(len(function(form)) for form in (white.tobytes(), np.packbits(white).tobytes()))
     for name, function in {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}.items()
 }
 rows = white[: len(white) // 40 * 40].reshape(-1, 40, 28, 28).transpose(0, 2, 1, 3).reshape(-1, 40 * 28)
