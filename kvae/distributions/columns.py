@@ -61,6 +61,16 @@ class ColumnsProduct(Distribution):
     def factorizes(self) -> bool:
         return all(part.distribution is None or part.distribution.factorizes for part in self.parts)
 
+    @property
+    def code_probabilities(self) -> dict[int, Tensor]:
+        """{column: (n, codes)} of the categories."""
+        kinds = [(part, part.distribution) for part in self.parts if isinstance(part.distribution, CategoricalLevels)]
+        return {
+            column: ops.softmax(distribution.logits[:, place])
+            for part, distribution in kinds
+            for place, column in enumerate(part.columns)
+        }
+
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """sum_j log p_j(x_j) in nats: (n, d) to (n,); `observed` masks x."""
         return sum(self._log_prob(part, x, observed) for part in self.at_sizes_of(x, observed).parts)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kvae.data import arrays, errors
+from kvae.distributions.columns import ColumnsProduct
 from kvae.noise import indexed_normal
 
 _VALUES, _ROWS = 2**22, 2**15  # values of x, and z, that are decoded at once
@@ -20,7 +21,7 @@ class Imputation:
     """The result of `impute`. Observed values are as they were, with a standard deviation of 0.
 
     Attributes:
-        mean: E[x|x observed], (n, ...).
+        mean: E[x|x observed], (n, ...). Of a category in a table it is the most probable code.
         stddev: the standard deviation of each value of x given the observed ones, (n, ...).
         draws: of x given its observed values, (draws, n, ...). Analyze each, and average, as multiple imputation does.
         effective_samples: (sum w)^2 / sum w^2 of each row's importance weights, (n,): with few, mean and draws rest on
@@ -75,7 +76,7 @@ def _exactly(model, x, position, draws, samples, seed, rng):
     variance = np.einsum("dk,nkl,dl->nd", loadings, covariance, loadings) + float(model.noise_variance)
     eps = ops.convert_to_tensor(rng.normal(size=(len(x) * draws, model.latent_dim)), dtype=x.dtype)
     z = ops.convert_to_numpy(posterior.repeat(draws).reparameterize(eps)) if draws else np.zeros(eps.shape, x.dtype)
-    drawn = _decoded(model, z.reshape(len(x), draws, -1), rng)
+    drawn = _decoded(model, x, z.reshape(len(x), draws, -1), rng)
     return mean, variance.reshape(x.shape), drawn, np.full(len(x), np.inf)
 
 
@@ -92,23 +93,35 @@ def _by_weights(model, x, position, draws, samples, seed, rng):
         count = min(block, samples - start)
         key = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
         z, log_weight = _draw(model, x, position, count, key)
-        p = model.decoder_distribution(z)
-        moments = [_by_row(values, len(x)) for values in (p.mean, _variance(p, rng))]
+        p = _conditional(model, np.repeat(x, count, axis=0), z)
+        mean, variance = (_by_row(values, len(x)) for values in (p.mean, _variance(p, rng)))
+        probabilities = p.code_probabilities if isinstance(p, ColumnsProduct) else {}
+        shares = {column: _by_row(values, len(x)) for column, values in probabilities.items()}
         codes.append(_by_row(z, len(x)))
         log_weights.append(log_weight)
-        total.add(log_weight, *moments)
+        total.add(log_weight, mean, variance, shares)
     chosen = _choose(np.concatenate(log_weights, axis=1), draws, rng)
     z = np.take_along_axis(np.concatenate(codes, axis=1), chosen[:, :, None], axis=1)
-    return total.mean, total.variance, _decoded(model, z, rng), total.effective_samples
+    return *total.moments(), _decoded(model, x, z, rng), total.effective_samples
 
 
-def _decoded(model, z, rng):
+def _conditional(model, x, z):
+    """p(x|z), with what x (n, ...) says of it beside z: the sizes of counts."""
+    p, observed = model.decoder_distribution(z), ~np.isnan(x)
+    if not isinstance(p, ColumnsProduct):
+        return p
+    filled = ops.convert_to_tensor(np.where(observed, x, 0.0).astype(x.dtype))
+    return p.at_sizes_of(filled, ops.convert_to_tensor(observed))
+
+
+def _decoded(model, x, z, rng):
     """A draw of p(x|z) for each z (n, draws, latent_dim): (draws, n, ...)."""
     rows, draws, latent_dim = z.shape
     flat, most = z.transpose(1, 0, 2).reshape(-1, latent_dim), _rows_at_once(model)
     found = [np.zeros((0, *model.event_shape), z.dtype)]
     for start in range(0, len(flat), most):
-        p = model.decoder_distribution(ops.convert_to_tensor(flat[start : start + most]))
+        part = flat[start : start + most]
+        p = _conditional(model, x[np.arange(start, start + len(part)) % rows], ops.convert_to_tensor(part))
         found.append(ops.convert_to_numpy(p.sample(int(rng.integers(2**31)))))
     return np.concatenate(found).reshape(draws, rows, *model.event_shape)
 
@@ -155,9 +168,10 @@ class _Weighted:
     def __init__(self, shape: tuple):
         self.largest, self.weights, self.squared_weights = np.full(shape[0], -np.inf), *np.zeros((2, shape[0]))
         self.sums = np.zeros((3, *shape))  # of E[x|z], its square and Var[x|z]
+        self.shares: dict[int, np.ndarray] = {}  # of the codes of categories, by column
 
-    def add(self, log_weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> None:
-        """log_weights: (n, count); means and variances of x given z: (n, count, ...)."""
+    def add(self, log_weights: np.ndarray, means: np.ndarray, variances: np.ndarray, shares: dict) -> None:
+        """log_weights: (n, count); means and variances of x given z: (n, count, ...); shares: (n, count, codes)."""
         largest = np.maximum(self.largest, log_weights.max(axis=1))
         weights, shrink = np.exp(log_weights - largest[:, None]), np.exp(self.largest - largest)
         self.largest = largest
@@ -166,18 +180,21 @@ class _Weighted:
         means = means.astype("float64")
         added = [np.einsum("nk,nk...->n...", weights, values) for values in (means, means**2, variances)]
         self.sums = self.sums * self._as_column(shrink) + np.stack(added)
+        for column, values in shares.items():
+            share = np.einsum("nk,nkc->nc", weights, values)
+            self.shares[column] = self.shares.get(column, 0.0) * shrink[:, None] + share
 
     def _as_column(self, values):
         return values.reshape(-1, *(1,) * (self.sums.ndim - 2))
 
-    @property
-    def mean(self) -> np.ndarray:
-        return self.sums[0] / self._as_column(self.weights)
-
-    @property
-    def variance(self) -> np.ndarray:
-        _, square, variance = self.sums / self._as_column(self.weights)
-        return variance + np.maximum(square - self.mean**2, 0.0)
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """The means, of categories the most probable codes, and the variances."""
+        mean, square, variance = self.sums / self._as_column(self.weights)
+        variance = variance + np.maximum(square - mean**2, 0.0)
+        for column, shares in self.shares.items():
+            first, second = (shares @ np.arange(shares.shape[1]) ** power / self.weights for power in (1, 2))
+            mean[:, column], variance[:, column] = shares.argmax(axis=1), second - first**2
+        return mean, variance
 
     @property
     def effective_samples(self) -> np.ndarray:

@@ -262,3 +262,23 @@ def test_scores_of_columns_are_those_of_the_rows_with_a_value(rng):
     assert "nats" in repr(found) and "smokes" in found._repr_html_()
     with pytest.raises(TypeError, match=r"expected one with a kvae\.ColumnsLikelihood"):
         kvae.evaluation.column_scores(kvae.PCA(1).fit(np.eye(3), verbose=0), np.eye(3))
+
+
+def test_filled_values_have_the_sizes_of_their_rows_and_categories_that_are_probable():
+    columns = Columns([Column("job", "category", categories=tuple("abc")), *COLUMNS[3:4], *COLUMNS[5:6]])
+    likelihood = kvae.ColumnsLikelihood({"exposure": None, "claims": "poisson"}, columns, {"claims": "exposure"})
+    encoder = kvae.networks.columns_encoder(likelihood, 1, ())
+    decoder = kvae.networks.columns_decoder(likelihood, 1, ())
+    model = kvae.VAE(encoder, decoder, likelihood, seed=0, missing=True)
+    encoder.set_weights([np.zeros_like(weights) for weights in encoder.get_weights()])  # q(z|x) = p(z)
+    decoder.set_weights([np.array([[4.0, 0, -4, 0]]), np.array([-0.2, -1.5, 0.2, 0])])  # a or c, by the sign of z
+    x = np.tile(np.array([[np.nan, 1, np.nan], [np.nan, 10, np.nan]], "float32"), (100, 1))
+    found = model.impute(x, draws=20, samples=200)
+    np.testing.assert_allclose(found.mean[:2, 2], [0.2, 2.0], rtol=1e-5)
+    np.testing.assert_allclose(np.square(found.stddev[:2, 2]), [0.2, 2.0], rtol=1e-4)
+    np.testing.assert_allclose(found.draws.mean(axis=0)[:, 2].reshape(100, 2).mean(axis=0), [0.2, 2.0], rtol=0.1)
+    assert np.isin(found.mean[:, 0], [0, 2]).all() and (found.mean[:, 0] == 2).mean() > 0.5
+    shares = np.bincount(found.draws[..., 0].astype(int).ravel(), minlength=3) / 4_000
+    codes = np.arange(3)
+    variance = shares @ codes**2 - (shares @ codes) ** 2
+    np.testing.assert_allclose(np.square(found.stddev[:, 0]).mean(), variance, rtol=0.05)
