@@ -13,10 +13,9 @@ import numpy as np
 from kvae.columns import Column, validate_unique
 from kvae.data.files import import_extra
 from kvae.data.tables.seekable import GzipBytes, PlainBytes
-from kvae.data.tables.values import cell_fault, is_number, kind_of, not_a_number, without_texts
+from kvae.data.tables.values import CellError, cell_fault, kind_of, refuse_numbers, without_texts
 
 LONGEST_RECORD = 2**26
-MOSTLY = 0.9  # the share of numbers above which a text among them is taken for a fault
 _QUOTE, _NEWLINES = ord('"'), b"\r\n"
 
 
@@ -48,6 +47,8 @@ class CsvFormat:
             raise ValueError(f"delimiter is {self.delimiter!r}, expected one character, such as ';'")
         if self.decimal not in (".", ","):
             raise ValueError(f"decimal is {self.decimal!r}, expected '.' or ','")
+        if isinstance(self.encoding, str) and self.encoding.lower().replace("_", "-") in ("utf-8-sig", "utf8-sig"):
+            object.__setattr__(self, "encoding", "utf-8")  # a mark is left out in any case
         try:
             plain = "a,1\n".encode(self.encoding) == b"a,1\n"
         except (LookupError, TypeError):
@@ -129,6 +130,9 @@ class CsvFile:
             if other:
                 raise ValueError(f"{self.path} has one column, {cells[0]!r}: give delimiter={other!r} if it divides it")
             numeric = next((cell for cell in cells if "." in cell and cell.replace(".", "").strip("-").isdigit()), None)
+            whole = all(cell.strip().removeprefix("-").isdecimal() for cell in cells)
+            if whole and not set(np.diff(np.array(cells, "float64"))) <= {1}:
+                numeric = cells[0]  # names such as 0, 1, 2, ... follow each other
             if numeric is not None:
                 raise ValueError(
                     f"{self.path} has the number {numeric} among the names of its first row: give names= if it has no "
@@ -168,23 +172,11 @@ class CsvFile:
                 self._explain(content, 0, [Column(name, "category")])
             kinds[name] = kind_of(values)
             if str(values.type) == "string":
-                self._refuse_numbers(values.to_pylist(), name)
+                try:
+                    refuse_numbers(values.to_pylist(), Column(name), self.form.decimal)
+                except CellError as error:
+                    raise ValueError(f"{self.locate(0, error.row)}: column {name!r} {error}") from None
         return kinds
-
-    def _refuse_numbers(self, texts, name):
-        """Raises ValueError if most of a column's texts are numbers, one with a decimal comma or a few others."""
-        texts = [(row, text) for row, text in enumerate(texts) if text]
-        others = [(row, text) for row, text in texts if not is_number(text)]
-        commas = [(row, text) for row, text in others if is_number(text.replace(",", "."))]
-        if commas and len(others) == len(commas) and self.form.decimal == ".":
-            row, text = commas[0]
-            raise ValueError(
-                f"{self.locate(0, row)}: column {name!r} {not_a_number(text, Column(name))}, or say that it is a "
-                f"category with columns={{{name!r}: 'category'}}"
-            )
-        if 0 < len(others) < (1 - MOSTLY) * len(texts):
-            row, text = others[0]
-            raise ValueError(f"{self.locate(0, row)}: column {name!r} {not_a_number(text, Column(name))}")
 
     def read(self, block: int, columns: list[Column]) -> list:
         """The columns of a block, a list of pyarrow's arrays. Raises ValueError with file and row."""

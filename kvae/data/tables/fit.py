@@ -10,6 +10,7 @@ from kvae.columns import Column
 from kvae.data.tables.values import arrow, categories, matrix
 
 MOST_CATEGORIES = 1_000
+_EXACT, _EXACT_LABELS = 2**24, 2**53  # up to here float32, and float64, holds all whole numbers
 
 
 class Fit:
@@ -28,6 +29,7 @@ class Fit:
         self.count, self.mean, self.squares = np.zeros(size), np.zeros(size), np.zeros(size)
         self.least, self.largest = np.full(size, np.inf), np.full(size, -np.inf)
         self.is_whole = np.ones(size, bool)
+        self.rounded = {}  # for columns with whole numbers or times that float32 doesn't hold, one of them
         self.values = {number: set() for number, column in enumerate(self.columns) if column.kind == "category"}
         self.present, self.rows = dict.fromkeys(self.values, 0), 0
 
@@ -69,7 +71,20 @@ class Fit:
         self.count += count
         self.least = np.minimum(self.least, np.where(is_present, found, np.inf).min(0))
         self.largest = np.maximum(self.largest, np.where(is_present, found, -np.inf).max(0))
+        self._note_rounded(found)
         self.is_whole &= (~is_present | (found == np.rint(found))).all(0)
+
+    def _note_rounded(self, found):
+        is_large = np.maximum(self.largest, -self.least) > _EXACT
+        for place, number in enumerate(self.numeric):
+            is_date = self.columns[number].kind == "date"
+            if number >= self.first_label or number in self.rounded or not (is_date or is_large[place]):
+                continue
+            values = found[:, place]
+            error = np.abs(values.astype("float32") - values)
+            wrong = error > 1 / 86_400 if is_date else (error > 0) & (values == np.rint(values))
+            if wrong.any():
+                self.rounded[number] = float(values[np.argmax(wrong)])
 
     def _require(self, is_missing, number, locate):
         if number >= self.first_label and is_missing.any():
@@ -95,6 +110,11 @@ class Fit:
                 if column.kind == "number" and self.is_whole[place]:
                     options["kind"] = "integer"
                 options.update(mean=float(self.mean[place]), scale=scale or 1.0)
+            if number >= self.first_label and options["kind"] in ("integer", "count") and self._beyond(number):
+                raise ValueError(
+                    f"{source}: label {column.name!r} holds whole numbers of 2^53 and more, which aren't read exactly: "
+                    "give it as texts, or leave it out"
+                )
             if not present:
                 raise ValueError(
                     f"{source}: column {column.name!r} has no value in the {self.rows:,} training rows: leave it out "
@@ -102,9 +122,29 @@ class Fit:
                 )
             constant += [column.name] if is_constant and number < self.first_label else []
             columns.append(Column(missing=1 - float(present) / self.rows, **options))
+        self._warn_of_rounded(source, columns)
         if constant:
             arguments.warn(
                 f"{source}: column {constant[0]!r}{f' and {len(constant) - 1} more' if constant[1:] else ''} "
                 "holds one value in all training rows and tells nothing of a row: leave it out with columns=."
             )
         return columns
+
+    def _beyond(self, number):
+        place = self.numeric.index(number)
+        return max(self.largest[place], -self.least[place]) >= _EXACT_LABELS
+
+    def _warn_of_rounded(self, source, columns):
+        for number, value in self.rounded.items():
+            column, stored = columns[number], float(np.float32(value))
+            if column.kind in ("integer", "count"):
+                arguments.warn(
+                    f"{source}: column {column.name!r} holds {value:.0f}, which x, of float32, holds as {stored:.0f}: "
+                    "names and keys of rows become alike. Leave them out with columns=, or make them categories."
+                )
+            if column.kind == "date":
+                seconds = 86_400 * abs(stored - value)
+                arguments.warn(
+                    f"{source}: column {column.name!r} holds times, which x, days of float32, rounds, here by "
+                    f"{seconds:.0f} s: give a number of hours or seconds since a date of your own."
+                )

@@ -61,7 +61,7 @@ def from_matrix(array: Any, name: str, names: Sequence[str] | None) -> Rows:
     names = named(names, shape[1], name)
 
     def read(rows, columns):
-        block = array[rows].toarray() if is_sparse else np.asarray(array[rows])
+        block = array[rows].toarray() if is_sparse else np.asarray(_filled(array[rows]))
         return block if columns == list(range(shape[1])) else block[:, columns]
 
     kind = None if array.dtype.kind in "uif" else lambda number: _kind(read(slice(0, 1_000), [number])[:, 0])
@@ -105,7 +105,8 @@ def _kind(values):
 
 def _values(values):
     """A part of a column as numpy has it, if it holds numbers, or as pyarrow has it."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and not np.ma.is_masked(values):
+    values = _filled(values)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
         return values
     pa: Any = import_extra("pyarrow")
     if isinstance(values, pa.Array | pa.ChunkedArray):
@@ -118,6 +119,17 @@ def _values(values):
         return arrow(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise ValueError(f"holds values of several types, expected one: {' '.join(str(error).split())}") from None
+
+
+def _filled(values):
+    """An array with NaN, or None, in place of masked values; others as they are."""
+    if not np.ma.isMaskedArray(values):
+        return values
+    is_masked = np.ma.getmaskarray(values)
+    if values.dtype.kind in "iuf":
+        return np.where(is_masked, np.nan, values.data)
+    missing: Any = None
+    return np.where(is_masked, missing, values.data.astype(object))
 
 
 def from_frame(frame: Any, name: str) -> Rows:

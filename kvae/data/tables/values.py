@@ -1,6 +1,7 @@
 """The values of a table's columns as numbers: floats, codes of categories, days."""
 
 import importlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,10 @@ import numpy as np
 
 from kvae.columns import Column
 
+MOSTLY = 0.9  # the share of numbers above which a text among them is taken for a fault
 _DAY = 86_400 * 10**6  # microseconds
+_GROUPED = re.compile(r"[+-]?\d{1,3}([,.'\u2019\u00a0\u202f])\d{3}(\1\d{3})*([,.]\d+)?")  # 1,234,567.8
+_ZONE = re.compile(r".*:.*(Z|[+-]\d\d:?\d\d)")
 
 
 class CellError(ValueError):
@@ -77,7 +81,7 @@ def _floats(values, column):
     elif not _is_numeric(values.type):
         raise CellError(0, f"holds values of the type {values.type}, expected numbers{_advice(values.type)}")
     try:
-        values = values.cast("float64")
+        values = values.cast("float64", safe=not pa.types.is_integer(values.type))
     except pa.ArrowInvalid:
         row = next(row for row, text in enumerate(values.to_pylist()) if text is not None and not is_number(text))
         raise CellError(row, not_a_number(values[row].as_py(), column)) from None
@@ -102,6 +106,30 @@ def is_number(text: str) -> bool:
     return True
 
 
+def refuse_numbers(texts: Sequence[str | None], column: Column, decimal: str) -> None:
+    """Raise CellError if a column's texts are numbers that aren't read as such, or almost all are numbers."""
+    present = [(row, text) for row, text in enumerate(texts) if text]
+    others = [(row, text) for row, text in present if not _is_plain(text, decimal)]
+    if not others:
+        return
+    row, text = others[0]
+    if all(_GROUPED.fullmatch(text.strip()) for _, text in others):
+        raise CellError(
+            row,
+            f"holds {text!r}, a number with separators of thousands, or with another decimal mark: write it without "
+            f"them, give decimal= if it is the mark, or columns={{{column.name!r}: 'category'}}",
+        )
+    if decimal == "." and all(is_number(text.replace(",", ".")) for _, text in others):
+        category = f"columns={{{column.name!r}: 'category'}}"
+        raise CellError(row, f"{not_a_number(text, column)}, or say that it is a category with {category}")
+    if len(others) < (1 - MOSTLY) * len(present):
+        raise CellError(row, not_a_number(text, column, decimal))
+
+
+def _is_plain(text, decimal):
+    return is_number(text) if decimal == "." else "." not in text and is_number(text.replace(",", "."))
+
+
 def not_a_number(text: str, column: Column, decimal: str = ".") -> str:
     """The message about a text in a column of numbers."""
     other = "," if decimal == "." else "."
@@ -118,6 +146,8 @@ def cell_fault(text: str, column: Column, decimal: str) -> str | None:
     if column.kind == "category":
         return None
     if column.kind == "date":
+        if _ZONE.fullmatch(text.strip()):
+            return f"holds {text!r}, a time with its zone, expected one without: write all of them in one zone"
         try:
             np.datetime64(text.strip().removesuffix("Z"))
         except ValueError:

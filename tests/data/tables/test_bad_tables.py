@@ -27,6 +27,26 @@ REFUSED = {  # name: (content, arguments, what the message says)
         {"delimiter": ";"},
         "row 12003: column 'a' holds '1,5', expected a number with a decimal '.': give decimal=','",
     ),
+    "separators of thousands": (
+        'a,b\n"1,234",5\n12,6\n',
+        {},
+        "row 1: column 'a' holds '1,234', a number with sep.*decimal=",
+    ),
+    "separators of thousands and decimals": (
+        'a,b\n1,5\n"1,234,567.8",6\n',
+        {},
+        "row 2: column 'a' holds '1,234,567.8', a n",
+    ),
+    "points of thousands": (
+        "a;b\n1.234,5;2\n3,5;4\n",
+        {"delimiter": ";", "decimal": ","},
+        "row 1: column 'a' holds '1.234,5', a number with separators of thousands",
+    ),
+    "times with their zone": (
+        "d\n2024-02-29T10:00:00Z\n2024-03-01T10:00:00+02:00\n",
+        {},
+        "row 1: column 'd' holds '2024-02-29T10:00:00Z', a time with its zone, expected one without",
+    ),
     "a short row": ("a,b\n1,2\n3\n", {}, "t.csv, row 2 has 1 cells, expected 2 as the header has: '3'"),
     "a long row": ("a,b\n1,2\n3,4,5\n", {}, "row 2 has 3 cells, expected 2"),
     "a ragged row far below": (MANY + "3\n", {}, "row 12001 has 1 cells"),
@@ -43,6 +63,16 @@ REFUSED = {  # name: (content, arguments, what the message says)
     "an open quote": ('a,b\n"x,1\ny,2\n', {}, "has a quote that is never closed"),
     "a name twice": ("a,b,a\n1,2,3\n", {}, "has two columns named 'a'"),
     "no header": ("5.1,3.5,x\n1,2,y\n", {}, "has the number 5.1 among the names of its first row: give names="),
+    "no header above whole numbers": (
+        "5,3\n1,2\n",
+        {},
+        "has the number 5 among the names of its first row: give names=",
+    ),
+    "a label that float64 doesn't hold": (
+        "a,y\n1,9007199254740993\n2,3\n",
+        {"labels": "y"},
+        "label 'y' holds whole numbers of 2",
+    ),
     "a column without a name": (",a\n0,3\n1,4\n", {}, "column 1 of the header has no name: choose with columns="),
     "an infinite number": ("a,b\n1,inf\n2,3\n", {}, "row 1: column 'b' holds inf, which is infinite"),
     "a number beyond float32": ("a,b\n1,2\n2,1e300\n", {}, r"row 2: column 'b' holds 1e\+300, which is infinite"),
@@ -73,6 +103,8 @@ READ = {  # name: (content, arguments, the rows)
     "empty cells, NA and null": ("a,b\n1,NA\n2,\n,null\n3,4\n0,5", {}, [[1, N], [2, N], [N, N], [3, 4], [0, 5]]),
     "NA, a country": ("a,c\n1,NA\n2,US\n3,", {}, [[1, 0], [2, 1], [3, N]]),
     "another text for missing": ("a,c\n1,?\n?,US\n2,DE", {"na_values": ["?"]}, [[1, N], [N, 1], [2, 0]]),
+    "a mark and the encoding with one": ("\ufeffa,b\n1,2\n2,4\n", {"encoding": "utf-8-sig"}, [[1, 2], [2, 4]]),
+    "names that count": ("0,1\n5,3\n1,2\n", {}, [[5, 3], [1, 2]]),
     "decimal commas that were said": ("a;b\n1,5;2\n3;4\n", {"delimiter": ";", "decimal": ","}, [[1.5, 2], [3, 4]]),
     "Latin-1 that was said": ("a\nz\ncaf\xe9\n".encode("latin-1"), {"encoding": "latin-1"}, [[1], [0]]),
     "a header that was said": ("5,x\n6,y\n", {"names": ["a", "b"]}, [[5, 0], [6, 1]]),
@@ -153,3 +185,46 @@ def test_files_of_one_table_have_its_columns(tmp_path):
 def test_other_tables_are_refused_in_a_sentence(source, message):
     with pytest.raises((ValueError, TypeError), match=message):
         from_table(source)
+
+
+@pytest.mark.parametrize(
+    ("table", "arguments", "message"),
+    [
+        (
+            {"a": [123_456_789, 123_456_791, 5]},
+            {},
+            "column 'a' holds 123456789, which x, of float32, holds as 123456792",
+        ),
+        ({"a": np.array([2**53 + 3, 5])}, {}, "holds 90071992547"),
+        (
+            {"a": [16_777_217.0, 5.0]},
+            {"columns": {"a": "count"}},
+            "holds 16777217, which x, of float32, holds as 16777216",
+        ),
+        (
+            {"a": np.array(["2024-02-29T10:11:12", "2024-03-01"], "datetime64[s]")},
+            {},
+            "column 'a' holds times, which x, days of float32, rounds, here by 53 s",
+        ),
+        ({"a": [1e9 + 0.5, 16_777_216.0, 7.0]}, {}, None),
+        ({"a": [1, 2], "y": [123_456_789, 123_456_791]}, {"labels": "y"}, None),
+    ],
+)
+def test_values_that_float32_makes_alike_are_told(table, arguments, message):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        stream = from_table(table, **arguments)
+    told = [str(each.message) for each in caught]
+    assert len(told) == (message is not None) and (message or "") in "".join(told)
+    if "labels" in arguments:
+        assert next(iter(stream))[1].numpy().tolist() == table["y"]
+
+
+def test_masked_values_are_missing():
+    masked = np.ma.masked_array([[7, 1], [2, 7], [3, 4]], mask=[[1, 0], [0, 1], [0, 0]])
+    texts = np.ma.masked_array(["x", "y", "z"], mask=[0, 0, 1])
+    for table in (masked, masked.astype("float32"), {"a": masked[:, 0], "b": masked[:, 1]}):
+        np.testing.assert_array_equal(next(iter(from_table(table))), [[N, 1], [2, N], [3, 4]])
+    stream = from_table({"c": texts, "a": [1, 2, 3]})
+    np.testing.assert_array_equal(next(iter(stream))[:, 0], [0, 1, N])
+    assert stream.columns[0].categories == ("x", "y")
