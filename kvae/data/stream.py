@@ -86,6 +86,7 @@ class Stream(_compat.WrappedDataset):
 
     _chosen_options: Any = None
     _unshuffled: Any = None  # a function that gives the Stream in the data's own order, if this one is shuffled
+    _is_part_of_shuffled = False  # whether it is made of a shuffled one, and its own order isn't known
 
     def __init__(
         self,
@@ -196,7 +197,9 @@ class Stream(_compat.WrappedDataset):
         # Skipped batches are left out before the function, unless it sets the length of an epoch by itself.
         length, shorter = (int(self.epoch(0, skip=skip).apply(transformation_func).cardinality()) for skip in (0, 1))
         if length not in (self.num_batches, tf.data.UNKNOWN_CARDINALITY):
-            return self._plain.apply(transformation_func)
+            plain: Any = self._plain
+            plain._is_part_of_shuffled = self._is_shuffled()
+            return plain.apply(transformation_func)
         if shorter in (max(self.num_batches - 1, 0), tf.data.UNKNOWN_CARDINALITY):
             return self._each_epoch(transformation_func)
 
@@ -231,9 +234,11 @@ class Stream(_compat.WrappedDataset):
             name: unused, for the signature of `tf.data.Dataset.with_options`.
         """
         arguments.instance("options", options, tf.data.Options, "tf.data.Options()")
-        return self._like(
-            self.batches, options=options if self._chosen_options is None else self._chosen_options.merge(options)
-        )
+        options = options if self._chosen_options is None else self._chosen_options.merge(options)
+        stream, unshuffled = self._like(self.batches, options=options), self._unshuffled
+        if unshuffled is not None:
+            stream._unshuffled = lambda: unshuffled().with_options(options)
+        return stream
 
     def take(self, count: Any, name: str | None = None) -> "Stream":
         """The first batches of every epoch.
@@ -275,11 +280,14 @@ class Stream(_compat.WrappedDataset):
             stream._unshuffled = lambda: unshuffled()._each_epoch(function)
         return stream
 
+    def _is_shuffled(self):
+        return self._is_part_of_shuffled or self._unshuffled is not None
+
     def _like(self, batches, num_batches=None, provenance: Any = ..., options: Any = None):
         stream = Stream.__new__(Stream)
         stream._chosen_options = self._chosen_options if options is None else options  # before the constructor reads it
         stream.__init__(batches, self.num_batches if num_batches is None else num_batches, self.seed)
-        stream.next_epoch = self.next_epoch
+        stream.next_epoch, stream._is_part_of_shuffled = self.next_epoch, self._is_shuffled()
         stream.provenance = self.provenance if provenance is ... else provenance
         stream.class_names, stream.factors = self.class_names, self.factors
         stream.columns = self.columns if self.columns and _last_axis(stream) == len(self.columns) else None
@@ -343,15 +351,20 @@ def next_epoch(dataset: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def in_order(dataset: Any) -> Any:
-    """A Stream in the order of its data instead of a shuffled one. Warns of a dataset that tf.data shuffles."""
-    if isinstance(dataset, Stream):
-        return dataset if dataset._unshuffled is None else dataset._unshuffled()
-    if isinstance(dataset, tf.data.Dataset) and any(map(_compat.shuffles, _compat.sources(dataset))):
+    """A Stream in the order of its data instead of a shuffled one. Warns of a dataset whose own order isn't known."""
+    if isinstance(dataset, Stream) and dataset._unshuffled is not None:
+        return dataset._unshuffled()
+    if isinstance(dataset, tf.data.Dataset) and any(map(_has_lost_its_order, _compat.sources(dataset))):
         arguments.warn(
-            "x is shuffled by tf.data, so the rows of the answer are in an order of their own: give x without shuffle, "
-            "or a stream of kvae, whose own order is known."
+            "x is shuffled by tf.data, or is a part of a shuffled stream, so the rows of the answer are in an order of "
+            "their own: give x without shuffle, or a whole stream of kvae, whose own order is known."
         )
     return dataset
+
+
+def _has_lost_its_order(dataset):
+    is_part = getattr(dataset, "_is_part_of_shuffled", False) or getattr(dataset, "_unshuffled", None) is not None
+    return is_part or _compat.shuffles(dataset)
 
 
 def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:

@@ -11,7 +11,7 @@ from small_models import dense_vae, same_weights, shared
 from kvae.callbacks import Checkpoint
 from kvae.data import Stream
 from kvae.data.arrays import from_arrays
-from kvae.data.stream import resolve_seed
+from kvae.data.stream import in_order, resolve_seed
 
 ROWS, BATCH = 20, 6
 IMAGES = np.random.default_rng(0).random((ROWS, 6)).astype("float32")
@@ -270,3 +270,25 @@ def test_of_the_traces_with_a_skip_the_last_one_is_kept():
     datasets = [stream.epoch(0, skip=skip) for skip in range(4)]
     assert len(stream._traced) == 2
     assert [int(next(iter(dataset))[0]) for dataset in datasets] == [0, 2, 4, 6]
+
+
+def test_the_order_of_the_data_is_found_or_its_loss_is_told():
+    x = np.arange(90.0, dtype="float32")[:, None]
+    shuffled, ordered = (from_arrays((x,), 16, shuffle=shuffle) for shuffle in (True, False))
+    for change in (
+        lambda stream: stream,
+        lambda stream: stream.prefetch(1).with_options(tf.data.Options()).map(lambda row: row),
+    ):
+        np.testing.assert_array_equal(np.concatenate(list(in_order(change(shuffled)))), x)
+    for change in (
+        lambda stream: stream.take(3).map(lambda row: row),
+        lambda stream: stream.skip(1),
+        lambda stream: stream.cache(),
+        lambda stream: stream.unbatch().batch(4),
+        lambda stream: stream.apply(lambda batches: batches.take(2)),
+    ):
+        with pytest.warns(UserWarning, match="a part of a shuffled stream"):
+            in_order(change(shuffled))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            in_order(change(ordered))
