@@ -134,7 +134,10 @@ class Reader:
         if length > _MOST_JSON:
             self._fail(f"its {what} is damaged")
         unpacked = zlib.decompressobj()
-        content = json.loads(unpacked.decompress(self._part(f"its {what}", length), _MOST_JSON))
+        try:
+            content = json.loads(unpacked.decompress(self._part(f"its {what}", length), _MOST_JSON))
+        except RecursionError:
+            self._fail(f"its {what} is damaged")
         return content if isinstance(content, dict) else self._fail(f"its {what} is damaged")
 
     def _part(self, what, length):

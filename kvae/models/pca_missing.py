@@ -15,6 +15,7 @@ from kvae.data import elements
 from kvae.distributions import MultivariateNormal
 from kvae.models import pca_solvers
 
+_ADVICE = "give more varied examples, or a smaller latent_dim"
 _START = {"tolerance": 0.02, "max_passes": 4}  # of the randomized solver on x with means in its gaps
 
 
@@ -128,17 +129,24 @@ def expectation_maximization(
         return None
     if not counts.any():
         raise ValueError("x has no value at all that is observed: expected numbers beside the NaN")
+    if rows.count <= rank:
+        raise ValueError(f"x has {rows.count} examples; {rank} axes need more than that, of a weight above 0.")
     _warn_of_empty_columns(counts)
     mean = total / np.maximum(counts, 1e-300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of axes that haven't converged
         start = pca_solvers.randomized(_Filled(rows, mean), features, rank, seed, **_START)
+    if not start.total_variance > 0:
+        raise ValueError(f"x has no variance beside its gaps, so that it has no density: {_ADVICE}.")
     noise = max((start.total_variance - start.variances.sum()) / (features - rank), 1e-6 * start.total_variance)
     loadings = start.axes.T * np.sqrt(np.maximum(start.variances - noise, 1e-3 * noise))
     bar = keras.utils.Progbar(max_passes, unit_name="pass", verbose=1 if verbose else 0)
     before, gain = -math.inf, math.inf
     for number in range(max_passes):
-        log_likelihood, mean, loadings, noise = _step(rows, mean, loadings, noise, counts)
+        try:
+            log_likelihood, mean, loadings, noise = _step(rows, mean, loadings, noise, counts)
+        except np.linalg.LinAlgError:
+            raise ValueError(f"x has too few values beside its gaps for {rank} axes: {_ADVICE}.") from None
         gain, before = (log_likelihood - before) / counts.sum(), log_likelihood
         bar.update(number + 1, finalize=gain < tolerance or number + 1 == max_passes)
         if gain < tolerance or not noise > 0:

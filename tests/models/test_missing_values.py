@@ -375,3 +375,20 @@ def test_rows_of_a_stream_that_tf_data_shuffles_have_an_order_of_their_own(rng):
     stream = tf.data.Dataset.from_tensor_slices(made(rng, 40)[0]).shuffle(40).batch(8)
     with pytest.warns(UserWarning, match="shuffled by tf.data"):
         kvae.PCA(2).fit(stream, verbose=0).score_samples(stream)
+
+
+@pytest.mark.filterwarnings("ignore:x has no value at all")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([[1, np.nan, 3]], "x has 1 examples; 1 axes need more"),
+        (
+            [[0.1, np.nan, 0.6, np.nan, -0.5, 0.4], [np.nan, 0.9, np.nan, np.nan, -0.6, 0]],
+            "too few values beside its gaps for 1 axes: give more varied",
+        ),
+        ([[3, np.nan, 3]] * 5 + [[3, 3, 3]] * 5, "x has no variance beside its gaps.*give more varied examples"),
+    ],
+)
+def test_rows_that_say_too_little_for_a_pca_are_told(values, message):
+    with pytest.raises(ValueError, match=message):
+        kvae.PCA(1, missing=True).fit(np.array(values, "float32"), verbose=0)
