@@ -340,8 +340,9 @@ class LatentModel(keras.Model):
         Autoencoder it is minus the squared error, and for a VQVAE the bound `elbo`. With `missing` it is log p of the
         observed values: compare rows with other gaps with care.
 
-        The noise is a function of the seed and the row's number, so the scores don't depend on the batches. The rows
-        are in the order of the data, also for a shuffled stream of kvae.
+        The noise is the same for all rows: a score depends on its row and the seed, neither on batches nor on order.
+        (So the errors of rows aren't independent; `kvae.evaluation.log_likelihood` gives means with their error.) The
+        rows are in the order of the data, also for a shuffled stream of kvae.
 
         Args:
             x: a stream of batches or an array.

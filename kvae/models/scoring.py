@@ -111,21 +111,16 @@ def row_scores(
         for scores, element in model._over(data, model._score_batch, batch_size):
             yield scores, np.zeros_like(scores), element
         return
-    score, most, position = model._scorer, examples_at_once(samples), 0
+    score, most = model._scorer, examples_at_once(samples)
     with errors.clear_errors():
         for element in arrays.batches(data, batch_size):
-            x = model._read(element)
-            length = len(tf.nest.flatten(x)[0])
-            found = []
-            for start in range(0, length, most):
-                stop = min(start + most, length)
-                positions = np.arange(position + start, position + stop)
-                parts = [
-                    score(rows_of(x, start, stop), positions, block, size, seed) for block, size in blocks(samples)
-                ]
+            x, found = model._read(element), []
+            for start in range(0, len(tf.nest.flatten(x)[0]), most):
+                rows = rows_of(x, start, start + most)
+                positions = np.zeros(len(tf.nest.flatten(rows)[0]), "int64")  # the same noise for all rows
+                parts = [score(rows, positions, block, size, seed) for block, size in blocks(samples)]
                 log_likelihood, log_prior, log_posterior = np.concatenate(parts, axis=2, dtype="float64")
                 found.append(_mean_weight(log_likelihood + log_prior - log_posterior))
-            position += length
             scores, standard_errors = (np.concatenate(column) for column in zip(*found, strict=True))
             yield scores, standard_errors, element
 

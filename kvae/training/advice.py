@@ -84,7 +84,11 @@ def warn_of_other_scale(model: Any, first: FirstBatch, name: str) -> None:
 def warn_of_scale(model: Any, first: FirstBatch) -> None:
     """Warn if x is so far from 1 that the untrained encoder's answers are beyond all bounds, and training diverges."""
     largest = first.largest
-    if largest <= _LARGE_VALUE or int(model.optimizer.iterations) or "kl_loss" not in model.metric_names:
+    if (
+        largest <= _LARGE_VALUE
+        or int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+        or "kl_loss" not in model.metric_names
+    ):
         return
     x = keras.tree.map_structure(lambda part: part[:_ROWS_TO_TRY], model._read(first.element))
     _, numbers = model.losses_per_example(x, index=np.arange(len(keras.tree.flatten(x)[0])))
