@@ -86,6 +86,8 @@ class ColumnsLikelihood(Likelihood):
         for layer, names in self._constrained():
             is_category = isinstance(layer, CategoricalLikelihood)
             kinds.setdefault("codes of the categories" if is_category else layer.expected, []).extend(names)
+        if self.sizes:
+            kinds["sizes of at least 0"] = list(dict.fromkeys(self.sizes.values()))
         self.expected = ", and ".join(f"{what} in {_listed(names)}" for what, names in kinds.items()) or None
 
     def _add(self, names, likelihood):
@@ -187,7 +189,9 @@ class ColumnsLikelihood(Likelihood):
             shift, scale = ops.convert_to_tensor(shift, x.dtype), ops.convert_to_tensor(scale, x.dtype)
             u = (take(x, positions) - shift) / scale
             mask = ops.ones_like(u, dtype="bool") if number is None else self.layers[number].supports(u)
-            masks.append(ops.broadcast_to(mask, ops.shape(u)))
+            is_size = np.array([name in self.sizes.values() for name in names])
+            is_negative = ops.logical_and(take(x, positions) < 0, is_size)
+            masks.append(ops.logical_and(ops.broadcast_to(mask, ops.shape(u)), ops.logical_not(is_negative)))
         order = np.argsort([self.columns.names.index(name) for _, names, _ in self._groups for name in names])
         return take(ops.concatenate(masks, axis=1), order.tolist())
 

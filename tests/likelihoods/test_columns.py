@@ -264,6 +264,15 @@ def test_scores_of_columns_are_those_of_the_rows_with_a_value(rng):
         kvae.evaluation.column_scores(kvae.PCA(1).fit(np.eye(3), verbose=0), np.eye(3))
 
 
+def test_a_negative_size_is_refused(rng):
+    likelihood = kvae.ColumnsLikelihood(OWN, COLUMNS, sizes={"claims": "exposure"})
+    networks = kvae.networks.columns_encoder(likelihood, 2, ()), kvae.networks.columns_decoder(likelihood, 2, ())
+    x = rows(rng, 4).astype("float32")
+    x[2, 3] = -1
+    with pytest.raises(ValueError, match=r"value -1 in example 2, .* sizes of at least 0 in 'exposure'"):
+        kvae.VAE(*networks, likelihood, seed=0).score_samples(x, samples=2)
+
+
 def test_filled_values_have_the_sizes_of_their_rows_and_categories_that_are_probable():
     columns = Columns([Column("job", "category", categories=tuple("abc")), *COLUMNS[3:4], *COLUMNS[5:6]])
     likelihood = kvae.ColumnsLikelihood({"exposure": None, "claims": "poisson"}, columns, {"claims": "exposure"})
