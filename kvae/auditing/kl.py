@@ -26,6 +26,8 @@ class KLTerm:
         kernel: {name: factor} of the terms in v = z_log_var, relative to the weight; None if it is none of these.
         uneven: share of the latents that don't count as the others do.
         linear_in_mean: factor of z_mean itself relative to the weight: minus the prior's mean.
+        is_mean: bool, whether the term is a mean over the latents: with twice as many, one counts half. None if the
+            loss doesn't take another number of latents.
         sampled: None, or (weight of log q(z|x), weight of -log p(z)) if the term is one of draws.
     """
 
@@ -37,6 +39,7 @@ class KLTerm:
     kernel: dict[str, float] | None = None
     uneven: float = 0.0
     linear_in_mean: float = 0.0
+    is_mean: bool | None = None
     sampled: tuple[float, float] | None = None
 
     @property
@@ -87,6 +90,7 @@ def identify(loss: BlackBox) -> KLTerm:
         _kernel(loss, start, mean, weight, level if shape == "cap" else math.inf),
         _uneven(loss, start, mean or 2.0) if shape != "cap" else 0.0,
         _odd_part(loss, start, mean or 2.0, weight),
+        _is_mean(loss, mean or 2.0, weight) if shape != "cap" else None,
     )
 
 
@@ -208,6 +212,22 @@ def _uneven(loss, log_var, mean):
         costs.append(loss(_X, _OUTPUT, z_mean, log_var) - base)
     usual = max(costs, key=abs)
     return float(np.mean(np.abs(np.array(costs) - usual) > 0.02 * abs(usual) + 4 * loss.noise(base)))
+
+
+def _is_mean(loss, mean, weight):
+    """Whether one of twice as many latents counts half as much; None if the loss refuses as many."""
+    try:
+        wider = BlackBox(loss.loss, loss.event_shape, 2 * loss.latent_dim, loss.shapes, loss.samples)
+    except ValueError:
+        return None
+    wider.power = loss.power
+    sizes = []
+    for box in (loss, wider):
+        change = box(_X, _OUTPUT, _one_latent(box, 2 * mean), loss.log_var, rows=loss.rows)
+        sizes.append(change - box(_X, _OUTPUT, _one_latent(box, mean), loss.log_var, rows=loss.rows))
+    if not np.all(np.isfinite(sizes)) or abs(sizes[0]) < 1e-2 * abs(weight):
+        return None
+    return bool(abs(sizes[1] / sizes[0] - 0.5) < 0.02)
 
 
 def _odd_part(loss, log_var, mean, weight):

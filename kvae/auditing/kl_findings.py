@@ -158,10 +158,13 @@ def _weight(found):
     if math.isclose(own, 1.0, rel_tol=2e-3):
         return  # the reconstruction's weight is the finding
     what = _consequence(found, beta)
-    if latents > 1 and math.isclose(own * latents, 1.0, rel_tol=2e-3):
+    is_ratio = latents > 1 and math.isclose(own * latents, 1.0, rel_tol=2e-3)
+    if found.kl.is_mean or (found.kl.is_mean is None and is_ratio):
+        rest = own * latents
+        weighted = "" if math.isclose(rest, 1.0, rel_tol=2e-3) else f", with the weight {number(rest)}"
         yield Finding(
             "kl-mean",
-            f"The KL is averaged over the {latents} latents: beta = {number(beta)}.",
+            f"The KL is averaged over the {latents} latents{weighted}: beta = {number(beta)}.",
             what,
             (_AS_MEAN, RIGHT),
         )

@@ -169,9 +169,10 @@ def _result(found: Measures, draws: drawing.SamplingResult | None, x: np.ndarray
 
 def _reductions(found):
     own = found.kl_weight / (found.declared.beta or 1.0)
-    latents = "sum" if not math.isclose(own * found.box.latent_dim, 1.0, rel_tol=2e-3) else "mean"
-    latents = "sum" if found.box.latent_dim == 1 else latents
-    values = found.reduction or ("sum, weighted" if found.reconstruction.is_additive else "not a sum")
+    is_ratio = found.box.latent_dim > 1 and math.isclose(own * found.box.latent_dim, 1.0, rel_tol=2e-3)
+    latents = "mean" if found.kl.is_mean or (found.kl.is_mean is None and is_ratio) else "sum"
+    term = found.reconstruction
+    values = found.reduction or ("not a sum" if not term.is_additive else "sum" if term.has_scale else "sum, weighted")
     return {"batch": found.batches.reduction, "values of x": values, "latents": latents}
 
 

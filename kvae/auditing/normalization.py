@@ -36,7 +36,8 @@ def identify(loss: BlackBox, levels: np.ndarray | None = None) -> tuple[str, flo
             if not fitting:
                 break
         else:
-            if np.ptp(curves) > loss.noise(*curves[:, 0]):
+            falls_off = np.min(curves[:, [0, -1]]) - np.max(np.min(curves, axis=1)) > 8 * fitting[0]
+            if np.ptp(curves) > loss.noise(*curves[:, 0]) and (support != "the real numbers" or falls_off):
                 return support, fitting[0]
     return None
 
@@ -70,7 +71,7 @@ def _settings(loss, position):
         outputs = [each.copy() for each in background]
         for index, (shape, each) in enumerate(zip(loss.shapes, outputs, strict=True)):
             part = position if shape == loss.event_shape else position[:-1]
-            spread = np.linspace(0.25, 0.75, _TRIES)[number]
+            spread = np.linspace(0.02, 0.98, _TRIES)[number]  # near the ends of [0, 1], where tails are cut
             value = spread if index == 0 else -1.5 - 0.4 * number
             each[part] = value if shape == loss.event_shape else rng.uniform(-0.5, 0.5, each[part].shape) + value - 0.5
         tries.append(outputs)

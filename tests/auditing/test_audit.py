@@ -84,6 +84,17 @@ def test_two_mistakes_at_once_are_both_named():
     assert set(names(minus)) == {"kl-sign", "beta-by-batch"}
 
 
+def test_a_mean_over_latents_shows_at_another_number_of_latents():
+    def of_a_book(x, r, m, v):
+        error = losses.binary_crossentropy(ops.reshape(x, (-1,)), ops.reshape(r, (-1,)))
+        return ops.mean(error - 5e-4 * ops.mean(1 + v - ops.square(m) - ops.exp(v), axis=-1))
+
+    result = kvae.audit(of_a_book, IMAGE, 2)
+    assert result.names == ("features-mean", "kl-mean") and result.beta == pytest.approx(784 * 1e-3 / 2, rel=1e-3)
+    assert "with the weight 1/1,000" in result.findings[1].sentence
+    assert names(lambda x, r, m, v: sum_form(x, r, 0 * m, 0 * v) + kl(m, v) / 2) == ("kl-weight",)
+
+
 def numpy_loss(x, r, m, v):
     error = -(x * np.log(r) + (1 - x) * np.log(1 - r)).reshape(len(x), -1).sum(axis=1)
     return (error - 0.5 * (1 + v - m**2 - np.exp(v)).sum(axis=1)).mean()
@@ -184,6 +195,16 @@ OTHERS = {
     ),
     "Laplace": (lambda x, r, m, v: event(ops.abs(x - r)) + kl(m, v), {}, ()),
     "Poisson": (lambda x, r, m, v: event(r - x * ops.log(r)) + kl(m, v), {}, ()),
+    "another density of x - reconstruction": (
+        lambda x, r, m, v: event(ops.log(ops.cosh(x - r))) + kl(m, v),
+        {"event_shape": (20,)},
+        (),
+    ),
+    "a mixture of errors, which is no likelihood that the audit knows": (
+        lambda x, r, m, v: 0.1 * event(ops.log(ops.cosh(x - r))) + event((x - r) ** 4) + kl(m, v),
+        {"event_shape": (20,)},
+        (),
+    ),
     "a norm, which the audit doesn't know": (
         lambda x, r, m, v: ops.sqrt(event((x - r) ** 2)) + kl(m, v),
         {},
