@@ -52,8 +52,8 @@ print(f"{EXAMPLES:,} digits of {shape}, {len(x_test):,} to send")
 
 # %%
 keras.utils.set_random_seed(0)
-networks = [network(shape, LATENT_DIM, (256, 256)) for network in (kvae.networks.dense_encoder, kvae.networks.dense_decoder)]
-vae = kvae.VAE(*networks, likelihood="bernoulli", seed=0)
+pair = kvae.networks.dense_encoder, kvae.networks.dense_decoder
+vae = kvae.VAE(*(network(shape, LATENT_DIM, (256, 256)) for network in pair), likelihood="bernoulli", seed=0)
 vae.compile(kvae.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, EPOCHS * len(train))))
 vae.fit(train, epochs=EPOCHS, verbose=0)
 numbers = vae.evaluate(x_test, verbose=0, return_dict=True)
@@ -86,7 +86,7 @@ ax.plot(choices, plain, "o-", label="z, then x")
 ax.plot(choices, pixels, ":", color="C0", label="of it, the pixels")
 ax.axhline(bound, color="C1", ls="--", label="-ELBO")
 ax.set(xlabel="bits for each number of z", ylabel="bits an image", ylim=0)
-ax.legend();
+ax.legend()
 print(f"the best of the plain messages: {min(plain):.0f} bits an image; -ELBO: {bound:.0f}")
 #| check
 assert min(plain) > 1.1 * bound and 0 < np.argmin(plain) < len(choices) - 1
@@ -112,7 +112,8 @@ assert min(plain) > 1.1 * bound and 0 < np.argmin(plain) < len(choices) - 1
 #| alt: A stack of bars above zero, pixels and the code with 16 bits a number, and one below zero, the bits that come back. What is left is marked at minus ELBO.
 fine = LATENT_DIM * 16
 draw = vae.draw(x_test)
-log_p_x, log_p_z, log_q = (np.mean(part) / np.log(2) for part in (draw.log_likelihood, draw.log_prior, draw.log_posterior))
+parts = draw.log_likelihood, draw.log_prior, draw.log_posterior
+log_p_x, log_p_z, log_q = (np.mean(part) / np.log(2) for part in parts)
 back = fine - (log_q - log_p_z)
 ax = plt.subplots(figsize=(6.4, 3.2))[1]
 bars = [(0, 0, -log_p_x, "C0", "pixels, given z"), (0, -log_p_x, fine, "C2", "z, 16 bits a number")]
@@ -124,9 +125,10 @@ ax.axvline(-bits["elbo"], color="C1", ls="--")
 ax.text(-bits["elbo"] - 4, 1, "left: -ELBO", ha="right", va="center")
 ax.set(yticks=[0, 1], yticklabels=["sent", "returned"], xlabel="bits an image", xlim=0)
 ax.invert_yaxis()
-print(f"pixels {-log_p_x:.1f} + z {fine} - back {back:.1f} = {-log_p_x + fine - back:.1f} bits; -ELBO {-bits['elbo']:.1f}")
+total = -log_p_x + fine - back
+print(f"pixels {-log_p_x:.1f} + z {fine} - back {back:.1f} = {total:.1f} bits; -ELBO {-bits['elbo']:.1f}")
 #| check
-assert abs(-log_p_x + fine - back + bits["elbo"]) < 1.5
+assert abs(total + bits["elbo"]) < 1.5
 
 # %% [markdown]
 # It takes a store of bits that is last in, first out: what was put there last comes out first, by its probability.
@@ -168,7 +170,7 @@ lengths["VAE"] = compressed.size
 per_pixel = {name: 8 * length / white.size for name, length in lengths.items()}
 ax = plt.subplots(figsize=(6.4, 3))[1]
 ax.bar(per_pixel.keys(), per_pixel.values(), color=["C1" if name == "VAE" else "C0" for name in per_pixel])
-ax.set(ylabel="bits a pixel");
+ax.set(ylabel="bits a pixel")
 print(", ".join(f"{name} {length:.3f}" for name, length in per_pixel.items()))
 #| check
 assert per_pixel["VAE"] < 0.95 * min(length for name, length in per_pixel.items() if name != "VAE")
@@ -186,9 +188,10 @@ assert per_pixel["VAE"] < 0.95 * min(length for name, length in per_pixel.items(
 lengths_of_images = -np.mean([vae.draw(x_test).elbo for _ in range(5)], axis=0) / np.log(2)
 order = np.argsort(lengths_of_images)
 ax = show_tiles(None, np.concatenate([x_test[order[:12]], x_test[order[-12:]]]), 12)
-ax.set_yticks([0, 1], [f"shortest\n{lengths_of_images[order[:12]].mean():.0f} bits", f"longest\n{lengths_of_images[order[-12:]].mean():.0f} bits"]);
+means = [lengths_of_images[rows].mean() for rows in (order[:12], order[-12:])]
+ax.set_yticks([0, 1], [f"shortest\n{means[0]:.0f} bits", f"longest\n{means[1]:.0f} bits"]);
 #| check
-assert lengths_of_images[order[-12:]].mean() > 2 * lengths_of_images[order[:12]].mean()
+assert means[1] > 2 * means[0]
 
 # %% [markdown]
 # Simple, common strokes are short. Long messages are what the model didn't expect, or what has many edges, where pixels are
@@ -204,12 +207,12 @@ assert lengths_of_images[order[-12:]].mean() > 2 * lengths_of_images[order[:12]]
 DRAWS = 500
 estimate = kvae.evaluation.log_likelihood(vae, x_test[:200], samples=DRAWS, verbose=0)
 waste = (estimate.mean - estimate.elbo) / np.log(2)
-print(f"of {-estimate.elbo / np.log(2):.0f} bits, {waste:.1f} are lost on q: a better posterior could save at least them")
+print(f"of {-estimate.elbo / np.log(2):.0f} bits, at least {waste:.1f} are lost on q")
 #| check
 assert 0 < waste < 0.3 * -estimate.elbo / np.log(2)
 
 # %% [markdown]
-# So there are two ways to shorter files: a better model, which makes $-\log p(x)$ smaller, and a better posterior. The ELBO
+# A better posterior could save them. So there are two ways to shorter files: a better model, which makes $-\log p(x)$ smaller, and a better posterior. The ELBO
 # counts both, and it counts them in the same unit.
 #
 # ## Summary
