@@ -110,8 +110,7 @@ assert min(plain) > 1.1 * bound and 0 < np.argmin(plain) < len(choices) - 1
 
 # %%
 #| alt: A stack of bars above zero, pixels and the code with 16 bits a number, and one below zero, the bits that come back. What is left is marked at minus ELBO.
-fine = LATENT_DIM * 16
-draw = vae.draw(x_test)
+fine, draw = LATENT_DIM * 16, vae.draw(x_test)
 parts = draw.log_likelihood, draw.log_prior, draw.log_posterior
 log_p_x, log_p_z, log_q = (np.mean(part) / np.log(2) for part in parts)
 back = fine - (log_q - log_p_z)
