@@ -71,7 +71,8 @@ def exact_posterior(model: Any, x: Any, *, tolerance: float = 1e-6) -> ExactPost
 
     Example:
 
-    >>> networks = kvae.networks.dense_encoder((6,), 2), kvae.networks.dense_decoder((6,), 2)
+    >>> sizes = (6,), 2, (8,), "tanh"
+    >>> networks = kvae.networks.dense_encoder(*sizes), kvae.networks.dense_decoder(*sizes)
     >>> exact = kvae.evaluation.exact_posterior(kvae.VAE(*networks, seed=0), np.zeros((3, 6), "float32"))
     >>> exact.log_prob.shape, exact.mean.shape, bool(np.all(exact.error < 1e-6))
     ((3,), (3, 2), True)
