@@ -76,7 +76,7 @@ MUTATIONS = {
         ("distributions/counts.py", "- self.mean - log_rising", "- self.mean + log_rising"),
     ],
     "distributions/test_counts.py::test_a_negative_binomial_likelihood_is_scipys": [
-        ("likelihoods/counts.py", "(outputs[0]), log_dispersion)", "(outputs[0]), -log_dispersion)"),
+        ("likelihoods/counts.py", "else self.log_dispersion)", "else -self.log_dispersion)"),
     ],
     "distributions/test_discrete.py::test_the_mixtures_log_prob_is_scipys": [
         ("distributions/discrete.py", "level + 0.5 - means", "level - means"),
