@@ -11,7 +11,7 @@ MOST = 7
 
 
 def public(module):
-    """The public classes of a module of kvae and of those in it, but for results, which `evaluation` and `auditing` make."""
+    """The public classes of a module of kvae and of those in it, but for results of `evaluation` and of audits."""
     for name, value in vars(module).items():
         if name.startswith("_") or value is kvae.evaluation:
             continue
