@@ -92,10 +92,11 @@ def measure(mean: np.ndarray, log_var: np.ndarray, z: np.ndarray, again: np.ndar
     factor = float(np.sqrt(np.mean(scaled**2)))
     unit = scaled / factor
     bias = float(np.mean(unit))
+    independent = len(noise) if shared_latents else count
     return SamplingResult(
         factor,
         exponent,
-        bias if abs(bias) > 5 / math.sqrt(count) else 0.0,
+        bias if abs(bias) > 5 / math.sqrt(independent) else 0.0,
         shared_rows,
         shared_latents,
         again is not None and bool(np.array_equal(z, again)),

@@ -169,6 +169,7 @@ def quick(folder):
 
 def interrupted(folder):
     """Ctrl-C, and fit once more in the same process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     try:
         run(folder, At(1, 30, lambda: os.kill(os.getpid(), signal.SIGINT)))
     except KeyboardInterrupt:
