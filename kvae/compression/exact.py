@@ -20,7 +20,7 @@ class Rounding:
     """Rounds numbers that differ by 1e-12 from run to run to the same multiples of 2^-14.
 
     A number too near to the middle of two multiples could go to either. The first run, which compresses, notes the
-    multiple that it took for each of those, and the second takes it from the notes. They are about one of a million.
+    multiple that it took for each of those, and the second takes it from the notes. Few of ten million are so near.
 
     Args:
         notes: integers (m, 3) of an earlier run, each (call, index, multiple), or None for the first run.

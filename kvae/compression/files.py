@@ -158,6 +158,8 @@ def decompress(
 ) -> np.ndarray | None:
     """Return the examples that `compress` wrote, bit by bit, in their order and dtype: an array (n, ...).
 
+    Numbers come in the order of bytes of this machine.
+
     Args:
         path: of the file.
         model: the model that compressed them, or the same one loaded.

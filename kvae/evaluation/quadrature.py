@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
+from scipy import special
 
 from kvae import arguments
 from kvae.data import elements
@@ -142,7 +143,7 @@ def _integrate(joint, x, tolerance):
         grid = np.stack([each.ravel() for each in np.meshgrid(*axes, indexing="ij")], axis=1)
         log_joint = joint.log_prob(x, grid)
         step = np.prod([axis[1] - axis[0] for axis in axes])
-        log_prob = _logsumexp(log_joint) + np.log(step)
+        log_prob = special.logsumexp(log_joint) + np.log(step)
         error = abs(log_prob - before)
         if error < tolerance or 2 * points - 1 > _FINEST[joint.latent_dim]:
             break
@@ -177,8 +178,3 @@ def _box(joint, x):
             break
         low, high = new_low, new_high
     return low, high
-
-
-def _logsumexp(values):
-    largest = values.max()
-    return largest + np.log(np.sum(np.exp(values - largest)))
