@@ -63,8 +63,6 @@ def main(argv: list[str] | None = None) -> None:
     options = parse(argv)
     strategy = replicas.strategy()
     workers = max(options.workers, replicas.workers(strategy))
-    if options.batch_size % workers:
-        sys.exit(f"--batch-size is {options.batch_size}, expected a multiple of the {workers} workers")
     if options.workers > 1 and "TF_CONFIG" not in os.environ:
         _load(options)  # prepares the data once, before the workers need them
         return _start_workers(options.workers, sys.argv[1:] if argv is None else argv)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kvae import _compat, files
 from kvae.data.elements import validate_batch_size, validate_shuffle
 from kvae.data.splits import rows_of_part
-from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard
 
 BLOCK_BYTES = 2**20
 BLOCKS = 16  # of a shuffle buffer, so that neighbors in the file don't stay neighbors
@@ -259,7 +259,6 @@ def from_blocks(
         return array if array.dtype == object else array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def batches(epoch, skip, shard_index, num_shards):
-        shard_size(batch_size, num_shards)
         blocks = tf.range(len(sizes), dtype=tf.int64)
         blocks = _compat.stateless_shuffle(blocks, [seed, epoch]) if shuffle else blocks
         pools = tf.data.Dataset.from_tensor_slices(blocks).batch(together).enumerate()

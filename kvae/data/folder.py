@@ -16,7 +16,7 @@ from kvae import _compat, files
 from kvae.data.decoding import Decoder, listed, validate_size
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
 from kvae.data.splits import label_names, rows_of_part
-from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 _OTHER_IMAGES = re.compile(
@@ -110,7 +110,6 @@ def from_folder(
     seed, num_batches = resolve_seed(seed, shuffle), -(-len(names) // batch_size)
 
     def batches(epoch, skip, shard_index, num_shards, shuffle=shuffle):
-        shard_size(batch_size, num_shards)
         rows = tf.range(len(names), dtype=tf.int64)
         rows = _compat.stateless_shuffle(rows, [seed, epoch]) if shuffle else rows
 

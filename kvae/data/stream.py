@@ -36,13 +36,6 @@ def resolve_seed(seed: int | None, shuffle: int | bool = True) -> int:
     return secrets.randbits(62)
 
 
-def shard_size(batch_size: int, num_shards: int) -> int:
-    """The rows of a batch in one shard. Raises ValueError unless num_shards divides batch_size."""
-    if batch_size % num_shards:
-        raise ValueError(f"batch_size is {batch_size}, expected a multiple of {num_shards}, the shares of each batch")
-    return batch_size // num_shards
-
-
 class Stream(_compat.WrappedDataset):
     """A `tf.data.Dataset` of batches whose epochs can be read again: `epoch(n)` gives the same batches every time.
 
@@ -377,7 +370,8 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
             validation and test. These draws depend on the batch's number, so the stream must keep its order.
 
     Returns:
-        A `Stream` of as many batches.
+        A `Stream` of as many batches, the same for any number of workers: each draws for the whole batch and takes its
+        rows.
 
     Raises:
         TypeError: unless it is a Stream of uint8 images.
@@ -402,16 +396,18 @@ def binarize(stream: Stream, seed: int = 0, *, anew: bool = True) -> Stream:
 
     def batches(epoch, skip, shard_index, num_shards):
         epoch_key = tf.stack([tf.constant(seed, tf.int64), epoch if anew else tf.constant(-1, tf.int64)])
-        epoch_key = _compat.fold_in(epoch_key, shard_index)
+        epoch_key = _compat.fold_in(epoch_key, 0)
 
         def draw(number, element):
             x, y, sample_weight = unpack(element)
             key = _compat.fold_in(epoch_key, number)
             x = tf.random.stateless_uniform(tf.shape(x), key, 0, 255, tf.int32) < tf.cast(x, tf.int32)
             others = [array for array in (y, sample_weight) if array is not None]
-            return (x, *others) if others else x
+            element = (x, *others) if others else x
+            return element if num_shards == 1 else rows_of_shard(element, shard_index, num_shards)
 
-        gray = stream.batches(epoch, skip=skip, shard_index=shard_index, num_shards=num_shards)
+        # A row's draws depend on its place in the batch of all shards, so a shard reads the whole batch.
+        gray = stream.batches(epoch, skip=skip, shard_index=0, num_shards=1)
         return gray.enumerate(skip).map(draw)
 
     binary = Stream(batches, stream.num_batches, stream.seed)

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from kvae import _compat
 from kvae.data.decoding import UNROLLED, decode_images
-from kvae.data.stream import Stream, resolve_seed, rows_of_shard, shard_size
+from kvae.data.stream import Stream, resolve_seed, rows_of_shard
 
 FILES = 16  # files read in turn if the order is shuffled
 BLOCK = 16  # examples of one file in its turn
@@ -27,7 +27,7 @@ def read(
 ) -> Stream:
     """The Stream of element({name: (n, ...)}) for the batches of some features of a split.
 
-    Of n shards each is a stretch of the files if there are at least n. Otherwise it is every n-th row of each batch.
+    A shard is its rows of each batch. It reads all files, and decodes its own examples alone.
 
     Args:
         builder: a prepared builder.
@@ -40,7 +40,7 @@ def read(
         seed: int, decides on the order with the epoch; None draws one.
 
     Raises:
-        ValueError: for sets not stored as TFRecords, and for a batch size that the shards can't divide.
+        ValueError: for sets not stored as TFRecords.
         OSError: within `clear_errors`, when a damaged file is read.
     """
     if builder.info.file_format != tfds.core.FileFormat.TFRECORD:
@@ -70,19 +70,10 @@ def read(
 
     @tf.autograph.experimental.do_not_convert  # there is nothing to convert, and looking for it takes a second
     def batches(epoch, skip, shard_index, num_shards):
-        size = shard_size(batch_size, num_shards)
-        examples = [full * size + len(range(i, rest, num_shards)) for i in range(num_shards)]
-        apart = full and num_shards <= len(files)
-        start = sum(examples[:shard_index])
-        chosen = list(_stretch(files, start, start + examples[shard_index])) if apart else files
-        records = tf.data.Dataset.from_tensors(epoch).flat_map(lambda epoch: serialized(chosen, epoch))
-        if not apart:
-            records = records.batch(batch_size).map(lambda batch: rows_of_shard(batch, shard_index, num_shards))
-        else:
-            records = records.batch(size)
-            if shard_index >= rest > 0:  # the last batch has fewer rows than shards, none for this one
-                records = records.concatenate(tf.data.Dataset.from_tensors(tf.constant([], tf.string)))
-        records = records.skip(skip)
+        records = tf.data.Dataset.from_tensors(epoch).flat_map(lambda epoch: serialized(files, epoch))
+        records = records.batch(batch_size).skip(skip)
+        if num_shards > 1:
+            records = records.map(lambda batch: rows_of_shard(batch, shard_index, num_shards))
         return records.map(lambda batch: element(decode(batch)), tf.data.AUTOTUNE, deterministic=True).prefetch(2)
 
     stream = Stream(batches, full + bool(rest), seed)
@@ -102,15 +93,6 @@ def _files(builder, split):
     """[(file, examples before the split's, the split's examples, all examples of the file)]."""
     files = builder.info.splits[split].file_instructions
     return [(file.filename, file.skip, file.take, file.examples_in_shard) for file in files]
-
-
-def _stretch(files, start, stop):
-    """The entries of `files` for the examples start..stop-1 of all of them."""
-    for name, skip, take, total in files:
-        first, last = max(start, 0), min(stop, take)
-        if first < last:
-            yield name, skip + first, last - first, total
-        start, stop = start - take, stop - take
 
 
 def _examples(set_name, name, skip, take, total):

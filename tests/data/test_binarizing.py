@@ -38,6 +38,13 @@ def test_draws_are_a_function_of_seed_and_epoch(stream):
     assert np.abs(np.corrcoef(batches) - np.eye(8)).max() < 0.15
 
 
+def test_any_number_of_workers_draw_the_same(stream):
+    drawn = binarize(stream.skip(30), seed=1)
+    thirds = [drawn.epoch(2, skip=1, shard_index=i, num_shards=3) for i in range(3)]
+    together = [np.concatenate(batch) for batch in zip(*thirds, strict=True)]
+    np.testing.assert_array_equal(np.concatenate(together), rows(drawn.epoch(2, skip=1)))
+
+
 def test_data_for_validation_are_drawn_once(stream):
     once = binarize(stream, seed=1, anew=False)
     np.testing.assert_array_equal(rows(once.epoch(0)), rows(once.epoch(5)))

@@ -118,23 +118,14 @@ def test_the_order_is_a_function_of_seed_and_epoch_alone(builder):
     assert other != another
 
 
-@pytest.mark.parametrize(("part", "workers"), [("train", 3), ("train[:97]", 4), ("train", 6), ("train[:3]", 2)])
-def test_each_example_is_in_one_share_and_the_shares_are_as_long(builder, part, workers):
+@pytest.mark.parametrize(("part", "workers"), [("train", 3), ("train[:97]", 4), ("train", 7), ("train[:3]", 2)])
+def test_shares_are_stretches_of_the_batches_of_all(builder, part, workers):
     stream = read(builder, part, shuffle=50)
     whole = numbers(stream.epoch(1))
     shares = [numbers(stream.epoch(1, shard_index=i, num_shards=workers)) for i in range(workers)]
-    for batches in zip(whole, *shares, strict=True):
-        lengths = [len(batch) for batch in batches[1:]]
-        assert sum(lengths) == len(batches[0]) and max(lengths) - min(lengths) <= 1
-    assert sorted(flat(flat(shares))) == sorted(flat(whole))
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert flat(parts) == batch and max(map(len, parts)) - min(map(len, parts)) <= 1
     assert numbers(stream.epoch(1, skip=2, shard_index=1, num_shards=workers)) == shares[1][2:]
-    if workers > 5:  # more than there are files
-        assert [sorted(flat(batches)) for batches in zip(*shares, strict=True)] == [sorted(b) for b in whole]
-
-
-def test_shares_that_do_not_divide_the_batch_are_refused(builder):
-    with pytest.raises(ValueError, match="batch_size is 12, expected a multiple of 5"):
-        read(builder).epoch(0, shard_index=0, num_shards=5)
 
 
 def cut_at_a_record(data):

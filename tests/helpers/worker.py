@@ -34,10 +34,8 @@ def compiled():
 
 def refusals(model, folder, worker, shuffled):
     """What `fit` says of data and of folders that the workers can't share, before any step."""
-    batches = kvae.data.from_npy(folder / "x.npy", 25)
     own = [kvae.callbacks.Checkpoint(folder / ("elsewhere" if worker else "run"))]
     for x, arguments in (
-        (batches, {}),
         (shuffled, {}),
         (rows(20)["x"], {"validation_split": 0.5}),
         (rows(101)["x"], {"batch_size": 25, "epochs": EPOCHS, "callbacks": own}),

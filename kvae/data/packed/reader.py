@@ -15,7 +15,7 @@ from kvae.data.packed import format, parts
 from kvae.data.packed.blocks import BlockReader, numbers_ahead
 from kvae.data.provenance import Provenance
 from kvae.data.splits import label_names, split_rows
-from kvae.data.stream import Stream, resolve_seed, shard_size
+from kvae.data.stream import Stream, resolve_seed
 
 BUFFER_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
@@ -36,7 +36,9 @@ def load(
 ) -> tuple[Stream, Stream | None, Stream | None]:
     """The streams (train, validation, test) of a folder that `kvae.data.pack` wrote.
 
-    `kvae.data.load` calls this and describes the arguments. Shard i of n reads the i-th part of an epoch's blocks.
+    `kvae.data.load` calls this and describes the arguments. A shard takes its rows of each batch and reads the blocks
+    that hold them: all blocks of many small rows, no other worker's blocks if a block holds one row. To read a share
+    of the folder alone, take a share of the batches: `stream.skip(first).take(count)`.
 
     Args:
         shuffle: rows in the shuffle buffer, which is a run of consecutive blocks in the order of the epoch, at least
@@ -137,29 +139,27 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
     num_batches, full_blocks = full + bool(rest), stop // block_rows
 
     def batches(epoch, skip, shard_index, num_shards):
-        size = shard_size(batch_size, num_shards)
-        first, last = (start + full * size * i + rest * i // num_shards for i in (shard_index, shard_index + 1))
-        shard_batches = -(-(last - first) // size)
-        num_buffers = -(-(last - first) // max(shuffle, BUFFER_BLOCKS * block_rows))
-        buffer_batches = -(-shard_batches // num_buffers) if num_buffers else 1
+        num_buffers = -(-(stop - start) // max(shuffle, BUFFER_BLOCKS * block_rows))
+        buffer_batches = -(-num_batches // num_buffers) if num_buffers else 1
         whole: Any = (None, None)  # all integers of the dtype
         key = tf.random.stateless_uniform([3], tf.stack([np.int64(seed), epoch]), *whole, dtype=tf.int32, alg="philox")
 
         @tf.autograph.experimental.do_not_convert
         def read_buffer(number):
-            begin = first + number * buffer_batches * size
-            end = tf.minimum(begin + buffer_batches * size, last)
+            begin = start + number * buffer_batches * batch_size
+            end = tf.minimum(begin + buffer_batches * batch_size, stop)
             numbers = tf.range(begin // block_rows, -(-end // block_rows))
             index = tf.range(begin % block_rows, begin % block_rows + end - begin)
             if shuffle:
                 numbers = _shuffled(numbers, full_blocks, key)
                 seeds = tf.stack([key[0], key[1] + tf.cast(number, tf.int32)])
                 index = _compat.stateless_shuffle(index, seeds)
+            numbers, index = _of_shard(numbers, index, block_rows, batch_size, shard_index, num_shards)
             return tf.nest.map_structure(lambda column: tf.gather(column, index), read(numbers))
 
         first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
-        buffers = tf.data.Dataset.range(first_buffer, -(-shard_batches // buffer_batches)).map(read_buffer)
-        return _in_batches(buffers, size, skip_in_buffer, shard_batches < num_batches and skip < num_batches)
+        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer)
+        return _in_batches(buffers, batch_size, rest, skip_in_buffer, num_batches - skip, shard_index, num_shards)
 
     return Stream(batches, num_batches, seed)
 
@@ -170,11 +170,8 @@ def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
     num_batches, num_blocks = full + bool(rest), len(rows.blocks)
 
     def batches(epoch, skip, shard_index, num_shards):
-        size = shard_size(batch_size, num_shards)
-        first, last = (full * size * i + rest * i // num_shards for i in (shard_index, shard_index + 1))
-        shard_batches = -(-(last - first) // size)
-        num_buffers = -(-(last - first) // max(shuffle, BUFFER_BLOCKS * int(rows.counts.max(initial=1))))
-        buffer_batches = -(-shard_batches // num_buffers) if num_buffers else 1
+        num_buffers = -(-rows.count // max(shuffle, BUFFER_BLOCKS * int(rows.counts.max(initial=1))))
+        buffer_batches = -(-num_batches // num_buffers) if num_buffers else 1
         order = tf.range(num_blocks, dtype=tf.int64)
         if shuffle:  # a smaller block stays last
             order = tf.concat([_compat.stateless_shuffle(order[: rows.full], [seed, epoch]), order[rows.full :]], 0)
@@ -183,8 +180,8 @@ def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
 
         @tf.autograph.experimental.do_not_convert
         def read_buffer(number):
-            begin = first + number * buffer_batches * size
-            end = tf.minimum(begin + buffer_batches * size, last)
+            begin = number * buffer_batches * batch_size
+            end = tf.minimum(begin + buffer_batches * batch_size, rows.count)
             begin_end = tf.cast(tf.stack([begin, end]), tf.int64)
             first_block = tf.searchsorted(ends, begin_end[:1], side="right")[0]
             picks = order[first_block : tf.searchsorted(ends, begin_end[1:], side="left")[0] + 1]
@@ -193,21 +190,48 @@ def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
             index = index[start : start + begin_end[1] - begin_end[0]]
             if shuffle:
                 index = _compat.stateless_shuffle(index, _compat.fold_in(tf.stack([np.int64(seed), epoch]), number))
+            picks, index = _of_shard(picks, index, rows.block_rows, batch_size, shard_index, num_shards)
             return tf.nest.map_structure(lambda column: tf.gather(column, index), read(tf.gather(rows.blocks, picks)))
 
         first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
-        buffers = tf.data.Dataset.range(first_buffer, -(-shard_batches // buffer_batches)).map(read_buffer)
-        return _in_batches(buffers, size, skip_in_buffer, shard_batches < num_batches and skip < num_batches)
+        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer)
+        return _in_batches(buffers, batch_size, rest, skip_in_buffer, num_batches - skip, shard_index, num_shards)
 
     return Stream(batches, num_batches, seed)
 
 
-def _in_batches(buffers, size, skip, lacks_last):
-    """Buffers of rows as batches, without the first ones, and with an empty one at the end if the shard lacks one."""
-    rows = buffers.prefetch(1).rebatch(size).skip(skip)
-    if lacks_last:  # every shard has as many batches
+def _of_shard(blocks, index, block_rows, batch_size, shard_index, num_shards):
+    """(blocks, index) of a shard: the rows of its places in each batch, and the blocks that hold them.
+
+    Args:
+        blocks: (k,), the blocks of a buffer.
+        index: (n,), the rows of the buffer's batches, one batch behind the other, among the blocks' rows.
+    """
+    if num_shards == 1:
+        return blocks, index
+    first, last = (batch_size * number // num_shards for number in (shard_index, shard_index + 1))
+    place = tf.range(tf.size(index)) % batch_size
+    index = tf.boolean_mask(index, (place >= first) & (place < last))
+    block = index // block_rows
+    needed = tf.sort(tf.unique(block)[0])  # a smaller block stays last
+    return tf.gather(blocks, needed), tf.searchsorted(
+        needed, block, out_type=index.dtype
+    ) * block_rows + index % block_rows
+
+
+def _in_batches(buffers, batch_size, rest, skip, num_batches, shard_index, num_shards):
+    """A shard's rows, in buffers of whole batches, as `num_batches` batches without the first `skip`.
+
+    Args:
+        rest: the rows of the last batch of all shards if it has fewer than `batch_size`, else 0.
+    """
+    first, last = (batch_size * number // num_shards for number in (shard_index, shard_index + 1))
+    size, buffers = last - first, buffers.prefetch(1)
+    rows = buffers.rebatch(size).skip(skip) if size else buffers.take(0)
+    lacking = (first >= rest > 0) if size else num_batches
+    if lacking and num_batches > 0:  # every shard has as many batches
         empty = tf.nest.map_structure(lambda spec: tf.zeros([0, *spec.shape[1:]], spec.dtype), rows.element_spec)
-        rows = rows.concatenate(tf.data.Dataset.from_tensors(empty))
+        rows = rows.concatenate(tf.data.Dataset.from_tensors(empty).repeat(int(lacking)))
     return rows.prefetch(2)
 
 
