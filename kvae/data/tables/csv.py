@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from kvae import arguments
 from kvae.columns import Column, validate_unique
 from kvae.data.files import import_extra
 from kvae.data.tables.seekable import GzipBytes, PlainBytes
@@ -78,7 +79,7 @@ class CsvFile:
     def _index(self):
         """Finds the header and the blocks of records, a newline outside of quotes being the end of one."""
         self.starts, self.sizes, self.end = [], [], 0
-        position, pending, header, inside, after_newline = 0, b"", None, 0, True
+        position, pending, header, inside, after_newline, blank = 0, b"", None, 0, True, _BlankLines()
         for chunk in self._bytes.chunks():
             if position == 0 and not pending:
                 if chunk[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -88,7 +89,10 @@ class CsvFile:
             text = np.frombuffer(chunk, np.uint8)
             parity = (np.cumsum(text == _QUOTE, dtype=np.uint8) + np.uint8(inside)) & 1
             newline = ((text == 10) | (text == 13)) & (parity == 0)
-            ends = np.flatnonzero(newline & ~np.concatenate([[after_newline], newline[:-1]]))
+            previous = np.concatenate([[after_newline], newline[:-1]])
+            ends = np.flatnonzero(newline & ~previous)
+            if header is None or self.delimiter.encode() not in header:
+                blank.add(text, newline, newline & previous)
             inside = int(parity[-1]) if len(parity) else inside
             after_newline = bool(newline[-1]) if len(newline) else after_newline
             block = pending + chunk
@@ -118,6 +122,10 @@ class CsvFile:
             self.sizes.append(1)
         self.end = position + len(pending)
         self._set_names(header)
+        if len(self.names) == 1 and blank.found:
+            arguments.warn(
+                f'{self.path} has one column and empty lines, which are no rows: write "" for a value that is missing.'
+            )
         if not self.sizes:
             raise ValueError(f"{self.path} holds no rows below its header, expected at least one")
 
@@ -133,6 +141,11 @@ class CsvFile:
             whole = all(cell.strip().removeprefix("-").isdecimal() for cell in cells)
             if whole and not set(np.diff(np.array(cells, "float64"))) <= {1}:
                 numeric = cells[0]  # names such as 0, 1, 2, ... follow each other
+            elif whole:
+                arguments.warn(
+                    f"{self.path}: its first row, {', '.join(cells[:5])}{', ...' if cells[5:] else ''}, is taken for "
+                    "the names of the columns. Give names= if it is a row of values."
+                )
             if numeric is not None:
                 raise ValueError(
                     f"{self.path} has the number {numeric} among the names of its first row: give names= if it has no "
@@ -257,3 +270,19 @@ class CsvFile:
                     continue
                 if message := cell_fault(text, column, self.form.decimal):
                     raise ValueError(f"{self.locate(block, row)}: column {column.name!r} {message}")
+
+
+class _BlankLines:
+    """Whether there are empty lines between lines that aren't, of bytes that come in chunks."""
+
+    def __init__(self):
+        self.found, self._is_last, self._byte = False, False, 10
+
+    def add(self, text: np.ndarray, newline: np.ndarray, repeated: np.ndarray) -> None:
+        """Look at a chunk (n,), and masks of its newlines and of those after another newline, bool (n,)."""
+        blank = repeated & ~((text == 10) & (np.concatenate([[self._byte], text[:-1]]) == 13))
+        filled = np.flatnonzero(~newline)
+        last = int(filled[-1]) if len(filled) else 0
+        self.found = self.found or (len(filled) > 0 and (self._is_last or bool(blank[:last].any())))
+        self._is_last = bool(blank[last:].any()) or (self._is_last and not len(filled))
+        self._byte = int(text[-1]) if len(text) else self._byte

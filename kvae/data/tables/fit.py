@@ -7,7 +7,7 @@ import numpy as np
 
 from kvae import arguments
 from kvae.columns import Column
-from kvae.data.tables.values import arrow, categories, matrix
+from kvae.data.tables.values import CellError, arrow, categories, matrix
 
 MOST_CATEGORIES = 1_000
 _EXACT, _EXACT_LABELS = 2**24, 2**53  # up to here float32, and float64, holds all whole numbers
@@ -47,7 +47,10 @@ class Fit:
         found = found if chosen is None else found[chosen]
         self.rows += len(found)
         for number, values in self.values.items():
-            values = categories(arrays[number] if isinstance(arrays, list) else arrays[:, number])
+            try:
+                values = categories(arrays[number] if isinstance(arrays, list) else arrays[:, number])
+            except CellError as error:
+                raise ValueError(f"{locate(error.row)}: column {self.columns[number].name!r} {error}") from None
             self._require(values.is_null().to_numpy(zero_copy_only=False), number, locate)
             values = values if chosen is None else values.filter(arrow(chosen))
             self.present[number] += len(values) - values.null_count
@@ -100,6 +103,9 @@ class Fit:
                 present, known = self.present[number], self.values[number]
                 if all(isinstance(value, float) and value.is_integer() for value in known):
                     known = {int(value) for value in known}  # integers beside missing values
+                if all(isinstance(value, str) and value.lower() in ("false", "true") for value in known):
+                    known = {value.lower() == "true" for value in known}  # however they are spelled
+                _warn_of_spellings(source, column.name, known)
                 options["categories"] = tuple(sorted(known))
                 is_constant = len(known) == 1
             else:
@@ -148,3 +154,16 @@ class Fit:
                     f"{source}: column {column.name!r} holds times, which x, days of float32, rounds, here by "
                     f"{seconds:.0f} s: give a number of hours or seconds since a date of your own."
                 )
+
+
+def _warn_of_spellings(source, name, known):
+    """Warn of texts that differ in their case alone."""
+    spellings: dict[str, str] = {}
+    for value in sorted(known) if all(isinstance(value, str) for value in known) else ():
+        other = spellings.setdefault(value.casefold(), value)
+        if other != value:
+            arguments.warn(
+                f"{source}: column {name!r} has the categories {other!r} and {value!r}, which differ in their case "
+                "alone: write them alike if they are one."
+            )
+            return

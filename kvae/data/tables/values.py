@@ -189,7 +189,10 @@ def codes(values: Any, column: Column, unseen: str) -> np.ndarray:
     pa: Any = importlib.import_module("pyarrow")
     pc: Any = importlib.import_module("pyarrow.compute")
     values, known = categories(values), pa.array(column.categories)
-    if values.type != known.type:
+    is_spelled = pa.types.is_boolean(known.type) and pa.types.is_string(values.type)
+    if is_spelled:
+        known = known.cast("string")  # "false" and "true"
+    elif values.type != known.type:
         if {str(values.type), str(known.type)} == {"double", "int64"}:
             values, known = values.cast("double"), known.cast("double")
         elif pa.types.is_null(values.type):
@@ -198,7 +201,7 @@ def codes(values: Any, column: Column, unseen: str) -> np.ndarray:
             raise CellError(
                 0, f"has the type {values.type}, but {known.type} in the training rows: give values of that type"
             )
-    found = pc.index_in(values, value_set=known)
+    found = pc.index_in(pc.utf8_lower(values) if is_spelled else values, value_set=known)
     if found.null_count > values.null_count and unseen == "error":
         is_new = pc.and_(found.is_null(), values.is_valid()).to_numpy(zero_copy_only=False)
         row = int(np.argmax(is_new))
@@ -211,17 +214,27 @@ def codes(values: Any, column: Column, unseen: str) -> np.ndarray:
 
 
 def categories(values: Any) -> Any:
-    """A column of categories as an array of pyarrow: texts (an empty one is missing), int64, double or bool."""
+    """A column of categories as an array of pyarrow: texts without spaces around them, int64, double or bool.
+
+    An empty text is missing. Raises CellError for what can't be a category.
+    """
     pa: Any = importlib.import_module("pyarrow")
     pc: Any = importlib.import_module("pyarrow.compute")
     values = arrow(values)
     if pa.types.is_integer(values.type):
-        return values.cast("int64")
+        try:
+            return values.cast("int64")
+        except pa.ArrowInvalid:
+            row, value = next((row, value) for row, value in enumerate(values.to_pylist()) if (value or 0) >= 2**63)
+            raise CellError(row, f"holds {value}, and numbers of 2^63 and more are no categories: give texts") from None
     if pa.types.is_floating(values.type):
         return values.cast("double")
     if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
         return values
-    values = values.cast("string")
+    try:
+        values = pc.utf8_trim_whitespace(values.cast("string"))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise CellError(0, f"holds values of the type {values.type}, which are no categories: give texts") from None
     return pc.if_else(pc.equal(values, ""), pa.scalar(None, "string"), values)
 
 

@@ -111,11 +111,29 @@ READ = {  # name: (content, arguments, the rows)
     "dates": ("d\n2024-02-29\n\n1970-01-02\n", {}, [[19782], [1]]),
     "times": ("d\n2024-02-29 12:00:00\n1970-01-02 00:00:00\n", {}, [[19782.5], [1]]),
     "true and false": ("a\ntrue\nfalse\n", {}, [[1], [0]]),
+    "true and false, spelled otherwise": ('a\nTrue\nfalse\n TRUE\n"FALSE "\n', {}, [[1], [0], [1], [0]]),
+    "spaces around texts": ('a,b\ncook, x\n cook ,y\n"nurse "," "\n', {}, [[0, 0], [0, 1], [1, N]]),
+    "texts that differ in their case": ("a\nYes\nyes\nno\n", {}, [[0], [2], [1]]),
+    "empty lines in one column": ("a\n1\n\n3\r\n\r\n4\n\n\n", {}, [[1], [3], [4]]),
+    "a value that is missing in one column": ('a\n1\n""\n3\n\n', {}, [[1], [N], [3]]),
     "spaces around numbers": ("a,b\n 1 , 2\n3,  4 \n", {}, [[1, 2], [3, 4]]),
     "a constant column": ("a,b\n1,5\n2,5\n", {}, [[1, 5], [2, 5]]),
     "a text among numbers that is a category": ("a\n1\nx\n", {"columns": {"a": "category"}}, [[0], [1]]),
     "gzip that isn't": ("a\n1\n2\n", {"name": "t.csv.gz"}, [[1], [2]]),
     "an index that is left out": (",a\n0,3\n1,4\n", {"columns": ["a"]}, [[3], [4]]),
+}
+
+
+BLANK = ' has one column and empty lines, which are no rows: write "" for a value that is missing.'
+TOLD = {  # name: the warning
+    "a constant column": "column 'b' holds one value in all training rows and tells nothing of a row: leave it out "
+    "with columns=.",
+    "names that count": "its first row, 0, 1, is taken for the names of the columns. Give names= if it is a row of "
+    "values.",
+    "texts that differ in their case": "column 'a' has the categories 'Yes' and 'yes', which differ in their case "
+    "alone: write them alike if they are one.",
+    "empty lines in one column": BLANK,
+    "dates": BLANK,
 }
 
 
@@ -152,9 +170,8 @@ def test_an_odd_table_is_read(case, tmp_path):
         stream = from_table(path, **arguments)
     with errors.clear_errors():
         np.testing.assert_array_equal(next(iter(stream)), np.array(expected, "float32"))
-    told = [str(each.message).removeprefix(f"{path}: ") for each in caught]
-    constant = "column 'b' holds one value in all training rows and tells nothing of a row: leave it out with columns=."
-    assert told == ([constant] if "constant" in case else [])
+    told = [str(each.message).removeprefix(str(path)).removeprefix(": ") for each in caught]
+    assert told == ([TOLD[case]] if case in TOLD else [])
 
 
 def test_files_of_one_table_have_its_columns(tmp_path):
@@ -179,12 +196,17 @@ def test_files_of_one_table_have_its_columns(tmp_path):
         (np.ones((3, 2), complex), "the dtype complex128, expected rows of columns"),
         (np.array([[1.0, np.inf]]), "the ndarray, row 1: column '1' holds inf"),
         (5, "source is 5; expected the path of a table"),
+        (
+            ({"a": np.array([5, 2**63 + 1], "uint64")}, {"a": "category"}),
+            r"the dict, row 2: column 'a' holds 9223372036854775809, and numbers of 2\^63 and more are no categories",
+        ),
+        (({"a": [[1], [2]]}, {"a": "category"}), "column 'a' holds values of the type list.*are no categories"),
     ],
     ids=str,
 )
 def test_other_tables_are_refused_in_a_sentence(source, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        from_table(source)
+        from_table(*(source if isinstance(source, tuple) else (source,)))
 
 
 @pytest.mark.parametrize(
@@ -228,3 +250,16 @@ def test_masked_values_are_missing():
     stream = from_table({"c": texts, "a": [1, 2, 3]})
     np.testing.assert_array_equal(next(iter(stream))[:, 0], [0, 1, N])
     assert stream.columns[0].categories == ("x", "y")
+
+
+def test_true_and_false_are_bools_from_whichever_file(tmp_path):
+    stream = from_table(written(tmp_path, "a\nTRUE\nFalse\ntrue\n"))
+    assert stream.columns[0].categories == (False, True)
+    assert stream.columns.decode(next(iter(stream)))["a"].tolist() == [True, False, True]
+    for source in ({"a": [False, True, None]}, written(tmp_path, 'a\nfalse\nTrue\n""\n', "new.csv")):
+        np.testing.assert_array_equal(next(iter(from_table(source, stream.columns))), [[0], [1], [N]])
+    unknown = pytest.raises(
+        ValueError, match="row 1: column 'a' holds 'perhaps', a category that the training rows lack"
+    )
+    with unknown, errors.clear_errors():
+        next(iter(from_table({"a": ["perhaps"]}, stream.columns)))
