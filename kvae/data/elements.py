@@ -71,7 +71,7 @@ def _as_array(name, values):
 
 
 def validate_weights(weights: Any, name: str = "sample_weight") -> None:
-    """Raise TypeError unless the weights, an array or a spec, are real numbers, or None."""
+    """Raise TypeError unless the weights, an array or a spec, are real numbers, or None; ValueError if all are 0."""
     if weights is None:
         return
     try:
@@ -82,6 +82,8 @@ def validate_weights(weights: Any, name: str = "sample_weight") -> None:
     if not is_real:
         found = f"a {type(weights).__name__} of {weights.dtype}" if hasattr(weights, "dtype") else repr(weights)
         raise TypeError(f"{name} is {found}, expected an array of real numbers (n,), one an example")
+    if isinstance(weights, np.ndarray) and len(weights) and not weights.any():
+        raise ValueError(f"{name} is 0 for all {len(weights):,} examples, so that none counts: expected some above 0")
 
 
 def as_dataset(data: Any) -> Any:

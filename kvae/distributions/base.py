@@ -72,6 +72,13 @@ class Distribution(abc.ABC):
     def sample(self, seed: Seed) -> Tensor:
         """Draw one x ~ p per row, (n, ...). seed: int for the same draw each time, or `keras.random.SeedGenerator`."""
 
+    def at_sizes_of(self, x: Tensor, observed: Tensor | None = None) -> "Distribution":
+        """Return p of counts with the sizes in the rows x (n, ...), in place of the usual one. Others stay as they are.
+
+        `observed` masks x: a size that isn't observed is the usual one.
+        """
+        return self
+
 
 class Reparameterized(Distribution):
     """Base class of posteriors: dataclasses of tensors, with z a differentiable function of noise eps ~ N(0, I).

@@ -101,8 +101,12 @@ class SharesOfTotal(Distribution):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log p(x | size) in nats, x (n, ...) to (n,), with the size sum(x)."""
-        log_size = ops.log(ops.maximum(ops.sum(x, axis=tuple(range(1, len(x.shape))), keepdims=True), 1e-20))
-        return sum_event(self.base.scaled(log_size).elementwise_log_prob(x))
+        return sum_event(self.at_sizes_of(x).elementwise_log_prob(x))
+
+    def at_sizes_of(self, x: Tensor, observed: Tensor | None = None) -> Any:
+        """The counts of rows with the totals of x (n, ...)."""
+        total = ops.sum(x, axis=tuple(range(1, len(x.shape))), keepdims=True)
+        return self.base.scaled(ops.log(ops.maximum(total, 1e-20)))
 
     def sample(self, seed: Seed) -> Tensor:
         return self._typical.sample(seed)

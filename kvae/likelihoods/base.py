@@ -30,6 +30,7 @@ class Likelihood(keras.layers.Layer, abc.ABC):
         discrete: bool, True if p(x|z) is a probability and False if it is a density. Only probabilities have bits per
             dimension. Default False.
         expected: str, the expected values of x in words, for messages. Default None: all real numbers.
+        reads_sizes: bool, True if means of counts depend on sizes in x. Default False.
         takes_pixels: bool, True if all uint8 and bool images have a probability, scaled to [0, 1]. Default False.
         event_shape: tuple of ints, an example's shape, once built.
 
@@ -47,6 +48,7 @@ class Likelihood(keras.layers.Layer, abc.ABC):
     discrete: bool = False
     expected: str | None = None
     takes_pixels: bool = False
+    reads_sizes: bool = False
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights. input_shape: (None, ...), the shape of x."""

@@ -40,7 +40,7 @@ class ColumnsLikelihood(Likelihood):
         columns: `kvae.data.Columns`, such as `stream.columns`. Default None: those of `likelihoods`, with mean 0 and
             scale 1. Columns that `likelihoods` leaves out have the default of their kind.
         sizes: {column of counts: column with their sizes}: the mean is size * softplus(raw), as of claims in a time of
-            exposure. Default None: none.
+            exposure. A reconstruction has the size of its row, and a sample the mean size. Default None: none.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -81,7 +81,7 @@ class ColumnsLikelihood(Likelihood):
         self.layers, self._groups = [], []  # _groups: (layer's position or None, names, alias or None)
         for name, likelihood in _grouped({c.name: given.get(c.name, _default(c)) for c in columns}, self.sizes):
             self._add(name, likelihood)
-        self.discrete = all(layer.discrete for layer in self.layers)
+        self.discrete, self.reads_sizes = all(layer.discrete for layer in self.layers), bool(self.sizes)
         kinds: dict[str, list[str]] = {}
         for layer, names in self._constrained():
             is_category = isinstance(layer, CategoricalLikelihood)

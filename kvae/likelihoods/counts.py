@@ -30,7 +30,7 @@ class CountLikelihood(Likelihood):
             arguments.choice("size", size, ("total",))
         if arguments.real("typical_size", typical_size) <= 0:
             raise ValueError(f"typical_size is {typical_size!r}; expected a positive number.")
-        self.size, self.typical_size = size, typical_size
+        self.size, self.typical_size, self.reads_sizes = size, typical_size, size is not None
         self.zero_inflation = arguments.boolean("zero_inflation", zero_inflation)
         if size is not None:
             self.parameters = ("raw_share",)
@@ -79,7 +79,8 @@ class PoissonLikelihood(CountLikelihood):
             output is raw_share, with the shares softmax(raw_share). log p(x|z) is then log p(x|z, the sum of x).
         zero_inflation: bool, whether each count is 0 with a probability of its own besides. The decoder's last output
             is then zero_logits, with the probabilities sigmoid(zero_logits). Default False.
-        typical_size: number > 0, the sum of x for means and samples with size="total". Default 10,000.
+        typical_size: number > 0, the sum of x for samples and means of z with size="total". A reconstruction has the
+            sum of its row. Default 10,000.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:
@@ -117,7 +118,8 @@ class NegativeBinomialLikelihood(CountLikelihood):
             output is raw_share, with the shares softmax(raw_share). log p(x|z) is then log p(x|z, the sum of x).
         zero_inflation: bool, whether each count is 0 with a probability of its own besides. The decoder's last output
             is then zero_logits, with the probabilities sigmoid(zero_logits). Default False.
-        typical_size: number > 0, the sum of x for means and samples with size="total". Default 10,000.
+        typical_size: number > 0, the sum of x for samples and means of z with size="total". A reconstruction has the
+            sum of its row. Default 10,000.
         **kwargs: of `keras.layers.Layer`.
 
     Raises:

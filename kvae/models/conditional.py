@@ -98,10 +98,6 @@ class ConditionalVAE(VAE):
         images, labels = self._scaled(x)
         return self.decoder_distribution((z, labels), training).log_prob(images)
 
-    def call(self, x: Any, training: bool = False) -> Any:
-        """The reconstruction of the pair (x, y), a mean (n, ...); `training` isn't read."""
-        return self.decode(self._with_labels(self.encode(x), x))
-
     def sample(self, count: int = 1, *, y: ArrayLike, noise: bool = False, seed: int | None = None) -> np.ndarray:
         """Images of label y: z ~ p(z), then E[x|z,y], or with `noise` a draw of p(x|z,y).
 

@@ -113,6 +113,22 @@ class EncoderDecoder(LatentModel):
         x = self._symbol(event_shape)
         return [x, x] if self.missing and _reads_mask(self.encoder) else x
 
+    def call(self, x: Any, training: bool = False) -> Any:
+        """`decode(encode(x))`, the reconstruction (n, ...), a mean; of counts with a size, at the sizes in x.
+
+        `training` isn't read.
+        """
+        z = self._with_labels(self.encode(x), x)
+        if self.likelihood is None or not self.likelihood.reads_sizes:
+            return self.decode(z)
+        images = keras.tree.flatten(self._scaled(x))[0]
+        observed = ops.logical_not(ops.isnan(images))
+        return self._of_code(z).at_sizes_of(ops.where(observed, images, 0.0), observed).mean
+
+    def _of_code(self, z):
+        """p(x|z), or with labels p(x|z,y) of (z, y), of what `encode` gives."""
+        return self.decoder_distribution(z)
+
     def _with_labels(self, z, x):
         """What the decoder reads for z: with labels, (z, y) with the y of x."""
         return z

@@ -159,9 +159,9 @@ class ExampleMeans(keras.metrics.Metric):
         self.weights_seen.assign_add(weight)
 
     def result(self) -> dict[str, Any]:
-        """{name: mean}; NaN before the first example, since 0 would be the best loss of all."""
+        """{name: mean}; NaN before the first example of a weight above 0, since 0 would be the best loss of all."""
         counts = ops.stack([self.examples.value] + [self.weights_seen.value] * (len(self.names) - 1))
-        means = ops.where(counts > 0, ops.divide_no_nan(self.totals, counts), float("nan"))
+        means = ops.where(self.weights_seen > 0, ops.divide_no_nan(self.totals, counts), float("nan"))
         return dict(zip(self.names, ops.unstack(means, len(self.names)), strict=True))
 
 

@@ -237,7 +237,10 @@ class VQVAE(EncoderDecoder):
 
     def decode(self, z: Any) -> Any:
         """E[x] of codes z, integers (n, *code_shape): (n, ...)."""
-        return self.decoder_distribution(self.quantizer.embed(z)).mean
+        return self._of_code(z).mean
+
+    def _of_code(self, z):
+        return self.decoder_distribution(self.quantizer.embed(z))
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """E[x] of codes z, an integer array (n, *code_shape), `batch_size` at a time: an array (n, ...)."""

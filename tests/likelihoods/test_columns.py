@@ -291,3 +291,33 @@ def test_filled_values_have_the_sizes_of_their_rows_and_categories_that_are_prob
     codes = np.arange(3)
     variance = shares @ codes**2 - (shares @ codes) ** 2
     np.testing.assert_allclose(np.square(found.stddev[:, 0]).mean(), variance, rtol=0.05)
+
+
+def test_reconstructions_have_the_sizes_of_their_rows(rng):
+    columns = Columns([*COLUMNS[3:4], *COLUMNS[5:6]])
+    likelihood = kvae.ColumnsLikelihood({"exposure": None, "claims": "poisson"}, columns, {"claims": "exposure"})
+    x = np.array([[1, 0], [10, 2], [np.nan, 1]], "float32")
+    encoder = kvae.networks.columns_encoder(likelihood, 1, ())
+    model = kvae.VAE(encoder, kvae.networks.columns_decoder(likelihood, 1, ()), likelihood, seed=0, missing=True)
+    model.compile(run_eagerly=True)
+    rate = model.decode(model.encode(x)).numpy()[:, 1] / 1.5  # at the mean size, 1.5
+    expected = rate * [1, 10, 1.5]
+    np.testing.assert_allclose(model.reconstruct(x)[:, 1], expected, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(x, verbose=0)[:, 1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_reconstructions_of_shares_have_the_totals_of_their_rows(rng, labels):
+    x = rng.poisson(rng.choice([1, 20], (30, 1)), (30, 4)).astype("float32")
+    networks = kvae.networks.dense_encoder, kvae.networks.dense_decoder
+    encoder, decoder = (network((4,), 2, (), **({"label_dim": labels} if labels else {})) for network in networks)
+    likelihood = kvae.NegativeBinomialLikelihood(size="total", zero_inflation=False, typical_size=7)
+    data = (x, rng.integers(0, 2, 30)) if labels else x
+    model = (
+        kvae.ConditionalVAE(encoder, decoder, labels, likelihood, seed=0)
+        if labels
+        else kvae.VAE(encoder, decoder, likelihood, seed=0)
+    )
+    np.testing.assert_allclose(model.reconstruct(data).sum(axis=1), x.sum(axis=1), rtol=1e-4)
+    z = model._with_labels(model.encode(data), data)
+    np.testing.assert_allclose(model.decode(z).numpy().sum(axis=1), 7, rtol=1e-5)

@@ -210,6 +210,15 @@ def test_a_compiled_metric_leaves_training_as_it_was(x):
     assert same_weights(*results)
 
 
+def test_weights_that_are_all_0_are_no_loss_of_0(x):
+    model = dense_vae_compiled()
+    for use in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match=r"sample_weight.* is 0 for all 100 examples, so that none counts"):
+            use(x, sample_weight=np.zeros(100), verbose=0)
+    stream = tf.data.Dataset.from_tensor_slices((x, x, np.zeros(100))).batch(25)
+    assert np.isnan(list(model.evaluate(stream, return_dict=True, verbose=0).values())).all()
+
+
 def test_weights_may_stand_in_a_column_and_nothing_else(x):
     weights = np.linspace(0, 1, 100, dtype="float32")
     model = dense_vae_compiled()
