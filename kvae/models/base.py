@@ -387,6 +387,9 @@ class LatentModel(keras.Model):
         A PCA knows p(z|x observed). A VAE draws z ~ q(z|x observed), and weights them by p(x observed|z) p(z) / q(z|x
         observed), normalized to a sum of 1. A row without an observed value gets the model's mean.
 
+        Intervals of the draws are those of the fitted parameters. After a fit to few rows they are too narrow: a PCA
+        with `bootstraps=20` draws its parameters too. A VAE doesn't.
+
         Args:
             x: a stream of batches or an array.
             draws: int >= 0, the draws of x for each row: for multiple imputation take 20 or more.

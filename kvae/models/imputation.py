@@ -9,11 +9,14 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvae import arguments
 from kvae.data import arrays, errors
 from kvae.distributions.columns import ColumnsProduct
+from kvae.models import pca_missing
 from kvae.noise import indexed_normal
 
 _VALUES, _ROWS = 2**22, 2**15  # values of x, and z, that are decoded at once
+_FEW = 100  # rows for each parameter of a column, so that its variance is hardly 1 % more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Imputation:
         mean: E[x|x observed], (n, ...). Of a category in a table it is the most probable code.
         stddev: the standard deviation of each value of x given the observed ones, (n, ...).
         draws: of x given its observed values, (draws, n, ...). Analyze each, and average, as multiple imputation does.
+            Of a PCA with `bootstraps` each has other parameters, and mean and stddev are those of the mixture.
         effective_samples: (sum w)^2 / sum w^2 of each row's importance weights, (n,): with few, mean and draws rest on
             few z. Infinite if p(z|x observed) is exact, as in a PCA.
     """
@@ -36,8 +40,13 @@ class Imputation:
 
 def impute(model: Any, data: Any, draws: int, samples: int, seed: int, batch_size: int) -> Imputation:
     """`kvae.models.base.LatentModel.impute`, with checked arguments and data."""
+    if draws > 1 and getattr(model, "bootstraps", None) == 0 and model.examples < _FEW * (model.latent_dim + 1):
+        arguments.warn(
+            f"The draws don't know how unsure the axes are after a fit to {int(model.examples):,} rows, so that "
+            "intervals are too narrow: make the PCA with bootstraps=20."
+        )
     rows, position = [], 0
-    most = max(1, _rows_at_once(model) // samples)
+    most = max(1, _rows_at_once(model) // (model.latent_dim if model._has_exact_scores else samples))
     with errors.clear_errors():
         for element in arrays.batches(data, batch_size):
             batch = ops.convert_to_numpy(model._scaled(model._read(element)))
@@ -68,15 +77,25 @@ def _filled(x, mean, variance, drawn, effective):
 
 
 def _exactly(model, x, position, draws, samples, seed, rng):
-    """Of a model with p(z|x) in closed form, x linear in z: (mean, variance, draws, effective samples)."""
-    posterior = model.posterior(x)
-    loadings = ops.convert_to_numpy(model._loadings)
-    covariance = ops.convert_to_numpy(ops.matmul(posterior.cholesky, ops.transpose(posterior.cholesky, (0, 2, 1))))
-    mean = ops.convert_to_numpy(model.decoder_distribution(posterior.mean).mean)
-    variance = np.einsum("dk,nkl,dl->nd", loadings, covariance, loadings) + float(model.noise_variance)
-    eps = ops.convert_to_tensor(rng.normal(size=(len(x) * draws, model.latent_dim)), dtype=x.dtype)
-    z = ops.convert_to_numpy(posterior.repeat(draws).reparameterize(eps)) if draws else np.zeros(eps.shape, x.dtype)
-    drawn = _decoded(model, x, z.reshape(len(x), draws, -1), rng)
+    """Of a model with p(z|x) in closed form, x linear in z: (mean, variance, draws, effective samples).
+
+    With several sets of parameters, mean and variance are those of their mixture, as by Rubin's rules: the mean of the
+    variances, and the variance of the means.
+    """
+    flat, parameters = x.reshape(len(x), -1), model._parameters()
+    means, variances, drawn = [], [], np.empty((draws, *flat.shape), x.dtype)
+    for number, (center, loadings, noise) in enumerate(parameters):
+        posterior = pca_missing.posterior(pca_missing.observe(flat, center, loadings, noise))
+        center, loadings, noise, z, factor = (
+            ops.convert_to_numpy(each) for each in (center, loadings, noise, posterior.mean, posterior.cholesky)
+        )
+        means.append(z @ loadings.T + center)
+        variances.append(np.square(loadings @ factor).sum(axis=2) + noise)
+        eps = rng.normal(size=(len(range(number, draws, len(parameters))), *z.shape))
+        values = (z + np.einsum("nkl,mnl->mnk", factor, eps)) @ loadings.T + center
+        drawn[number :: len(parameters)] = values + np.sqrt(noise) * rng.normal(size=values.shape)
+    variance = np.mean(variances, axis=0) + np.var(means, axis=0)
+    mean, drawn = np.mean(means, axis=0).reshape(x.shape), drawn.reshape(draws, *x.shape)
     return mean, variance.reshape(x.shape), drawn, np.full(len(x), np.inf)
 
 
@@ -108,7 +127,7 @@ def _by_weights(model, x, position, draws, samples, seed, rng):
 def _conditional(model, x, z):
     """p(x|z), with what x (n, ...) says of it beside z: the sizes of counts."""
     p, observed = model.decoder_distribution(z), ~np.isnan(x)
-    if not isinstance(p, ColumnsProduct):
+    if not model.likelihood.reads_sizes:
         return p
     filled = ops.convert_to_tensor(np.where(observed, x, 0.0).astype(x.dtype))
     return p.at_sizes_of(filled, ops.convert_to_tensor(observed))

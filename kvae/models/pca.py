@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import keras
@@ -16,6 +17,7 @@ from kvae.distributions import MultivariateNormal, Normal
 from kvae.layers import Sampling
 from kvae.models import pca_missing, pca_solvers
 from kvae.models.base import LatentModel
+from kvae.models.bootstrap import Reweighted
 from kvae.objectives import Draw, score
 from kvae.priors import StandardNormal
 from kvae.saving import model_card
@@ -54,6 +56,8 @@ class PCA(LatentModel):
         missing: bool, whether NaN in x means "not observed". The axes then maximize the likelihood of the observed
             values, by expectation-maximization in 8 features (latent_dim + 2)^2 bytes; without any NaN they are the
             `solver`'s. Codes of a row with gaps are those of its expected values.
+        bootstraps: int, further fits to the same rows with random weights, for `impute` to draw the parameters from.
+            Each costs as much as the fit itself. Scores and codes don't read them. With `missing` alone. Default 0.
 
     Attributes:
         mean: (features,).
@@ -87,6 +91,7 @@ class PCA(LatentModel):
         tolerance: float | None = None,
         max_passes: int | None = None,
         missing: bool = False,
+        bootstraps: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**{"dtype": "float64", **kwargs})
@@ -99,6 +104,10 @@ class PCA(LatentModel):
         self.solver, self.tolerance = solver, None if tolerance is None else float(tolerance)
         self.max_passes = None if max_passes is None else arguments.integer_at_least("max_passes", max_passes, 2)
         self.missing = arguments.boolean("missing", missing)
+        self.bootstraps = arguments.integer_at_least("bootstraps", bootstraps, 0)
+        if bootstraps and not missing:
+            raise ValueError(f"bootstraps is {bootstraps}, which `impute` alone reads: make the PCA with missing=True.")
+        self._bootstraps: list = []
         self.prior = StandardNormal(dtype=self.dtype_policy)
         self.sampling = Sampling(seed=self.seed, dtype=self.dtype_policy)
         self.sample_seed = keras.random.SeedGenerator(self.seed)
@@ -114,6 +123,12 @@ class PCA(LatentModel):
         self.noise_variance = self.add_weight(shape=(), name="noise_variance", trainable=False)
         self.examples = self.add_weight(shape=(), name="examples", dtype="int64", trainable=False)
         self.prior.build((None, self.latent_dim))
+        if self.bootstraps:
+            shapes = {"means": (features,), "loadings": (features, self.latent_dim), "noise_variances": ()}
+            self._bootstraps = [
+                self.add_weight((self.bootstraps, *shape), name=f"bootstrap_{name}", trainable=False)
+                for name, shape in shapes.items()
+            ]
 
     def fit(
         self,
@@ -149,9 +164,22 @@ class PCA(LatentModel):
         first, data = self._first_and_data(x, "x")
         stream = arrays.batches(data, batch_size)
         with errors.clear_errors():
-            (count, mean, total, variances, axes), noise_variance = self._solve(
-                stream, math.prod(self.event_shape), verbose
-            )
+            (count, mean, _, variances, axes), noise_variance = self._solve(stream, verbose)
+            self._fit_bootstraps(stream)
+        largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
+        self.mean.assign(mean)
+        self.components.assign(axes * np.sign(largest)[:, None])
+        self.explained_variance.assign(variances)
+        self.noise_variance.assign(noise_variance)
+        self.examples.assign(count)
+        seen = {"dtype": first.dtype, "largest": first.largest}
+        self.record = model_card.Record([provenance.describe((x,))], x=seen)
+        return self
+
+    def _solve(self, stream, verbose):
+        """(the axes, the noise's variance)."""
+        solution, noise_variance = self._solution(stream, math.prod(self.event_shape), verbose)
+        count, mean, total, variances, _ = solution
         if count <= self.latent_dim:
             raise ValueError(
                 f"x has {count} examples; {self.latent_dim} axes need more than that, of a weight above 0."
@@ -163,17 +191,26 @@ class PCA(LatentModel):
                 f"x has no variance left beside {self.latent_dim} axes (of {total:.3g} in all), so that it has no "
                 "density: give more varied examples, or a smaller latent_dim."
             )
-        largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
-        self.mean.assign(mean)
-        self.components.assign(axes * np.sign(largest)[:, None])
-        self.explained_variance.assign(variances)
-        self.noise_variance.assign(noise_variance)
-        self.examples.assign(count)
-        seen = {"dtype": first.dtype, "largest": first.largest}
-        self.record = model_card.Record([provenance.describe((x,))], x=seen)
-        return self
+        return solution, noise_variance
 
-    def _solve(self, stream, features, verbose):
+    def _fit_bootstraps(self, stream):
+        rng, found = np.random.default_rng(self.seed), []
+        for _ in range(self.bootstraps):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what the fit itself has told
+                reweighted = Reweighted(stream, int(rng.integers(2**63)))
+                (_, mean, _, variances, axes), noise_variance = self._solve(reweighted, 0)
+            found.append((mean, axes.T * np.sqrt(np.maximum(variances - noise_variance, 0.0)), noise_variance))
+        for weight, values in zip(self._bootstraps if found else (), zip(*found, strict=True), strict=True):
+            weight.assign(np.stack(values))
+
+    def _parameters(self):
+        """[(mean, loadings, noise_variance)], of the bootstraps if there are any."""
+        if not self.bootstraps:
+            return [(self.mean, self._loadings, self.noise_variance)]
+        return list(zip(*(ops.unstack(weight.value, self.bootstraps) for weight in self._bootstraps), strict=True))
+
+    def _solution(self, stream, features, verbose):
         """(the axes, the noise's variance or None if it is that of the axes left out)."""
         if self.missing:
             limits = self._limits(*_EM)
@@ -307,5 +344,6 @@ class PCA(LatentModel):
 
     def get_config(self) -> dict[str, Any]:
         """Keras' hook: the constructor's arguments."""
-        names = ["latent_dim", "seed", "solver", "tolerance", "max_passes", *(["missing"] if self.missing else [])]
+        names = ["latent_dim", "seed", "solver", "tolerance", "max_passes"]
+        names += [name for name in ("missing", "bootstraps") if getattr(self, name)]
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}

@@ -12,6 +12,7 @@ from kvae.noise import indexed_normal
 
 BLOCK = 1_000  # draws of an example in one call
 _VALUES, _ROWS = 2**18, 4_096  # values of x that are scored at once: about a core's caches; and z at most
+_GROUPED = 2_048  # rows of small batches that are scored in one call
 _DRAWN = 2**18  # z that are drawn, in blocks, before a summary
 
 
@@ -24,8 +25,9 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
 
     Returns:
         function (x, positions, block, count, seed) to numpy (3, n, count): log p(x|z), log p(z), log q(z|x) of the
-        draws in the block. x: (n, ...), as the model takes it. positions: (n,). The noise is a function of the seed,
-        the position and the block. With seed 0, the first draw of block 0 is `evaluate`'s.
+        draws in the block. x: (n, ...), as the model takes it. positions: (n,), or (1,) for the same noise in all rows.
+        The noise is a function of the seed, the position and the block. With seed 0, the first draw of block 0 is
+        `evaluate`'s.
     """
     rows = rows or max(16, min(_ROWS, _VALUES // math.prod(model.event_shape)))
     dtype, latent_dim = model.variable_dtype, model.latent_dim
@@ -43,7 +45,8 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
 
     def scores(x, positions, block, count, seed):
         posterior, prior = model.posterior(x), model.prior_distribution()
-        eps = tf.reshape(noise(positions, block, count, seed), (-1, latent_dim))
+        eps, length = noise(positions, block, count, seed), tf.shape(tf.nest.flatten(x)[0])[0]
+        eps = tf.reshape(tf.tile(eps, (length // tf.shape(positions)[0], 1, 1)), (-1, latent_dim))
         total = tf.shape(eps, "int64")[0]
 
         def score(start, chunks):
@@ -113,16 +116,34 @@ def row_scores(
         return
     score, most = model._scorer, examples_at_once(samples)
     with errors.clear_errors():
-        for element in arrays.batches(data, batch_size):
-            x, found = model._read(element), []
-            for start in range(0, len(tf.nest.flatten(x)[0]), most):
+        for batches, x, ends in _groups(model, arrays.batches(data, batch_size)):
+            found = []
+            for start in range(0, ends[-1], most):
                 rows = rows_of(x, start, start + most)
-                positions = np.zeros(len(tf.nest.flatten(rows)[0]), "int64")  # the same noise for all rows
-                parts = [score(rows, positions, block, size, seed) for block, size in blocks(samples)]
+                parts = [score(rows, [0], block, size, seed) for block, size in blocks(samples)]  # the same noise
                 log_likelihood, log_prior, log_posterior = np.concatenate(parts, axis=2, dtype="float64")
                 found.append(_mean_weight(log_likelihood + log_prior - log_posterior))
-            scores, standard_errors = (np.concatenate(column) for column in zip(*found, strict=True))
-            yield scores, standard_errors, element
+            columns = (np.split(np.concatenate(column), ends[:-1]) for column in zip(*found, strict=True))
+            yield from zip(*columns, batches, strict=True)
+
+
+def _groups(model, stream):
+    """Yield some batches at a time: [elements], their x as one, and where each ends. Each call of the scorer costs."""
+    rows = max(1, min(_GROUPED, _VALUES // math.prod(model.event_shape)))
+    batches, parts, ends = [], [], [0]
+
+    def group():
+        return batches, tf.nest.map_structure(lambda *tensors: tf.concat(tensors, axis=0), *parts), ends[1:]
+
+    for element in stream:
+        parts.append(model._read(element))
+        batches.append(element)
+        ends.append(ends[-1] + len(tf.nest.flatten(parts[-1])[0]))
+        if ends[-1] >= rows:
+            yield group()
+            batches, parts, ends = [], [], [0]
+    if batches:
+        yield group()
 
 
 def _mean_weight(log_weights):

@@ -68,6 +68,7 @@ def imputation():
     x, gaps = breast_cancer()
     for name, make in {
         "PCA": lambda: kvae.PCA(LATENTS, missing=True).fit(gaps, verbose=0),
+        "PCA, 20 bootstraps": lambda: kvae.PCA(LATENTS, seed=0, missing=True, bootstraps=20).fit(gaps, verbose=0),
         "VAE": lambda: trained_vae(gaps),
     }.items():
         start = time.process_time()

@@ -94,6 +94,7 @@ def stages(path, folder, model=None):
         model = kvae.VAE(encoder, kvae.networks.columns_decoder(likelihood, 3), likelihood, seed=0, missing=True)
         model.compile(kvae.optimizers.Adam(1e-3))
     history = timed("fitted, an epoch", lambda: model.fit(train, epochs=1, verbose=0)).history
+    timed("scored, a draw a row", lambda: model.score_samples(train, 1, directory=folder / "scores of one"))
     timed("scored, 10 draws a row", lambda: model.score_samples(train, 10, directory=folder / "scores"))
     return seconds, model, history
 

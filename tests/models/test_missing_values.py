@@ -9,6 +9,8 @@ from breadth import some, thorough
 from small_models import shared
 
 import kvae
+from kvae.models import scoring
+from kvae.models.bootstrap import exponential_weights
 from kvae.networks import conv_encoder, dense_decoder, dense_encoder
 
 FEATURES, LATENTS, NOISE = 8, 2, 0.3
@@ -365,10 +367,57 @@ def test_a_fit_that_needs_more_passes_says_so(rng):
         kvae.PCA(2, missing=True, max_passes=2, tolerance=0.0).fit(made(rng)[1], verbose=0)
 
 
+def test_bootstraps_are_fits_with_the_same_weights_in_any_order(rng, tmp_path):
+    x = made(rng)[0]
+    weights = exponential_weights(x, 3)
+    assert scipy.stats.kstest(exponential_weights(rng.normal(size=(20_000, 2)), 0), "expon").pvalue > 0.01
+    order = rng.permutation(len(x))
+    assert np.array_equal(exponential_weights(x[order], 3), weights[order])
+    assert np.array_equal(
+        exponential_weights(np.full((2, 3), -np.nan), 1), exponential_weights(np.full((2, 3), np.nan), 1)
+    )
+    pca = kvae.PCA(2, missing=True, bootstraps=40, seed=0).fit(x, verbose=0)
+    means = np.array([mean for mean, *_ in pca._parameters()])
+    np.testing.assert_allclose(means.mean(axis=0), x.mean(axis=0), atol=4 * x.std() / np.sqrt(40 * len(x)))
+    np.testing.assert_allclose(means.std(axis=0), x.std(axis=0) / np.sqrt(len(x)), rtol=0.4)
+    gaps = holed(rng, x)
+    one, other = (kvae.PCA(2, missing=True, bootstraps=2, seed=0).fit(rows, verbose=0) for rows in (gaps, gaps[order]))
+    for a, b in zip(one._bootstraps, other._bootstraps, strict=True):
+        np.testing.assert_allclose(np.abs(a), np.abs(b), rtol=1e-6, atol=1e-8)
+    one.save(tmp_path / "pca.keras")
+    assert np.array_equal(kvae.load(tmp_path / "pca.keras").impute(gaps, 3).draws, one.impute(gaps, 3).draws)
+
+
+def test_filled_values_are_those_of_the_bootstraps_mixture(rng):
+    gaps = made(rng, 60)[1]
+    pca = kvae.PCA(2, missing=True, bootstraps=3, seed=0).fit(gaps, verbose=0)
+    plain = kvae.PCA(2, missing=True, seed=0).fit(gaps, verbose=0)
+    assert np.array_equal(pca.score_samples(gaps), plain.score_samples(gaps))
+    found = pca.impute(gaps, draws=600, batch_size=7)
+    np.testing.assert_allclose(found.stddev, pca.impute(gaps).stddev, rtol=1e-9)
+    for row in range(10):
+        observed, moments = ~np.isnan(gaps[row]), []
+        for parameters in pca._parameters():
+            mean, loadings, noise = map(np.asarray, parameters)
+            covariance = loadings @ loadings.T + noise * np.eye(FEATURES)
+            expected, rest = conditional(mean, covariance, gaps[row : row + 1], observed)
+            moments.append((expected[0], np.diag(rest)))
+        means, variances = map(np.array, zip(*moments, strict=True))
+        variance = variances.mean(axis=0) + means.var(axis=0)
+        np.testing.assert_allclose(found.mean[row, ~observed], means.mean(axis=0), rtol=1e-9)
+        np.testing.assert_allclose(found.stddev[row, ~observed], np.sqrt(variance), rtol=1e-9)
+        error = np.abs(found.draws[:, row, ~observed].mean(axis=0) - means.mean(axis=0))
+        assert np.all(error < 5 * np.sqrt(variance / 600))
+    with pytest.warns(UserWarning, match="after a fit to 60 rows, so that intervals are too narrow.*bootstraps=20"):
+        plain.impute(gaps, draws=2)
+    with pytest.raises(ValueError, match="bootstraps is 2, which `impute` alone reads: make the PCA with missing=True"):
+        kvae.PCA(2, bootstraps=2)
+
+
 # Scores ---------------------------------------------------------------------------------------------------------------
 
 
-def test_scores_are_log_p_or_minus_the_squared_error(rng, tmp_path):
+def test_scores_are_log_p_or_minus_the_squared_error(rng, tmp_path, monkeypatch):
     x = made(rng, 50)[0].astype("float32")
     autoencoder = kvae.Autoencoder(dense_encoder((FEATURES,), 2, hidden=()), dense_decoder((FEATURES,), 2, hidden=()))
     expected = -np.square(x - autoencoder.reconstruct(x)).sum(axis=1)
@@ -379,6 +428,8 @@ def test_scores_are_log_p_or_minus_the_squared_error(rng, tmp_path):
     expected = np.sqrt((1 / result.effective_samples - 1 / 40) * 40 / 39)
     np.testing.assert_allclose((scores[0], errors[0]), (result.values[0], expected[0]), rtol=1e-3)  # of the same noise
     np.testing.assert_allclose(model.score_samples(x[::-1], samples=40)[::-1], scores, atol=1e-5)
+    monkeypatch.setattr(scoring, "_GROUPED", 20)
+    np.testing.assert_allclose(model.score_samples(x, samples=40, batch_size=8), scores, atol=1e-5)
     labels = np.arange(50)
     model.score_samples((x, labels), samples=40, batch_size=8, directory=tmp_path / "scores")
     stored, y = next(iter(kvae.data.load(tmp_path / "scores", 50, labels=("label",), shuffle=0, validation=0)[0]))
