@@ -311,7 +311,7 @@ FROM_0 = {  # numbers that may be 0
     *("seed", "shuffle", "skip", "number", "shard_index", "index", "skip_nonfinite", "epochs", "initial_epoch"),
     *("validation", "free_bits", "beta", "commitment", "rounds", "threshold", "context", "validation_split"),
     *("initial_std", "tolerance", "num_batches", "initial_mean", "alpha", "gamma", "lambda_od", "lambda_d", "capacity"),
-    *("mean", "missing", "draws"),
+    *("mean", "missing", "draws", "bootstraps"),
     *("start", "stop", "printed"),
 }
 OF_ANY_SIGN = {"initial_mean", "mean", "printed"}

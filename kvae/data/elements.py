@@ -70,6 +70,14 @@ def _as_array(name, values):
     return values.to_numpy() if hasattr(values, "to_numpy") else values
 
 
+def _of_frame(frame):
+    """A DataFrame as an array. Numbers and bools of pandas' nullable types become floats, their NA becomes NaN."""
+    kinds = [getattr(dtype, "kind", "O") for dtype in np.atleast_1d(getattr(frame, "dtypes", ()))]
+    values = frame.to_numpy()
+    is_nullable = values.dtype == object and kinds and all(kind in "biuf" for kind in kinds)
+    return frame.to_numpy("float64", na_value=np.nan) if is_nullable else values
+
+
 def validate_weights(weights: Any, name: str = "sample_weight") -> None:
     """Raise TypeError unless the weights, an array or a spec, are real numbers, or None; ValueError if all are 0."""
     if weights is None:
@@ -91,7 +99,7 @@ def as_dataset(data: Any) -> Any:
     if isinstance(data, tuple):
         return tuple(as_dataset(part) for part in data)
     if not isinstance(data, keras.utils.PyDataset):
-        return data.to_numpy() if hasattr(data, "to_numpy") else data
+        return _of_frame(data) if hasattr(data, "to_numpy") else data
     if data.num_batches is None:
         raise ValueError("found a PyDataset without a length; give it a __len__, the number of its batches")
 

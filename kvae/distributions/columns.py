@@ -85,7 +85,7 @@ class ColumnsProduct(Distribution):
         return ops.stack([ops.zeros_like(x[:, 0]) + term for term in terms], axis=1)
 
     def at_sizes_of(self, x: Tensor, observed: Tensor | None = None) -> "ColumnsProduct":
-        """The distribution with the counts' sizes that are in x, in place of `given`."""
+        """The distribution with the counts' sizes that are in x, in place of `given`; `observed` masks x."""
         return dataclasses.replace(self, parts=tuple(self._sized(part, x, observed) for part in self.parts))
 
     def _log_prob(self, part, x, observed):

@@ -104,7 +104,7 @@ class SharesOfTotal(Distribution):
         return sum_event(self.at_sizes_of(x).elementwise_log_prob(x))
 
     def at_sizes_of(self, x: Tensor, observed: Tensor | None = None) -> Any:
-        """The counts of rows with the totals of x (n, ...)."""
+        """The counts of rows with the totals of x (n, ...); `observed` isn't read."""
         total = ops.sum(x, axis=tuple(range(1, len(x.shape))), keepdims=True)
         return self.base.scaled(ops.log(ops.maximum(total, 1e-20)))
 

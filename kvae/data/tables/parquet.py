@@ -63,7 +63,9 @@ class ParquetFile:
         for name in names:
             kind = self._types[name]
             try:
-                kinds[name] = kind_of(pa.array([], kind.value_type if pa.types.is_dictionary(kind) else kind))
+                is_dictionary = pa.types.is_dictionary(kind)
+                of_values = kind_of(pa.array([], kind.value_type if is_dictionary else kind))
+                kinds[name] = "category" if is_dictionary else of_values
             except (ValueError, pa.ArrowNotImplementedError):
                 kinds[name] = f"holds values of the type {kind}, expected numbers, texts or dates"
         return kinds

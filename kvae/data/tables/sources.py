@@ -8,7 +8,7 @@ import numpy as np
 
 from kvae.columns import Column
 from kvae.data.files import import_extra
-from kvae.data.tables.values import arrow, kind_of
+from kvae.data.tables.values import arrow, is_categorical, kind_of
 
 BLOCK_BYTES = 2**22
 
@@ -84,7 +84,13 @@ def from_columns(names: Sequence[str], columns: Sequence[Any], name: str) -> Row
         raise ValueError(f"{name} has columns of several lengths, {shown}, expected as many values in each")
 
     def read(rows, numbers):
-        return [_values(columns[number][rows]) for number in numbers]
+        return [one(number, rows) for number in numbers]
+
+    def one(number, rows):
+        try:
+            return _values(columns[number][rows])
+        except ValueError as error:
+            raise ValueError(f"{name}: column {names[number]!r} {error}") from None
 
     return Rows(
         name,
@@ -98,7 +104,8 @@ def from_columns(names: Sequence[str], columns: Sequence[Any], name: str) -> Row
 
 def _kind(values):
     try:
-        return kind_of(_values(values))
+        kind = kind_of(_values(values))
+        return "category" if is_categorical(values) else kind
     except ValueError as error:
         return str(error)
 
@@ -113,12 +120,17 @@ def _values(values):
         return values
     if isinstance(getattr(values, "dtype", None), np.dtype) and values.dtype.kind in "iuf":  # a Series of pandas
         return np.asarray(values)
+    if str(getattr(values, "dtype", "")).startswith("Sparse"):  # of pandas
+        return np.asarray(values)
     if getattr(getattr(values, "dtype", None), "kind", None) == "S":
         values = np.char.decode(values, "utf-8")
     try:
         return arrow(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise ValueError(f"holds values of several types, expected one: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"holds values of several types, or of a type that no column has, expected numbers, texts or dates: make "
+            f"them texts, or leave it out with columns=: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _filled(values):

@@ -230,7 +230,8 @@ def open_table(source: Any, form: CsvFormat) -> Any:
     name = f"the {type(source).__name__}"
     if isinstance(source, Mapping):
         return sources.from_columns([str(key) for key in source], list(source.values()), name)
-    if hasattr(source, "iloc") or hasattr(source, "__arrow_c_stream__"):
+    is_frame = hasattr(source, "columns") or hasattr(source, "schema")  # and no Series
+    if is_frame and (hasattr(source, "iloc") or hasattr(source, "__arrow_c_stream__")):
         return sources.from_frame(source, name)
     if all(hasattr(source, attribute) for attribute in ("shape", "dtype")) and not hasattr(source, "element_spec"):
         return sources.from_matrix(source, name, form.names)

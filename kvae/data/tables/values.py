@@ -48,6 +48,13 @@ def kind_of(values: Any) -> str:
     raise ValueError(f"holds values of the type {kind}, expected numbers, texts or dates: leave it out with columns=")
 
 
+def is_categorical(values: Any) -> bool:
+    """Whether a column of pandas, or of pyarrow, is one of categories by its type, whatever they are."""
+    types: Any = importlib.import_module("pyarrow").types
+    kind = getattr(values, "type", None)
+    return str(getattr(values, "dtype", "")) == "category" or (kind is not None and types.is_dictionary(kind))
+
+
 def numbers(values: Any, column: Column) -> np.ndarray:
     """The values of a column that is no category, float64 (n,), NaN for missing ones. Raises CellError."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biuf":

@@ -14,6 +14,8 @@ import kvae
 from kvae.data import errors, from_table
 from kvae.data.tables import parquet, seekable, sources
 
+NAN = float("nan")
+
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 ROWS, BATCH = 200, 32
@@ -229,6 +231,49 @@ def test_a_dataframe_gives_what_its_columns_give(columns):
     twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
     with pytest.raises(ValueError, match="has two columns named 'a'"):
         from_table(twice)
+
+
+def test_pandas_own_types_are_read():
+    pd = pytest.importorskip("pandas", reason="pandas isn't installed")
+    times = pd.to_datetime(["2024-01-01 12:00", None, "1970-01-02 00:00"])
+    cases = {
+        "Int64": (pd.array([1, None, 3], "Int64"), "integer", [1, NAN, 3]),
+        "Float64": (pd.array([0.5, None, 2], "Float64"), "number", [0.5, NAN, 2]),
+        "boolean": (pd.array([True, None, False], "boolean"), "category", [1, NAN, 0]),
+        "string": (pd.array(["x", None, "a"], "string"), "category", [1, NAN, 0]),
+        "NA": (np.array([pd.NA, 2, 1], object), "integer", [NAN, 2, 1]),
+        "categories": (pd.Categorical(["lo", "hi", None], ["lo", "mid", "hi"], ordered=True), "category", [1, 0, NAN]),
+        "numbered": (pd.Categorical([30, 10, 30]), "category", [1, 0, 1]),
+        "sparse": (pd.arrays.SparseArray([0.0, 0.0, 1.5]), "number", [0, 0, 1.5]),
+        "arrow": (pd.array([1, None, 2], "int64[pyarrow]"), "integer", [1, NAN, 2]),
+        "times": (times, "date", [19723.5, NAN, 1]),
+        "zone": (times.tz_localize("Asia/Tokyo"), "date", [19723.125, NAN, 0.625]),
+    }
+    frame = pd.DataFrame({name: values for name, (values, *_) in cases.items()}, index=[9, 9, 1])
+    stream = from_table(frame)
+    assert [column.kind for column in stream.columns] == [kind for _, kind, _ in cases.values()]
+    np.testing.assert_array_equal(next(iter(stream)), np.array([x for *_, x in cases.values()], "float32").T)
+    assert stream.columns[6].categories == (10, 30)
+    for values, message in (
+        ([1, "x", 2.5], "the DataFrame: column 'a' holds values of several types.*make them texts"),
+        (pd.to_timedelta([1, 2, 3], unit="h"), "the DataFrame: column 'a' holds values of the type duration"),
+        (pd.period_range("2024", periods=3, freq="M"), "the DataFrame: column 'a' holds values of the type extension"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            from_table(pd.DataFrame({"a": values}))
+    with pytest.raises(ValueError, match=r"the DataFrame: column 'a' holds values of several types.*make them texts"):
+        from_table(pd.DataFrame({"a": [1, "x"]}), {"a": "category"})
+    with pytest.raises(ValueError, match=r"the Series has the shape \(2,\).*expected rows of columns"):
+        from_table(pd.Series([1.0, 2.0]))
+
+
+def test_a_frame_of_nullable_numbers_is_an_array_with_nan(rng):
+    pd = pytest.importorskip("pandas", reason="pandas isn't installed")
+    x = np.where(rng.random((60, 4)) < 0.2, np.nan, rng.normal(size=(60, 4)))
+    frame = pd.DataFrame(x).convert_dtypes()
+    assert str(frame.dtypes[0]) == "Float64"
+    found, expected = (kvae.PCA(2, missing=True, seed=0).fit(rows, verbose=0).transform(rows) for rows in (frame, x))
+    np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
 class Frame:
