@@ -16,6 +16,7 @@ from kvae.data.validation import validate_dtype, validate_values
 from kvae.plots.canvas import CATEGORIES, CONTINUOUS, CYCLIC, axes, check_axes, check_model
 
 EXAMPLES = 512
+RING = np.sqrt(-2 * np.log(0.05))  # standard deviations: the circle with 95 % of a normal distribution in a plane
 
 
 def first_examples(
@@ -187,7 +188,9 @@ def latents(
     else:
         _by_category(ax, points, y, title, names)
     if prior:
-        _prior_outline(ax, *(values[pair] for values in prior))
+        outline_prior(ax, *(values[pair] for values in prior))
+        shared = max(len(axis.get_siblings(ax)) for axis in (ax.get_shared_x_axes(), ax.get_shared_y_axes())) > 1
+        ax.set_aspect("equal", adjustable="box" if shared else "datalim")  # no other for shared axes
     ax.set(xlabel=latent_names[pair[0]], ylabel=latent_names[pair[1]])
     ax.set_title(f"Codes of {len(x)} images (means)")
     return ax
@@ -217,12 +220,11 @@ def _by_category(ax, points, y, title, names):
     ax.legend(handles, texts, title=title, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
 
 
-def _prior_outline(ax, centre, scale):
-    """The ellipse with 95 % of a normal prior in the plane."""
-    radii = np.sqrt(-2 * np.log(0.05)) * scale
+def outline_prior(ax: Axes, center: np.ndarray, scale: np.ndarray) -> None:
+    """Draw the ellipse with 95 % of a normal prior in a plane: its mean and standard deviation, each (2,)."""
+    radii = RING * scale
     color = ax.xaxis.label.get_color()
-    ax.add_patch(matplotlib.patches.Ellipse(centre, *(2 * radii), fill=False, ls="--", ec=color))
+    ax.add_patch(matplotlib.patches.Ellipse(center, *(2 * radii), fill=False, ls="--", ec=color))
     box = {"fc": ax.get_facecolor(), "ec": "none", "alpha": 0.7, "pad": 1}
-    ax.text(centre[0], centre[1] + radii[1], "95 % of p(z)", ha="center", va="center", bbox=box)
-    shared = max(len(axis.get_siblings(ax)) for axis in (ax.get_shared_x_axes(), ax.get_shared_y_axes())) > 1
-    ax.set_aspect("equal", adjustable="box" if shared else "datalim")  # matplotlib allows no other for shared axes
+    text = ax.text(center[0], center[1] + radii[1], "95 % of p(z)", ha="center", va="center", bbox=box)
+    text.set_clip_on(True)

@@ -8,6 +8,7 @@ import matplotlib.patches
 import numpy as np
 from keras import ops
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from scipy.special import ndtri
 
 from kvae import arguments
@@ -162,6 +163,17 @@ def traversals(
     return ax
 
 
+def _mark_axes(ax, across, up):
+    """Ticks at round numbers beside a board of tiles, with the latents' values of its columns and of its rows."""
+    for set_ticks, values, tiles in (
+        (ax.set_xticks, across, np.arange(len(across))),
+        (ax.set_yticks, up, np.arange(len(up))[::-1]),  # rows are counted from the top
+    ):
+        ticks = [tick for tick in MaxNLocator(5).tick_values(*values[[0, -1]]) if values[0] <= tick <= values[-1]]
+        set_ticks(np.interp(ticks, values, tiles), [number(tick) for tick in ticks])
+    ax.set(xlabel="z0", ylabel="z1")
+
+
 def manifold(model: Any, x: Any = None, *, size: int = 15, ax: Axes | None = None) -> Axes:
     """Decoded means over the plane of two latents, at equal steps of probability.
 
@@ -195,10 +207,7 @@ def manifold(model: Any, x: Any = None, *, size: int = 15, ax: Axes | None = Non
     z = np.stack(np.meshgrid(values[:, 0], values[::-1, 1]), axis=-1).reshape(-1, 2)
 
     ax = show_tiles(ax, model.inverse_transform(z), size, gap=0, inches=0.5, left=0.7, above_below=1.1)
-    ticks = np.unique(np.linspace(0, size - 1, 5).round().astype(int))
-    ax.set_xticks(ticks, [number(values[tick, 0]) for tick in ticks])
-    ax.set_yticks(size - 1 - ticks, [number(values[tick, 1]) for tick in ticks])
-    ax.set(xlabel="z0", ylabel="z1")
+    _mark_axes(ax, *values.T)
     ax.set_title(f"The plane of codes, decoded (means)\nat quantiles of {'the prior' if prior else 'the codes'}")
     return ax
 
@@ -236,9 +245,6 @@ def code_map(model: Any, x: Any, *, size: int = 15, count: int = 2000, ax: Axes 
     column = np.interp(codes[:, 0], across, np.arange(size))
     row = np.interp(codes[:, 1], up, np.arange(size)[::-1])
     ax.scatter(column, row, s=9, color=CATEGORIES[1], edgecolors="black", linewidths=0.25, rasterized=True)
-    ticks = np.unique(np.linspace(0, size - 1, 5).round().astype(int))
-    ax.set_xticks(ticks, [number(across[tick]) for tick in ticks])
-    ax.set_yticks(size - 1 - ticks, [number(up[tick]) for tick in ticks])
-    ax.set(xlabel="z0", ylabel="z1")
+    _mark_axes(ax, across, up)
     ax.set_title(f"The plane of codes, decoded (means)\ndots: the codes of {len(codes)} images")
     return ax

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from kvae.plots.canvas import CATEGORIES
+from kvae.plots.codes import outline_prior
 from kvae.widgets import pages
 
 _PIXELS = 260  # the least length of the decoded image's longer side
@@ -40,6 +41,7 @@ class Explorer(ipywidgets.HBox):
         names: of all latents.
         dims: the latents of the plane.
         codes: (n, latent_dim), the points of the plane, or None. The first one is displayed at the start.
+        prior: (mean, standard deviation) of a normal prior, each (latent_dim,), for the plane's ring, or None.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class Explorer(ipywidgets.HBox):
         names: list[str],
         dims: list[int],
         codes: np.ndarray | None,
+        prior: tuple[np.ndarray, np.ndarray] | None = None,
     ):
-        self.model, self.dims = model, dims
+        self.model, self.dims, self._prior = model, dims, prior
         self._ranges, self._names, self._codes = (low, high), names, codes
         self._z = np.array((low + high) / 2 if codes is None else codes[0], "float64")
         self._pixels: Any = None
@@ -62,7 +65,7 @@ class Explorer(ipywidgets.HBox):
         self.image = ipywidgets.Image(format="png", layout={"margin": "24px 12px", "flex": "0 0 auto"})
         self.plane = None
         if len(dims) == 2:
-            self._canvas, self._axes = _plane(low[dims], high[dims], [names[dim] for dim in dims], codes, dims)
+            self._canvas, self._axes = _plane(low[dims], high[dims], [names[dim] for dim in dims], codes, dims, prior)
             self.plane = Plane(picture=base64.b64encode(_png(self._background())).decode())
             self.plane.observe(self._click, "clicked")
         self._moving = False
@@ -106,7 +109,9 @@ class Explorer(ipywidgets.HBox):
             OSError: if it can't be written; the old file then stays.
         """
         latents = list(self.sliders)
-        page = pages.explorer(self.model, self._ranges, self._names, latents, self.dims, self._codes, self._z)
+        page = pages.explorer(
+            self.model, self._ranges, self._names, latents, self.dims, self._codes, self._z, self._prior
+        )
         page.save(path, overwrite)
 
     def _slide(self, change):
@@ -169,14 +174,16 @@ def _slider(low, high, value, name):
     )
 
 
-def _plane(low, high, names, codes, dims):
-    """(canvas, Axes) of the plane of two latents, with codes (n, latent_dim) as points."""
+def _plane(low, high, names, codes, dims, prior):
+    """(canvas, Axes) of the plane of two latents, with codes (n, latent_dim) as points and the prior's ring."""
     figure = Figure(figsize=(3.8, 3.5), dpi=80, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     ax = figure.add_subplot(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel=names[0], ylabel=names[1])
     if codes is not None:
         ax.scatter(*codes[:, dims].T, s=12, color=CATEGORIES[0], alpha=0.5, linewidths=0)
-    ax.set_title("Click to decode a point" if codes is None else "Codes of images; click to decode a point", size=10)
+    if prior:
+        outline_prior(ax, *(values[dims] for values in prior))
+    ax.set_title("Codes of images" if codes is not None else "The plane of two latents", size=10)
     canvas.draw()
     return canvas, ax
 

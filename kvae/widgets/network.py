@@ -1,13 +1,13 @@
 """Keras networks as data for the JavaScript of `page/network.js`: their layers in order, and their weights."""
 
-import base64
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
+
+from kvae.widgets.weights import Weights
 
 _ACTIVATIONS = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "gelu", "silu", "sigmoid", "hard_sigmoid", "tanh"),
@@ -16,59 +16,20 @@ _ACTIVATIONS = (
 _ADVICE = "build the network of layers as kvae.networks does, or show the model with a kernel"
 
 
-class Weights:
-    """Arrays for a page, as float16: indices stand for them in the description of a network.
-
-    Vectors, such as biases, and small matrices are sums of two float16. They take little space, and images are nearly
-    twice as exact.
-
-    Args:
-        exact_size: the most numbers of a matrix that is stored so.
-    """
-
-    def __init__(self, exact_size: int = 0):
-        self.exact_size = exact_size
-        self.entries: list[list[int]] = []  # [float16 a number, *shape]
-        self._parts: list[np.ndarray] = []
-
-    def add(self, values: Any) -> int:
-        """The index of an array. Raises ValueError if a value is beyond float16."""
-        values = ops.convert_to_numpy(values)
-        with np.errstate(over="ignore"):
-            halves = np.asarray(values, np.float16)
-        if not np.isfinite(halves).all():
-            raise ValueError(
-                f"A number of the model is {np.abs(values).max():g}; a page holds float16, which ends at 65,504: scale "
-                "the data."
-            )
-        is_exact = halves.ndim < 2 or (halves.ndim == 2 and halves.size <= self.exact_size)
-        self.entries.append([1 + is_exact, *halves.shape])
-        self._parts.append(halves.ravel())
-        if is_exact:
-            self._parts.append(np.asarray(values - halves.astype(values.dtype), np.float16).ravel())
-        return len(self.entries) - 1
-
-    def text(self) -> str:
-        """All arrays: first the low bytes of all numbers, then the high ones, compressed by zlib, in base64."""
-        numbers = np.concatenate([np.empty(0, np.float16), *self._parts]).astype("<f2")
-        planes = numbers.view(np.uint8).reshape(-1, 2).T.tobytes()
-        compressor = zlib.compressobj(9, strategy=zlib.Z_FILTERED)
-        return base64.b64encode(compressor.compress(planes) + compressor.flush()).decode()
-
-
-def describe(network: Any, role: str, weights: Weights) -> dict[str, Any]:
+def describe(network: Any, role: str, weights: Weights, inputs: np.ndarray | None = None) -> dict[str, Any]:
     """A functional or sequential Keras network as a dict for JSON: inputs, steps in order, outputs.
 
     Args:
         network: the Keras model.
         role: what errors call it, "encoder" or "decoder".
         weights: takes the network's weights.
+        inputs: examples, for rounding the matrices of dense layers. None keeps float16.
 
     Raises:
         ValueError: for networks and layers that the page can't run. It names the layer.
     """
     if isinstance(network, keras.Sequential) and network.built:
-        return _sequential(network, role, weights)
+        return _sequential(network, role, weights, _layer_inputs(network, inputs))
     if not hasattr(network, "operations"):
         raise ValueError(
             f"The {role} is a {type(network).__name__}; a page without a kernel runs functional and sequential Keras "
@@ -81,7 +42,7 @@ def describe(network: Any, role: str, weights: Weights) -> dict[str, Any]:
             _activation(operation)
     config = network.get_config()
     nodes = {entry["name"]: entry["inbound_nodes"] for entry in config["layers"]}
-    steps, known = [], set()
+    steps, known, seen = [], set(), _layer_inputs(network, inputs)
 
     def visit(history):
         name, node, _ = history
@@ -93,7 +54,7 @@ def describe(network: Any, role: str, weights: Weights) -> dict[str, Any]:
             arguments = _flat(nodes[name][node])
             sources = [visit(part["config"]["keras_history"]) for part in arguments if _is_tensor(part)]
             constants = [None if _is_tensor(part) else part for part in arguments]
-            step = _step(operations[name], role, weights, constants)
+            step = _step(operations[name], role, weights, constants, seen)
             steps.append({**step, "from": sources, "to": key})
         return key
 
@@ -110,10 +71,19 @@ def linear(matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, ...], weigh
     return {"inputs": ["z"], "shapes": [[len(matrix)]], "steps": [dense, reshape], "outputs": ["x"]}
 
 
-def _sequential(network, role, weights):
+def _layer_inputs(network, inputs):
+    """{layer: its inputs (n, d)} of the dense layers. Empty without examples."""
+    if inputs is None:
+        return {}
+    dense = [layer for layer in network.layers if isinstance(layer, layers.Dense) and len(layer.input.shape) == 2]
+    found = keras.Model(network.inputs, [layer.input for layer in dense])([inputs], training=False) if dense else []
+    return {layer.name: ops.convert_to_numpy(values) for layer, values in zip(dense, found, strict=True)}
+
+
+def _sequential(network, role, weights, seen):
     steps = []
     for number, layer in enumerate(network.layers):
-        steps.append({**_step(layer, role, weights, [None]), "from": [str(number)], "to": str(number + 1)})
+        steps.append({**_step(layer, role, weights, [None], seen), "from": [str(number)], "to": str(number + 1)})
     return {
         "inputs": ["0"],
         "shapes": [list(network.input_shape[1:])],
@@ -141,11 +111,12 @@ def _flat(call):
     return found
 
 
-def _step(operation, role, weights, constants):
+def _step(operation, role, weights, constants, seen):
     step = _handler(operation, role)(operation, constants)
     if step is None:
         raise _refusal(operation, role, "with these arguments")
-    return {name: weights.add(value) if _is_array(value) else value for name, value in step.items()}
+    inputs = seen.get(operation.name)
+    return {name: weights.add(value, inputs) if _is_array(value) else value for name, value in step.items()}
 
 
 def _is_array(value):

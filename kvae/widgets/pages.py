@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from kvae import arguments, files
 from kvae.distributions.normal import Normal
@@ -21,11 +22,14 @@ from kvae.likelihoods import (
     PoissonLikelihood,
 )
 from kvae.models import PCA
+from kvae.plots.codes import RING
 from kvae.posteriors import DiagonalNormal
 from kvae.priors import StandardNormal
 from kvae.widgets import network
+from kvae.widgets.weights import SMALL, Weights
 
 _FOLDER = pathlib.Path(__file__).with_name("page")
+_DRAWS = 1000
 _EXACT = 2**17  # numbers of a matrix that is more exact; a page of a dense 28x28 decoder then has 1.5 MB
 _SCRIPTS = "network.js", "likelihoods.js", "page.js"
 
@@ -40,7 +44,7 @@ class Page:
         weights: the arrays that the description names.
     """
 
-    def __init__(self, name: str, title: str, content: dict[str, Any], weights: network.Weights):
+    def __init__(self, name: str, title: str, content: dict[str, Any], weights: Weights):
         self.name, self.title, self.content, self.weights = name, title, content, weights
 
     @property
@@ -101,6 +105,7 @@ def explorer(
     dims: list[int],
     codes: np.ndarray | None,
     z: np.ndarray,
+    prior: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Page:
     """The page of `explore`: sliders, the plane of two latents with the codes as points, and the decoded image.
 
@@ -112,11 +117,12 @@ def explorer(
         dims: the latents of the plane.
         codes: (n, latent_dim), or None.
         z: (latent_dim,), the code at the start.
+        prior: (mean, standard deviation) of a normal prior, each (latent_dim,), or None. The plane gets its ring.
 
     Raises:
         ValueError: if the page can't run the model's networks. It names the layer.
     """
-    weights = network.Weights(_EXACT)
+    weights = Weights(_EXACT)
     content = {
         "networks": [_decoder(model, weights)],
         "likelihood": _likelihood(model, weights),
@@ -127,16 +133,19 @@ def explorer(
         "dims": dims,
         "codes": None if codes is None else [_numbers(code) for code in codes],
         "z": _numbers(z),
+        "ring": prior and [_numbers(prior[0]), _numbers(RING * prior[1])],
     }
     return Page("explorer", f"Explore the latents of {_kind(model)}", content, weights)
 
 
-def sketch(model: Any, examples: np.ndarray) -> Page:
+def sketch(model: Any, examples: np.ndarray, count: int) -> Page:
     """The page of `kvae.widgets.sketch`: a canvas, q(z|x), a draw of z, p(x|z), and the two terms of the bound.
 
     Args:
         model: a built VAE.
-        examples: images (n, ...) in [0, 1], the first one drawn at the start.
+        examples: images (n, ...) in [0, 1], the first one drawn at the start. The networks are rounded so that on
+            images like these, and on draws of the prior, they stay close to the model.
+        count: the number of them that the page offers.
 
     Raises:
         ValueError: if the page can't run the model's networks, its prior or its posterior family.
@@ -147,14 +156,16 @@ def sketch(model: Any, examples: np.ndarray) -> Page:
                 f"The model has a {type(part).__name__}; this page's KL is in closed form, of a DiagonalNormal "
                 "posterior and a StandardNormal prior."
             )
-    weights = network.Weights()
+    weights = Weights(SMALL)
     likelihood = _likelihood(model, weights)
     if likelihood["kind"] in ("none", "counts"):
         raise ValueError(f"The page draws images in [0, 1]; a {type(model.likelihood).__name__} scores other values.")
-    encoder = network.describe(model.encoder, "encoder", weights)
-    pixels = (255 * examples).round().astype(np.uint8)
+    z = np.random.default_rng(0).standard_normal((_DRAWS, model.latent_dim)).astype("float32")
+    images = [np.resize(examples, (_DRAWS, *examples.shape[1:])), ops.convert_to_numpy(model.decode(z))]
+    encoder = network.describe(model.encoder, "encoder", weights, np.concatenate(images).astype("float32"))
+    pixels = (255 * examples[:count]).round().astype(np.uint8)
     content = {
-        "networks": [encoder, _decoder(model, weights)],
+        "networks": [encoder, network.describe(model.decoder, "decoder", weights, z)],
         "likelihood": likelihood,
         "image": _image_shape(model),
         "latent_dim": model.latent_dim,

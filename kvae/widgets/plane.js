@@ -4,6 +4,7 @@ function render({ model, el }) {
   frame.style.cssText = "position: relative; display: inline-block; cursor: crosshair; line-height: 0";
   const picture = document.createElement("img");
   picture.alt = "the plane of two latents: click to decode a point";
+  picture.title = "Click to decode a point";
   picture.className = "kvae-plane";
   picture.draggable = false;
   picture.style.cssText = "margin: 0; max-width: none";

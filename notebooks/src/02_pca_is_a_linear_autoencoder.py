@@ -262,7 +262,7 @@ assert all(under[name][0] == ROWS and under[name][1] < 64 for name in under_a_ca
 assert not any(outcomes[name] for name in under_a_cap.ARRAYS + under_a_cap.HOLDING), lines
 
 # %%
-#| alt: Memory above the start over the number of images. The lines of scikit-learn rise and end in crosses at the limit of 128 MB; those of the streams stay near 20 MB up to five million images.
+#| alt: Memory above the start over the number of images. The lines of scikit-learn rise and end in crosses at the limit of 128 MB; those of the streams stay below 30 MB up to five million images.
 ax = plt.subplots(figsize=(7, 3.8))[1]
 styles = dict(zip(under_a_cap.STREAMS + under_a_cap.ARRAYS, ("C0o-", "C0s-", "C0^-", "C1o:", "C1s:")))
 for name, style in styles.items():

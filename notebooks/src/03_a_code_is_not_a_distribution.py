@@ -106,14 +106,14 @@ def accuracy(code, trials=20):  # mean over draws of the 50 labelled images
 scores = {name: accuracy(code) for name, code in features.items()}
 ax = plt.subplots(figsize=(6, 1.9))[1]
 ax.bar_label(ax.barh(list(scores), list(scores.values()), color=["0.6", "C4", "C1"]), fmt="%.2f", padding=3)
-ax.set(xlabel="share of 1,000 test digits that are named rightly, from 50 labels", xlim=(0, 1))
+ax.set(xlabel="share of 1,000 test digits recognised, from 50 labels", xlim=(0, 1))
 ax.invert_yaxis()
 #| check
 assert scores["autoencoder's 16"] > max(scores["784 pixels"], scores["PCA's 16"]) + 0.02
 
 # %% [markdown]
-# The code that was learned without labels is the best of the three with few. Its numbers stand for what differs between
-# images, so fifty examples tell more. So much for compressing. Can the decoder also draw *new* images?
+# With few labels the best of the three is the code that was learned without any. Its numbers stand for what differs
+# between images, so fifty examples tell more. So much for compressing. Can the decoder also draw *new* images?
 #
 # ## 3. Codes that nobody made
 #
@@ -180,8 +180,8 @@ ax.legend();
 #
 # ## 5. Holes: a code that can be seen
 #
-# 32 dimensions can't be drawn. So we make sprites that two numbers describe: four shapes, any hue, one size and place.
-# An autoencoder with a code of two numbers has room for all of them, and we can look at its whole plane.
+# 32 dimensions can't be drawn. So we make simpler sprites: four shapes, any hue, one size and place. Shape and hue describe
+# them, an autoencoder with a code of two numbers has room for all of them, and we can look at its whole plane.
 
 # %%
 def plain(shape, hue):

@@ -193,7 +193,7 @@ for ax, (name, tiles) in zip(panels.flat, shown.items()):
 # Read the table with care, though:
 #
 # - The autoencoder gains by a mixture, too. **Whoever draws codes where codes are gets sprites**, with or without a
-#   bound. What the autoencoder doesn't get is a $\log p(x)$, by which to compare and to tell too large a mixture.
+#   bound. What the autoencoder doesn't get is a $\log p(x)$, to compare models by and to notice a mixture that is too large.
 # - The gain in nats is small, some nats among thousands, while the samples change completely. **$\log p(x)$ hardly sees
 #   what a person sees at once.** It is right all the same: the density is better, and the prior is a small part of it.
 # - The mixture from the start is a training of its own. Its networks differ from the others by luck, and so does its

@@ -232,7 +232,7 @@ assert off["treated: free bits"] < 0.9 * off["4: sees pixels before"]
 # **Treatment.** Don't charge for them. *Warm-up* raises $\beta$ from 0 to 1, so that the code is in use before it costs.
 # *Free bits* charge each latent one nat, whether used or not, so nothing is saved by saying less. **After:** higher rates,
 # and draws that resemble their image (right). $\log p(x)$ is about what it was. Take that seriously: to the *bound* the
-# empty code was no fault. It is one if you need the code, for features or to steer what is drawn.
+# empty code was no fault. It is one only if you need the code, for features or to steer what is drawn.
 #
 # ## Summary
 #

@@ -168,8 +168,8 @@ if EPOCHS == 16:
 # %% [markdown]
 # With 24 latents each one says less, and the last ones next to nothing: their $q(z_j \mid x)$ is almost the prior. Three
 # times the latents don't carry three times the nats, since there is no more to say. A latent whose KL is 0 is called
-# *inactive*, and the longer one trains, the more of them get there. So a VAE prunes its own code, as an autoencoder
-# doesn't. But the pruning isn't free. The encoder has to learn to say nothing, and the decoder to ignore the noise. That is
+# *inactive*, and the longer one trains, the more of them get there. So a VAE prunes its own code, which an
+# autoencoder doesn't do. But the pruning isn't free. The encoder has to learn to say nothing, and the decoder to ignore the noise. That is
 # the loss on the right of the curve. "Take plenty, the model will sort it out" is half true: it does, and pays some nats.
 #
 # ## 4. What it looks like
@@ -185,7 +185,7 @@ far = [np.sum((model.reconstruct(test) - clean) ** 2, axis=(1, 2, 3)).mean() for
 assert far[0] > far[2] > far[SIZES.index(best)]
 
 # %% [markdown]
-# One latent can't hold a place and a colour at once. Three hold the coarse of it. The best size brings back place, colour,
+# One latent can't hold a place and a colour at once. Three hold roughly where and which colour. The best size brings back place, colour,
 # size and tilt, and not the noise. Noise can't be predicted from anything, so no latent gains by holding it. That is why
 # the count stops. (Without noise it goes on much further: exercise 3.)
 #

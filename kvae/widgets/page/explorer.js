@@ -75,7 +75,8 @@ begin((model) => {
     redraw();
     return;
   }
-  element("dots").textContent = model.codes ? `The dots are the codes of ${model.codes.length} images.` : "";
+  element("dots").textContent = model.codes ? `The dots are the codes of ${model.codes.length} images. ` : "";
+  if (model.ring) element("dots").textContent += "The dashed ring holds 95 % of the prior.";
   const selects = ["across", "up"].map(element);
   selects.forEach((select, axis) => {
     names.forEach((name, latent) => select.add(new Option(name, latent)));
@@ -145,6 +146,8 @@ begin((model) => {
       pen.arc(...place(code), 2.6, 0, 7);
       pen.fill();
     }
+    pen.globalAlpha = 1;
+    if (model.ring) drawRing(pen);
     pen.restore();
     const at = place(z).map((value, axis) => clipped(value, 0, axis ? plane.clientHeight : plane.clientWidth));
     for (const [radius, thickness, name] of [[8, 6, "ground"], [8, 3, "ink"]]) {
@@ -155,6 +158,19 @@ begin((model) => {
     }
     const where = dims.map((latent) => `${names[latent]} ${text(z[latent])}`);
     plane.setAttribute("aria-label", `The plane of ${names[dims[0]]} and ${names[dims[1]]}, now at ${where.join(", ")}`);
+  }
+
+  // The ellipse with 95 % of the prior.
+  function drawRing(pen) {
+    const [center, radii] = model.ring;
+    const [left, top] = place(center.map((value, latent) => value - radii[latent]));
+    const [right, bottom] = place(center.map((value, latent) => value + radii[latent]));
+    [pen.strokeStyle, pen.lineWidth] = [color("ink"), 1.5];
+    pen.setLineDash([6, 4]);
+    pen.beginPath();
+    pen.ellipse((left + right) / 2, (top + bottom) / 2, (right - left) / 2, Math.abs(bottom - top) / 2, 0, 0, 7);
+    pen.stroke();
+    pen.setLineDash([]);
   }
 
   function ticks(start, end) {

@@ -232,29 +232,31 @@ function run(network, ...inputs) {
   return network.outputs.map((name) => tensors.get(name));
 }
 
-// Weights: float16 numbers, their low bytes ahead of their high bytes, compressed, in base64.
+// Weights: numbers of two bytes, all low bytes ahead of the high ones, compressed, in base64.
 async function unpacked(text) {
   const packed = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
-  const powers = Array.from({ length: 32 }, (_, exponent) => 2 ** ((exponent || 1) - 25));
-  const count = bytes.length / 2, numbers = new Float32Array(count);
-  for (let i = 0; i < count; i++) {
-    const high = bytes[count + i], exponent = (high >> 2) & 31;
-    const size = (((high & 3) << 8) | bytes[i] | (exponent ? 1024 : 0)) * powers[exponent];
-    numbers[i] = high & 128 ? -size : size;
-  }
-  return numbers;
+  const count = bytes.length / 2;
+  return Uint16Array.from({ length: count }, (_, i) => (bytes[count + i] << 8) | bytes[i]);
+}
+
+const powers = Array.from({ length: 32 }, (_, exponent) => 2 ** ((exponent || 1) - 25));
+function half(pattern) {
+  const exponent = (pattern >> 10) & 31;
+  const size = ((pattern & 1023) | (exponent ? 1024 : 0)) * powers[exponent];
+  return pattern & 32768 ? -size : size;
 }
 
 // Puts the weights into the description of a page's model, in place of their indices.
 async function withWeights(description, text) {
-  const numbers = await unpacked(text);
+  const patterns = await unpacked(text);
   let start = 0;
-  const next = (shape) => numbers.subarray(start, (start += product(shape)));
-  const tensors = description.weights.map(([parts, ...shape]) => {
-    const values = next(shape);
-    if (parts === 2) next(shape).forEach((rest, i) => (values[i] += rest));
+  const next = (shape) => patterns.subarray(start, (start += product(shape)));
+  // Multiples of a step, or without one float16: each number in one part, or the sum of two.
+  const tensors = description.weights.map(([parts, step, ...shape]) => {
+    const values = Float32Array.from(next(shape), step ? (pattern) => ((pattern << 16) >> 16) * step : half);
+    if (parts === 2) next(shape).forEach((pattern, i) => (values[i] += half(pattern)));
     return { shape, values };
   });
   const parts = description.networks.flatMap((network) => network.steps);
