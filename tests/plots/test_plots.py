@@ -233,7 +233,7 @@ def test_the_middle_of_the_manifold_is_the_decoded_zero():
     np.testing.assert_allclose(shown[0, 4], decoded[1], atol=1e-6, err_msg="z0 grows to the right, z1 upwards")
     np.testing.assert_allclose(shown[0, 0], decoded[2], atol=1e-6)
     ticks = dict(zip(ax.get_yticks(), texts(ax.get_yticklabels()), strict=True))
-    assert ticks[2] == "0" and [*ticks.values()] == ["−1", "−0.5", "0", "0.5", "1"]
+    assert ticks[2] == "0" and [*ticks.values()] == ["−1.2", "−0.6", "0", "0.6", "1.2"]
     assert max(ticks) < 4 and min(ticks) > 0, "the outermost rows are of the quantiles 10 and 90 %, 1.28"
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("z0", "z1") and "prior" in ax.get_title()
 
