@@ -122,7 +122,8 @@ assert results["VAE"]["elbo"] > results["PCA"]["log_likelihood"]
 # %% [markdown]
 # PCA gives back a coloured cloud. The networks give back a blob of the right colour, place and size, and here and there
 # its form. The table says the same in numbers: their squared error on the test images is a fraction of PCA's. The VAE
-# comes out ahead of the autoencoder here. With other settings the order can be the other way round.
+# comes out ahead of the autoencoder here. With other settings it is the other way round: in the README's table, after a
+# longer training, the autoencoder is ahead.
 #
 # The last column is about something else. PCA and the VAE don't only code images, they also say how *probable* each
 # image is: $\log p(x)$, in nats, higher is better. PCA's is exact, the VAE's number is a lower bound, and even the
@@ -142,7 +143,7 @@ kvae.plots.samples(models["VAE"], 25, ax=right).set_title("VAE");
 # PCA's samples are waves of several colours at once, and no sprite is like that. The VAE's have one colour on the dark
 # ground, most of them. But they are wisps and torn shapes, some are empty, and all are far worse than its
 # reconstructions: the cloud that new codes are drawn from is not quite the one that the codes of images fill. Notebook
-# 06 shows that this is the reason, and 08 what changes it.
+# 06 shows that this is the reason, and [notebook 10](10_back_to_the_sprites.ipynb) mends it for these sprites.
 #
 # ## 5. Third picture: what the numbers mean
 #
@@ -159,12 +160,12 @@ kvae.plots.traversals(models["VAE"], x_test, count=5).set_title("The five number
 # you see a picture of it. [This page](pages/sprites.html) moves without a kernel: a model like ours, trained for longer.)
 
 # %%
-#| alt: The plane of the two latents used most, with the codes of 512 test images, and beside it the decoded image of the marked code.
+#| alt: The plane of the two latents used most, with the codes of 512 test images spread beyond the prior's dashed ring, and beside it the decoded image of the marked code.
 kvae.widgets.explore(models["VAE"], x_test)
 
 # %% [markdown]
-# The points are the codes of 512 test images, in the plane of the two numbers used most. Compare them with the cloud that
-# new codes are drawn from: 95 % of that lies within 2.4 of 0. Here you see the reason for the torn samples.
+# The points are the codes of 512 test images, in the plane of the two numbers used most. The dashed ring holds 95 % of the
+# cloud that new codes are drawn from. The codes of images spread beyond it: here you see the reason for the torn samples.
 #
 # <iframe src="pages/sprites.html" title="Explore the latents of a VAE of sprites" loading="lazy" width="100%" height="940"></iframe>
 #
@@ -181,7 +182,7 @@ print("equal codes after saving and loading:", same)
 # ## 6. What did it cost? The memory
 #
 # A stream holds a batch, a few that are read ahead, and a shuffle buffer. It doesn't matter how many images there are.
-# So they say. Let us see it: with 2,000, with 20,000 and with 200,000 *different* sprites. First we draw them, at 16 x 16
+# That is the claim. Let us test it, with 2,000, with 20,000 and with 200,000 *different* sprites. First we draw them, at 16 x 16
 # pixels, into one file.
 
 # %%
@@ -237,6 +238,8 @@ for kind, colour in ("array", "C1"), ("stream", "C0"):
 ax.set(
     xlabel="different images", ylabel="memory, MB", ylim=(0, None), title="Three models, fitted to more and more images"
 )
+ax.set_xticks(COUNTS[1:], [f"{count:,}" for count in COUNTS[1:]])
+ax.minorticks_off()
 ax.legend();
 
 # %% [markdown]
