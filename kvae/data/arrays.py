@@ -52,6 +52,11 @@ def batches(data: Any, batch_size: int = elements.BATCH_SIZE) -> tf.data.Dataset
     return tf.data.Dataset.range(-(-length // batch_size)).map(tf.autograph.experimental.do_not_convert(batch))
 
 
+def batches_from(data: tf.data.Dataset, first: int) -> tf.data.Dataset:
+    """The batches of one pass from number `first` on. A `Stream` doesn't read those before it."""
+    return data._epoch(data.next_epoch, first) if isinstance(data, Stream) else data.skip(first)
+
+
 def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int = 0) -> Stream:
     """A Stream of batches of the arrays' rows, tuples if there are several arrays.
 
@@ -101,6 +106,12 @@ def from_arrays(arrays: tuple, batch_size: int, shuffle: bool = True, seed: int 
     if shuffle:
         stream._unshuffled = lambda: from_arrays(arrays, batch_size, shuffle=False)
     return stream
+
+
+def in_order(data: Any, batch_size: int) -> Stream:
+    """A Stream of an array, or of a tuple of arrays, in their own order."""
+    data = tuple(data) if isinstance(data, list) else data
+    return from_arrays(data if isinstance(data, tuple) else (data,), batch_size, shuffle=False)
 
 
 def _reader(arrays):

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from kvae import _compat, arguments, files, html, optimizers, replicas
 from kvae.data import arrays, elements, errors, packed, validation
+from kvae.data.shares import Share
 from kvae.data.stream import in_order
 from kvae.models import imputation, scoring
 from kvae.models.step import ExampleMeans, Step
@@ -293,13 +294,23 @@ class LatentModel(keras.Model):
             directory: None, or a new folder for the codes and their labels: then a batch at a time is in memory, and
                 `kvae.data.load(directory)` streams them.
 
+        Of several workers each encodes its share of a stream. All must call this, and all get all codes. A `directory`
+        is one folder that all workers can write to.
+
         Raises:
             ValueError: for labels named "code".
         """
-        codes = self._over(self._checked(x, "x"), self._encode_batch, batch_size)
+        data = self._checked(x, "x")
         if directory is None:
-            return np.concatenate([code for code, _ in codes])
-        return self._write(({"code": code, **_labels(element, "code")} for code, element in codes), directory)
+            share = self._share(data)
+            codes = self._over(share.batches(data), self._encode_batch, batch_size)
+            return share.rows(np.concatenate([code for code, _ in codes]))
+
+        def columns(batches):
+            for code, element in self._over(batches, self._encode_batch, batch_size):
+                yield {"code": code, **_labels(element, "code")}
+
+        return self._write(columns, data, batch_size, directory)
 
     def inverse_transform(self, z: ArrayLike, batch_size: int = elements.BATCH_SIZE) -> np.ndarray:
         """The images of codes z (n, latent_dim), means if images are random: an array (n, ...).
@@ -342,7 +353,8 @@ class LatentModel(keras.Model):
 
         The noise is the same for all rows: a score depends on its row and the seed, neither on batches nor on order.
         (So the errors of rows aren't independent; `kvae.evaluation.log_likelihood` gives means with their error.) The
-        rows are in the order of the data, also for a shuffled stream of kvae.
+        rows are in the order of the data, also for a shuffled stream of kvae. Several workers share a stream as in
+        `transform`.
 
         Args:
             x: a stream of batches or an array.
@@ -363,15 +375,19 @@ class LatentModel(keras.Model):
         seed, is_pair = arguments.seed(seed, random=False), arguments.boolean("return_std", return_std)
         elements.validate_batch_size(batch_size)
         data = in_order(elements.as_dataset(x))
-        found = scoring.row_scores(self, self._checked(data, "x"), samples, seed, batch_size)
-        if directory is not None:
-            batches = (
-                {"score": score, "standard_error": error, **_labels(element, "score", "standard_error")}
-                for score, error, element in found
-            )
-            return self._write(batches, directory)
-        scores, errors_of_scores, _ = zip(*found, strict=True)
-        return (np.concatenate(scores), np.concatenate(errors_of_scores)) if is_pair else np.concatenate(scores)
+        data = self._checked(data, "x")
+        if directory is None:
+            share = self._share(data)
+            found = scoring.row_scores(self, share.batches(data), samples, seed, batch_size)
+            scores, errors_of_scores, _ = zip(*found, strict=True)
+            scores = share.rows(np.concatenate(scores))
+            return (scores, share.rows(np.concatenate(errors_of_scores))) if is_pair else scores
+
+        def columns(batches):
+            for score, error, element in scoring.row_scores(self, batches, samples, seed, batch_size):
+                yield {"score": score, "standard_error": error, **_labels(element, "score", "standard_error")}
+
+        return self._write(columns, data, batch_size, directory)
 
     def impute(
         self,
@@ -426,10 +442,15 @@ class LatentModel(keras.Model):
         data = in_order(elements.as_dataset(x))
         return imputation.impute(self, self._checked(data, "x"), draws, samples, seed, batch_size)
 
-    def _write(self, batches, directory):
+    def _share(self, data):
+        """This worker's share of a stream. Arrays, which all workers hold, and streams of few batches aren't shared."""
+        share = Share(self.distribute_strategy)
+        is_shared = isinstance(data, tf.data.Dataset) and int(data.cardinality()) >= share.workers
+        return share if is_shared else Share()
+
+    def _write(self, columns, data, batch_size, directory):
         directory = files.absolute(directory, "directory")
-        if replicas.is_first(self.distribute_strategy):  # the others don't wait, as in `save`
-            packed.write_columns({"train": batches}, directory, progress=0)
+        packed.write_shares(columns, data, directory, Share(self.distribute_strategy), batch_size)
 
     def _over(self, data, function, batch_size) -> Iterator[tuple[np.ndarray, Any]]:
         """(function of x, element) of each batch."""

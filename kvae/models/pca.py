@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from kvae import arguments
 from kvae.data import arrays, elements, errors, provenance
+from kvae.data.shares import Share
 from kvae.distributions import MultivariateNormal, Normal
 from kvae.layers import Sampling
 from kvae.models import pca_missing, pca_solvers
@@ -43,7 +44,8 @@ class PCA(LatentModel):
     Args:
         latent_dim: int, the number of axes, below the number of features.
         seed: int, or None for a random one; of the samples, and of the randomized solver's start.
-        solver: "covariance" is exact: one pass in float64 and 8 features^2 bytes, 134 MB at 4,096 features.
+        solver: "covariance" is exact: one pass in float64 and 8 features^2 bytes, 134 MB at 4,096 features; of uint8,
+            in integers and 12 features^2 bytes.
             "randomized" (block Krylov iteration) takes 8 features (latent_dim + 10) bytes a pass. Its explained
             variance falls short by far less than `tolerance` on images. It falls short by two or three tolerances if
             the last axes lie in noise that is small beside the first axes, and by 2e-3 with a warning if the noise is
@@ -142,6 +144,7 @@ class PCA(LatentModel):
         """Find the axes in one pass or a few; see `solver`. Returns the model itself.
 
         With sample weights, mean and covariance are weighted: a weight of 2 counts like an example that is there twice.
+        Of several workers each reads its share of the batches, and all get the axes of one process.
 
         Args:
             x: a stream of batches or an array, or with weights (x, y, sample_weight). The randomized solver reads it
@@ -162,10 +165,11 @@ class PCA(LatentModel):
             x = x, sample_weight, sample_weight
         x = elements.as_dataset(x)
         first, data = self._first_and_data(x, "x")
-        stream = arrays.batches(data, batch_size)
+        share = Share(self.distribute_strategy)
+        stream = arrays.batches(share.batches(data, batch_size), batch_size)
         with errors.clear_errors():
-            (count, mean, _, variances, axes), noise_variance = self._solve(stream, verbose)
-            self._fit_bootstraps(stream)
+            (count, mean, _, variances, axes), noise_variance = self._solve(stream, verbose, share)
+            self._fit_bootstraps(stream, share)
         largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
         self.mean.assign(mean)
         self.components.assign(axes * np.sign(largest)[:, None])
@@ -176,9 +180,9 @@ class PCA(LatentModel):
         self.record = model_card.Record([provenance.describe((x,))], x=seen)
         return self
 
-    def _solve(self, stream, verbose):
+    def _solve(self, stream, verbose, share):
         """(the axes, the noise's variance)."""
-        solution, noise_variance = self._solution(stream, math.prod(self.event_shape), verbose)
+        solution, noise_variance = self._solution(stream, math.prod(self.event_shape), verbose, share)
         count, mean, total, variances, _ = solution
         if count <= self.latent_dim:
             raise ValueError(
@@ -193,13 +197,13 @@ class PCA(LatentModel):
             )
         return solution, noise_variance
 
-    def _fit_bootstraps(self, stream):
-        rng, found = np.random.default_rng(self.seed), []
+    def _fit_bootstraps(self, stream, share):
+        rng, found = np.random.default_rng(share.seed(self.seed)), []
         for _ in range(self.bootstraps):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what the fit itself has told
                 reweighted = Reweighted(stream, int(rng.integers(2**63)))
-                (_, mean, _, variances, axes), noise_variance = self._solve(reweighted, 0)
+                (_, mean, _, variances, axes), noise_variance = self._solve(reweighted, 0, share)
             found.append((mean, axes.T * np.sqrt(np.maximum(variances - noise_variance, 0.0)), noise_variance))
         for weight, values in zip(self._bootstraps if found else (), zip(*found, strict=True), strict=True):
             weight.assign(np.stack(values))
@@ -210,12 +214,13 @@ class PCA(LatentModel):
             return [(self.mean, self._loadings, self.noise_variance)]
         return list(zip(*(ops.unstack(weight.value, self.bootstraps) for weight in self._bootstraps), strict=True))
 
-    def _solution(self, stream, features, verbose):
+    def _solution(self, stream, features, verbose, share):
         """(the axes, the noise's variance or None if it is that of the axes left out)."""
+        seed = share.seed(self.seed)
         if self.missing:
             limits = self._limits(*_EM)
             solution = pca_missing.expectation_maximization(
-                stream, features, self.latent_dim, self.seed, *limits, verbose
+                stream, features, self.latent_dim, seed, *limits, verbose, share
             )
             if solution is not None:
                 return solution
@@ -223,8 +228,9 @@ class PCA(LatentModel):
         if solver == "auto":
             solver = pca_solvers.automatic(features, self.latent_dim, most)
         if solver == "covariance":
-            return pca_solvers.covariance(stream, features, self.latent_dim, verbose), None
-        return pca_solvers.randomized(stream, features, self.latent_dim, self.seed, tolerance, most, verbose), None
+            return pca_solvers.covariance(stream, features, self.latent_dim, verbose, share), None
+        limits = tolerance, most
+        return pca_solvers.randomized(stream, features, self.latent_dim, seed, *limits, verbose, share), None
 
     def _limits(self, tolerance, most):
         return tolerance if self.tolerance is None else self.tolerance, self.max_passes or most

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from kvae.data import elements
+from kvae.data.shares import Share
 from kvae.distributions import MultivariateNormal
 from kvae.models import pca_solvers
 
@@ -95,6 +96,7 @@ def expectation_maximization(
     tolerance: float = 1e-5,
     max_passes: int = 100,
     verbose: int | str = 0,
+    share: Share | None = None,
 ) -> tuple[pca_solvers.Solution, float] | None:
     """Maximum likelihood from the observed values, in 8 features (rank + 2)^2 bytes, or None if nothing is missing.
 
@@ -109,6 +111,7 @@ def expectation_maximization(
         tolerance: the fit stops after a pass that raises log p(x) by fewer nats for each observed value.
         max_passes: the fit warns if they don't reach the tolerance.
         verbose: 0 for no progress bar.
+        share: as for `pca_solvers.randomized`.
 
     Returns:
         (the solution, the noise's variance), or None.
@@ -120,11 +123,12 @@ def expectation_maximization(
         Ilin and Raiko (2010), "Practical approaches to principal component analysis in the presence of missing
         values", section 3; Liu, Rubin and Wu (1998), "Parameter expansion to accelerate EM: the PX-EM algorithm".
     """
-    rows = _Rows(stream, features)
+    rows = _Rows(stream, features, share or Share())
     counts, total = np.zeros(features), np.zeros(features)
     for x, weights in rows:
         counts += weights @ ~np.isnan(x)
         total += weights @ np.where(np.isnan(x), 0.0, x)
+    counts, total = rows.share.sum(counts, total)
     if rows.is_complete:
         return None
     if not counts.any():
@@ -135,7 +139,7 @@ def expectation_maximization(
     mean = total / np.maximum(counts, 1e-300)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of axes that haven't converged
-        start = pca_solvers.randomized(_Filled(rows, mean), features, rank, seed, **_START)
+        start = pca_solvers.randomized(_Filled(rows, mean), features, rank, seed, share=share, **_START)
     if not start.total_variance > 0:
         raise ValueError(f"x has no variance beside its gaps, so that it has no density: {_ADVICE}.")
     noise = max((start.total_variance - start.variances.sum()) / (features - rank), 1e-6 * start.total_variance)
@@ -188,6 +192,9 @@ def _step(rows, mean, loadings, noise, counts):
         products += centered.T @ (z * weights[:, None])
         squares += weights @ np.square(centered)
         total, weight = total + outer.sum(axis=0), weight + weights.sum()
+    moments, products, squares, log_likelihood, total, weight = rows.share.sum(
+        moments, products, squares, log_likelihood, total, weight
+    )
     normal = _symmetric(moments, lower, size)
     normal[counts == 0] = np.eye(size)
     solved = np.linalg.solve(normal, products[:, :, None])[:, :, 0]
@@ -217,15 +224,15 @@ def _warn_of_empty_columns(counts):
 
 
 class _Rows:
-    """(x, weights) of a stream in blocks of float64, as often as it is iterated."""
+    """(x, weights) of a stream in blocks of float64, as often as it is iterated. `count` is that of all workers."""
 
-    def __init__(self, stream: Any, features: int):
-        self.stream, self.features = stream, features
+    def __init__(self, stream: Any, features: int, share: Share):
+        self.stream, self.features, self.share = stream, features, share
         self.count: Any = None
         self.is_complete = True
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        count = 0
+        count, gaps = 0, False
         most = max(32, pca_solvers.BLOCK_BYTES // (8 * self.features))
         for number, element in enumerate(self.stream):
             batch, _, weights = elements.unpack(element)
@@ -235,9 +242,11 @@ class _Rows:
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)
                 own = np.ones(len(x)) if weights is None else weights[start : start + most]
-                self.is_complete = self.is_complete and not np.isnan(x).any()
+                gaps = gaps or np.isnan(x).any()
                 count += np.count_nonzero(own)
                 yield x, own
+        count, gaps = self.share.sum(count, gaps)
+        count, self.is_complete = int(count), not gaps
         if self.count not in (None, count):
             raise ValueError(
                 f"x has {self.count} examples in one pass and {count} in another: expectation-maximization needs the "

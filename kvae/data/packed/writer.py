@@ -221,7 +221,7 @@ def write_columns(
         _removed_if_empty(files.make_folder(directory), is_new),
         files.lock(directory, f"another process is packing into {directory}: wait for its end"),
     ):
-        manifest = _new_manifest(directory, splits) or _unfinished_manifest(directory, splits)
+        manifest = new_manifest(directory, splits) or _unfinished_manifest(directory, splits)
         manifest.update(source=source, licence=license)  # spelled as in the first release, whose folders stay valid
         if table is not None:
             manifest["table"] = table.get_config()
@@ -252,7 +252,7 @@ def _with_bar(name, batches, progress) -> Iterator[shards.Rows]:
     progress_bar.update(number, finalize=True)
 
 
-def _new_manifest(directory, splits):
+def new_manifest(directory, splits):
     """A manifest without shards, or None if the folder has a manifest. Raises FileExistsError for other files."""
     for name in splits:
         shards.validate_name("split", name)
