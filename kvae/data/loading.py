@@ -2,8 +2,10 @@
 
 import os
 
+from kvae import arguments
 from kvae.data import packed, tfds_sets
 from kvae.data.elements import validate_batch_size, validate_damaged, validate_shuffle
+from kvae.data.packed.stores import CACHE_BYTES
 from kvae.data.splits import label_names, validate_share
 from kvae.data.stream import Stream
 
@@ -20,6 +22,8 @@ def load(
     split: str = "random",
     group: str | None = None,
     data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    cache_bytes: int = CACHE_BYTES,
     **config,
 ) -> tuple[Stream, Stream | None, Stream | None]:
     """(train, validation, test) of packed data or of an image set of tensorflow-datasets.
@@ -29,8 +33,9 @@ def load(
     set is prepared first if it isn't yet.
 
     Args:
-        name: a folder written by `pack`, or the name of a set, such as "mnist". Two need no download:
-            "sprites", colored shapes, and "drawn_digits", grey images of 28x28 pixels, are drawn by kvae.
+        name: a folder written by `pack`, a path or an address such as s3://bucket/folder, or the name of a set, such
+            as "mnist". Two need no download: "sprites", colored shapes, and "drawn_digits", grey images of 28x28
+            pixels, are drawn by kvae.
         batch_size: int. Default 128.
         labels: None for x alone, the name of a feature for (x, y), several names for (x, {name: y}).
         validation: the share of "train" for validation if the set has no such split, in [0, 0.5). A missing "test"
@@ -48,6 +53,9 @@ def load(
         damaged: "error", or "skip" for packed data alone. "skip" reads all files at once and leaves out damaged
             blocks of some 256 KB. A warning says how many rows are missing. The other rows stay in their split.
         data_dir: the folder of tensorflow-datasets; None for its default.
+        cache_dir: for packed data at an address, a local folder that keeps blocks of them for later epochs. Default
+            None: every epoch reads all from there.
+        cache_bytes: int, the most bytes in it. Default 16 GiB.
         config: size, examples and config_seed of "sprites" (see `SpritesConfig`); examples and config_seed of
             "drawn_digits".
 
@@ -76,13 +84,19 @@ def load(
     if not isinstance(group, str | None):
         raise TypeError(f"group is {group!r}, expected the name of a column of packed data, or None")
     label_names(labels)
-    arguments = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
+    arguments.integer_at_least("cache_bytes", cache_bytes, 1)
+    if not isinstance(cache_dir, str | os.PathLike | None):
+        raise TypeError(f"cache_dir is {cache_dir!r}, expected a folder, or None")
+    options = {"labels": labels, "validation": validation, "shuffle": shuffle, "seed": seed}
     if split not in ("random", "end") or (group is not None and split == "end"):
         raise ValueError(f'split is {split!r} and group {group!r}, expected "random", or "end" without a group')
     if packed.is_packed(name):
         if config or data_dir:
             raise TypeError(f"load of packed data takes no {sorted(config) or ['data_dir']}")
-        return packed.load(name, batch_size, damaged=damaged, split=split, group=group, **arguments)
+        cache = {"cache_dir": cache_dir, "cache_bytes": cache_bytes}
+        return packed.load(name, batch_size, damaged=damaged, split=split, group=group, **cache, **options)
+    if cache_dir is not None:
+        raise ValueError("cache_dir is for packed data at an address alone: sets are prepared in data_dir")
     if group is not None:
         raise ValueError("group is for packed data alone: pack the set with this feature as a label")
     if damaged == "skip":
@@ -92,4 +106,4 @@ def load(
         )
     if data_dir is not None and "://" not in os.fspath(data_dir):
         data_dir = os.path.abspath(data_dir)  # a later change of the working folder leaves it as it is
-    return tfds_sets.load(name, batch_size, data_dir=data_dir, config=config, **arguments)
+    return tfds_sets.load(name, batch_size, data_dir=data_dir, config=config, **options)

@@ -55,12 +55,19 @@ def main(folder):
             return kvae.PCA(4, seed=0, **arguments)
 
     def stream(x):
-        return from_arrays((x,), BATCH_SIZE, shuffle=False)
+        def read(number):
+            return x[int(number) * BATCH_SIZE : (int(number) + 1) * BATCH_SIZE]
+
+        def batches(epoch, skip, shard_index, num_shards):
+            numbers = tf.data.Dataset.range(skip, -(-ROWS // BATCH_SIZE))
+            return numbers.map(lambda n: tf.ensure_shape(tf.numpy_function(read, [n], x.dtype), (None, 30)))
+
+        return kvae.data.Stream(batches, -(-ROWS // BATCH_SIZE))
 
     read = []
     original = BlockReader._read
     BlockReader._read = lambda self, blocks: read.append(original(self, blocks)) or read[-1]
-    packed = kvae.data.load(folder / "packed", BATCH_SIZE, validation=0)[0]
+    packed = kvae.data.load(folder / "packed", BATCH_SIZE, validation=0, shuffle=200)[0]
     model = pca().fit(packed, verbose=0)
     results["bytes of packed"], results["packed"] = sum(map(len, read)), numbers(model)
 

@@ -242,3 +242,19 @@ def test_what_cannot_be_fitted_is_refused(x):
         kvae.PCA(3, max_passes=1)
     with pytest.raises(ValueError, match="hasn't been fitted"):
         kvae.PCA(3).transform(x)
+
+
+def test_the_covariance_of_pixels_is_that_of_exact_integers():
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (5_003, 40), "uint8")
+    x[:, 7], x[:, 8] = 255, x[:, 9]  # nothing may be left of the first
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(700)
+    found = pca_solvers.covariance(batches, 40, 39)
+    integers = x.astype(np.int64)
+    sums, squares = integers.sum(axis=0), integers.T @ integers
+    exact = [[int(len(x) * squares[i, j]) - int(sums[i]) * int(sums[j]) for j in range(40)] for i in range(40)]
+    exact = np.array(exact, dtype=float) / (len(x) * 255) ** 2
+    np.testing.assert_allclose(found.axes.T * found.variances @ found.axes, exact, atol=1e-15)
+    np.testing.assert_allclose(found.variances, np.linalg.eigvalsh(exact)[:0:-1], rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(found.mean, sums / len(x) / 255, rtol=1e-15)
+    assert found.count == len(x)

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from kvae import _compat
 from kvae.data.errors import LESS_MEMORY
-from kvae.data.packed import format
+from kvae.data.packed import format, stores
 
 ALIGNMENT = 64  # bytes: TensorFlow copies arrays that aren't aligned
-AHEAD = 64  # blocks requested from the disk at once
+AHEAD = 64  # blocks requested from the disk, or from a server, at once
+REQUEST_BYTES = 2**20  # of neighboring blocks in one request to a server
 
 
 class BlockReader:
@@ -24,14 +25,16 @@ class BlockReader:
     graph copies its memory-mapped constants whole into memory.
 
     Args:
-        directory: the folder.
+        directory: the folder, an absolute path or a `Store`.
         split: name of the split.
         column: name of the column.
         layout: the manifest's entry for the split.
         fingerprints: uint8 (blocks, 8), the fingerprints of all blocks of the column.
     """
 
-    def __init__(self, directory: str, split: str, column: str, layout: dict[str, Any], fingerprints: np.ndarray):
+    def __init__(
+        self, directory: stores.Folder, split: str, column: str, layout: dict[str, Any], fingerprints: np.ndarray
+    ):
         self.column, self.row_bytes = layout["columns"][column], format.row_bytes(layout["columns"][column])
         self.rows, self.block_rows, self.shard_rows = layout["rows"], layout["block_rows"], layout["shard_rows"]
         self.fingerprints = fingerprints
@@ -122,6 +125,64 @@ class BlockReader:
         path, first, rows = self.location(int(number))
         altered = f"rows {first} to {first + rows - 1}, counted from 0, haven't their fingerprint"
         return f"{path} is altered: {altered}; {format.ADVICE}"
+
+
+class StoredBlockReader(BlockReader):
+    """Reads the blocks of a column from a `Store`, through its cache.
+
+    Blocks that differ from their fingerprints, by a fault of the cache or on the way, are requested once more.
+    """
+
+    def _read(self, numbers):
+        sizes = [rows * self.row_bytes for _, _, rows in map(self.location, numbers.tolist())]
+        starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()  # of the blocks within the content
+        content = _aligned(starts[-1])
+        cache, missing = self.path(0).store.cache, list(range(len(numbers)))
+        if cache is not None:
+            missing = []
+            for place, number in enumerate(numbers.tolist()):
+                kept = cache.get(self._key(number), sizes[place])
+                if kept is None:
+                    missing.append(place)
+                else:
+                    content[starts[place] : starts[place + 1]] = np.frombuffer(kept, np.uint8)
+        self._request(numbers, missing, starts, content)
+        wrong = np.flatnonzero(~self._match(content, numbers)).tolist()
+        self._request(numbers, wrong, starts, content)
+        if cache is not None:
+            for place in wrong:
+                cache.drop(self._key(numbers[place]))
+            for place in {*missing, *wrong}:
+                cache.put(self._key(numbers[place]), content[starts[place] : starts[place + 1]])
+        return content
+
+    def _request(self, numbers, places, starts, content):
+        """Fills in the blocks numbers[places], of which neighbors come in one request."""
+        for first in range(0, len(places), AHEAD):
+            ranges, spans = [], []
+            for place in places[first : first + AHEAD]:
+                path, row, rows = self.location(int(numbers[place]))
+                start = self.column["header_bytes"] + row * self.row_bytes
+                stop, last = start + rows * self.row_bytes, ranges[-1] if ranges else None
+                follows = last is not None and (last.file.name, last.stop, spans[-1][1]) == (path.name, start, place)
+                if follows and stop - last.start <= REQUEST_BYTES:
+                    ranges[-1], spans[-1] = last._replace(stop=stop), (spans[-1][0], place + 1)
+                else:
+                    ranges.append(stores.Range(path, start, stop, f"the block of row {row}, counted from 0,"))
+                    spans.append((place, place + 1))
+            for (begin, end), found in zip(spans, self.path(0).store.read(ranges), strict=True):
+                if isinstance(found, OSError):
+                    raise found
+                content[starts[begin] : starts[end]] = np.frombuffer(found, np.uint8)
+
+    def _key(self, number):
+        return stores.BlockCache.key(*self.location(int(number)), self.fingerprints[int(number)].tobytes().hex())
+
+
+def block_reader(directory: stores.Folder, split: str, column: str, layout: dict, fingerprints: Any) -> BlockReader:
+    """The reader of a column in a local folder or at an address. The arguments are those of `BlockReader`."""
+    kind = StoredBlockReader if isinstance(directory, stores.Store) else BlockReader
+    return kind(directory, split, column, layout, fingerprints)
 
 
 def numbers_ahead(count: int) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ them: first the rows, then the FarmHash fingerprint of each block of rows, uint6
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -17,27 +18,31 @@ from typing import Any
 
 import numpy as np
 
-from kvae import arguments, files
+from kvae import files
+from kvae.data.packed import stores
 
 MANIFEST = "manifest.json"
 FORMAT = "kvae packed data"
 VERSION = 1
 MAX_MANIFEST = 2**28  # bytes: 1.5 MB for a terabyte
 ADVICE = "restore it, or delete the folder and pack again"
+FRAMES = 256  # parts of shards, each of kilobytes, requested from a server at once
 SAVE_PAUSE = 10  # times the duration of a save, from one save of the manifest to the next
 
-Path = str | os.PathLike[str]
+Path = str | os.PathLike[str] | stores.Store
 
 
 def is_packed(name: Path) -> bool:
     """Whether `name` is a folder of packed data, intact or damaged, rather than a data set of tensorflow-datasets."""
+    if stores.is_address(name):
+        return True
     path = pathlib.Path(name)
     exists = (path / MANIFEST).exists() or any(path.glob("*-*-00000.npy"))
     return exists or isinstance(name, os.PathLike) or path.is_absolute()
 
 
-def shard_path(directory: Path, split: str, column: str, number: int) -> pathlib.Path:
-    return pathlib.Path(directory) / f"{split}-{column}-{number:05}.npy"
+def shard_path(directory: Path, split: str, column: str, number: int) -> Any:
+    return stores.locate(directory) / f"{split}-{column}-{number:05}.npy"
 
 
 def npy_header(dtype, shape) -> bytes:
@@ -52,7 +57,7 @@ def row_bytes(column: dict[str, Any]) -> int:
     return np.dtype(column["dtype"]).itemsize * math.prod(column["shape"])
 
 
-def all_shards(directory: Path, manifest: dict[str, Any]) -> Iterator[tuple[pathlib.Path, str, str, dict[str, Any]]]:
+def all_shards(directory: Path, manifest: dict[str, Any]) -> Iterator[tuple[Any, str, str, dict[str, Any]]]:
     """Yields (path, split, column, entry in the manifest) of each shard."""
     for split, layout in manifest["splits"].items():
         for name, column in layout["columns"].items():
@@ -67,16 +72,18 @@ def save_manifest(directory: Path, manifest: dict[str, Any]) -> None:
 
 def read_manifest(directory: Path) -> dict[str, Any]:
     """The manifest of a folder. Raises OSError if it is missing, damaged or of another version."""
-    path = pathlib.Path(directory) / MANIFEST
+    path: Any = stores.locate(directory) / MANIFEST
+    content = b""
     try:
-        manifest = json.loads(files.read_regular(path, MAX_MANIFEST))
+        content = path.read() if isinstance(path, stores.StoredFile) else files.read_regular(path, MAX_MANIFEST)
+        manifest = json.loads(content)
         checksum = manifest.pop("checksum")
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path} is missing: expected a folder that `kvae.data.pack` wrote") from None
     except files.NotAFile as error:
         raise OSError(f"{error}; {ADVICE}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise OSError(f"{path} is damaged: found no manifest in its {path.stat().st_size} bytes; {ADVICE}") from None
+        raise OSError(f"{path} is damaged: found no manifest in its {len(content)} bytes; {ADVICE}") from None
     if checksum != _checksum(manifest):
         raise OSError(f"{path} is altered: found another content than its checksum is of; {ADVICE}")
     if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
@@ -135,10 +142,16 @@ def read_fingerprints(
             manifest says. Default None: raises OSError for the first one.
     """
     fingerprints = {split: {name: [] for name in layout["columns"]} for split, layout in manifest["splits"].items()}
-    for path, split, name, shard in all_shards(directory, manifest):
+    directory, listed = stores.locate(directory), list(all_shards(directory, manifest))
+    is_stored = isinstance(directory, stores.Store)
+    frames = _stored_frames(directory, manifest, listed) if is_stored else itertools.repeat(None)
+    for (path, split, name, shard), frame in zip(listed, frames, strict=is_stored):
         layout = manifest["splits"][split]
         try:
-            blocks = _shard_fingerprints(path, shard, layout["columns"][name])
+            frame = _local_frame(path, shard, layout["columns"][name]) if frame is None else frame
+            if isinstance(frame, OSError):
+                raise frame
+            blocks = _shard_fingerprints(path, shard, *frame)
         except OSError as error:
             if damaged is None:
                 raise
@@ -151,7 +164,8 @@ def read_fingerprints(
     }
 
 
-def _shard_fingerprints(path, shard, column):
+def _local_frame(path, shard, column):
+    """(header, fingerprints) of a shard, the bytes before and behind its rows."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -161,8 +175,27 @@ def _shard_fingerprints(path, shard, column):
         raise OSError(f"{path} {fault}: found {size} bytes, expected {shard['bytes']}; {ADVICE}")
     with files.open_regular(path) as file:
         start = file.read(column["header_bytes"])
-        file.seek(column["header_bytes"] + shard["rows"] * row_bytes(column))
-        end = file.read()
+        file.seek(_end_of_rows(shard, column))
+        return start, file.read()
+
+
+def _stored_frames(store, manifest, listed):
+    """The (header, fingerprints) of all shards, or an error in their place, requested together."""
+    ranges = []
+    for path, split, name, shard in listed:
+        column = manifest["splits"][split]["columns"][name]
+        ranges.append(stores.Range(path, 0, column["header_bytes"], "its header"))
+        ranges.append(stores.Range(path, _end_of_rows(shard, column), shard["bytes"], "its end"))
+    found = [each for first in range(0, len(ranges), FRAMES) for each in store.read(ranges[first : first + FRAMES])]
+    for start, end in zip(found[::2], found[1::2], strict=True):
+        yield next((each for each in (start, end) if isinstance(each, OSError)), (start, end))
+
+
+def _end_of_rows(shard, column):
+    return column["header_bytes"] + shard["rows"] * row_bytes(column)
+
+
+def _shard_fingerprints(path, shard, start, end):
     if hashlib.sha256(start + end).hexdigest() != shard["frame_sha256"]:
         raise OSError(f"{path} is altered: its header or fingerprints aren't those of {MANIFEST}; {ADVICE}")
     return np.load(io.BytesIO(end)).view(np.uint8).reshape(-1, 8)
@@ -175,7 +208,7 @@ def verify(directory: Path) -> None:
     before a long run.
 
     Args:
-        directory: a folder that `pack` wrote.
+        directory: a folder that `pack` wrote, or its address.
 
     Raises:
         OSError: for the first missing or altered file.
@@ -187,9 +220,10 @@ def verify(directory: Path) -> None:
     ...     kvae.data.pack(np.zeros((100, 8, 8, 1), "uint8"), folder)
     ...     kvae.data.verify(folder)
     """
-    manifest = read_manifest(arguments.path("directory", directory))
+    directory = stores.locate(directory)
+    manifest = read_manifest(directory)
     read_fingerprints(directory, manifest)
     for path, *_, shard in all_shards(directory, manifest):
-        with open(path, "rb") as file:
+        with path.open() if isinstance(path, stores.StoredFile) else open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
                 raise OSError(f"{path} is altered: its SHA-256 isn't that of {MANIFEST}; {ADVICE}")

@@ -1,6 +1,5 @@
 """The rows of packed data that are drawn for training, validation and test, and the classes that they hold."""
 
-import os
 import warnings
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvae.data.packed import format
-from kvae.data.packed.blocks import BlockReader, numbers_ahead
+from kvae.data.packed.blocks import block_reader, numbers_ahead
 from kvae.data.splits import random_parts
 
 ROWS_OF_BLOCKS = 4096  # blocks, a gigabyte, whose rows are drawn one by one; of more, whole blocks are drawn
@@ -22,7 +21,7 @@ def draw_rows(directory: Any, layout: dict, windows: dict, group: str | None, fi
     if group is not None:
         if group not in layout["columns"]:
             raise ValueError(f"{directory} has no column {group!r} to group by: found {list(layout['columns'])}")
-        column = BlockReader(os.path.abspath(directory), "train", group, layout, fingerprints[group])
+        column = block_reader(directory, "train", group, layout, fingerprints[group])
         values = [column.read(tf.constant(numbers)).numpy() for numbers in numbers_ahead(-(-rows // block_rows))]
         values = np.concatenate(values).reshape(rows, -1)
         if values.shape[1] != 1:
@@ -50,7 +49,7 @@ def warn_if_disjoint(
             continue
         if layout["rows"] * format.row_bytes(column) > MOST_LABEL_BYTES:
             continue
-        reader = BlockReader(os.path.abspath(directory), window[0], labels, layout, fingerprints[window[0]][labels])
+        reader = block_reader(directory, window[0], labels, layout, fingerprints[window[0]][labels])
         try:
             values = np.concatenate(
                 [reader.read(tf.constant(n)).numpy() for n in numbers_ahead(len(reader.fingerprints))]

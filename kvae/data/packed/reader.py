@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pathlib
 import warnings
 from typing import Any
 
@@ -11,14 +10,15 @@ import tensorflow as tf
 
 from kvae import _compat
 from kvae.columns import Columns
-from kvae.data.packed import format, parts
-from kvae.data.packed.blocks import BlockReader, numbers_ahead
+from kvae.data.packed import format, parts, stores
+from kvae.data.packed.blocks import BlockReader, block_reader, numbers_ahead
 from kvae.data.provenance import Provenance
 from kvae.data.splits import label_names, split_rows
 from kvae.data.stream import Stream, resolve_seed
 
 BUFFER_BLOCKS = 16  # at least, about 4 MB
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
+STORED_BUFFERS = 2  # requested at once, so that a server is never waited for without a request
 NAMED_FAULTS = 3  # in a warning of left-out rows
 
 
@@ -33,6 +33,8 @@ def load(
     damaged: str = "error",
     split: str = "random",
     group: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_bytes: int = stores.CACHE_BYTES,
 ) -> tuple[Stream, Stream | None, Stream | None]:
     """The streams (train, validation, test) of a folder that `kvae.data.pack` wrote.
 
@@ -48,12 +50,21 @@ def load(
         OSError: if the folder is unfinished, or files are missing, cut or altered. A call checks sizes, headers and
             fingerprints. The stream checks each block of rows when it reads the block.
     """
+    cache = None if cache_dir is None else stores.BlockCache(cache_dir, cache_bytes)
+    directory = stores.locate(directory, cache)
+    is_stored = isinstance(directory, stores.Store)
+    if cache is not None and not is_stored:
+        raise ValueError(f"{directory} is a local folder, and cache_dir is for addresses such as s3://bucket/folder")
     manifest = format.read_manifest(directory)
     if not manifest["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
     damaged_shards = {} if damaged == "skip" else None
     fingerprints = format.read_fingerprints(directory, manifest, damaged_shards)
-    layouts, name = manifest["splits"], pathlib.Path(directory).resolve().name
+    layouts, name = (
+        manifest["splits"],
+        directory.name if isinstance(directory, stores.Store) else directory.resolve().name,
+    )
+    ahead = STORED_BUFFERS if is_stored else None
     num_rows = {split: layout["rows"] for split, layout in layouts.items()}
     seed = resolve_seed(seed, shuffle)
     streams, intact, left_out, faults = [], {}, 0, []
@@ -74,14 +85,14 @@ def load(
             chosen = parts.RowsOfPart(drawn == number, num_rows["train"], block_rows, intact.get(source))
             expected, count = chosen.expected, chosen.count
             read = functools.partial(_read, columns, labels)
-            stored = functools.partial(_stream_of_part, read, chosen, int(batch_size))
+            stored = functools.partial(_stream_of_part, read, chosen, int(batch_size), ahead)
             rows = f"train[{part} at random{f' by {group}' if group else ''}]"
         else:
             numbers, expected = None, stop - start
             if damaged_shards is not None:
                 numbers, start, stop = _intact_window(intact[source], start, stop, block_rows)
             read, count = functools.partial(_read, columns, labels, intact=numbers), stop - start
-            stored = functools.partial(_stream, read, start, stop, block_rows, int(batch_size))
+            stored = functools.partial(_stream, read, start, stop, block_rows, int(batch_size), ahead)
             rows = f"{source}[{start}:{stop}]"
         if damaged_shards is not None:
             _report_left_out(f"{part} of {directory}", 0 if count else expected, expected, faults)
@@ -113,8 +124,7 @@ def _columns(directory, split, layout, labels, fingerprints):
     missing = [name for name in names if name not in layout["columns"]]
     if missing:
         raise ValueError(f"{directory} has no column {missing} in {split}: labels can be of {others}")
-    directory = os.path.abspath(directory)
-    return [BlockReader(directory, split, name, layout, fingerprints[name]) for name in (x, *names)]
+    return [block_reader(directory, split, name, layout, fingerprints[name]) for name in (x, *names)]
 
 
 def _read(columns, labels, numbers, intact=None):
@@ -129,8 +139,10 @@ def _read(columns, labels, numbers, intact=None):
     return x, y[0] if isinstance(labels, str) else dict(zip(label_names(labels), y, strict=True))
 
 
-def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
+def _stream(read, start, stop, block_rows, batch_size, ahead=None, shuffle=0, seed=0):
     """The Stream of the rows start..stop-1 of a split. With `shuffle`, start must be 0.
+
+    `ahead` buffers are read at once; None reads one after the other.
 
     An epoch puts the full blocks in a random order and a smaller one last, cuts them into buffers of whole batches,
     and shuffles the rows of each buffer.
@@ -158,13 +170,13 @@ def _stream(read, start, stop, block_rows, batch_size, shuffle=0, seed=0):
             return tf.nest.map_structure(lambda column: tf.gather(column, index), read(numbers))
 
         first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
-        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer)
+        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer, ahead)
         return _in_batches(buffers, batch_size, rest, skip_in_buffer, num_batches - skip, shard_index, num_shards)
 
     return Stream(batches, num_batches, seed)
 
 
-def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
+def _stream_of_part(read, rows, batch_size, ahead=None, shuffle=0, seed=0):
     """The Stream of the rows of a part. An epoch is as that of `_stream`, but that blocks give different numbers."""
     full, rest = divmod(rows.count, batch_size)
     num_batches, num_blocks = full + bool(rest), len(rows.blocks)
@@ -194,7 +206,7 @@ def _stream_of_part(read, rows, batch_size, shuffle=0, seed=0):
             return tf.nest.map_structure(lambda column: tf.gather(column, index), read(tf.gather(rows.blocks, picks)))
 
         first_buffer, skip_in_buffer = divmod(skip, buffer_batches)
-        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer)
+        buffers = tf.data.Dataset.range(first_buffer, -(-num_batches // buffer_batches)).map(read_buffer, ahead)
         return _in_batches(buffers, batch_size, rest, skip_in_buffer, num_batches - skip, shard_index, num_shards)
 
     return Stream(batches, num_batches, seed)

@@ -6,10 +6,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from kvae import files, replicas
 from kvae.data import arrays
 from kvae.data.packed import format, shards, writer
 from kvae.data.shares import Share, num_batches
+
+PARTS = ".part-*-of-*"
 
 
 def write_shares(
@@ -38,8 +42,10 @@ def write_shares(
     part, failed = directory / f".part-{share.number}-of-{share.workers}", 1
     try:
         files.make_folder(directory)
-        if not part.exists() and writer.new_manifest(directory, ["train"]) is None:
+        if (directory / format.MANIFEST).exists():
             raise FileExistsError(f"{directory} holds packed data already: give another folder")
+        if not any(directory.glob(PARTS)):  # else a run was killed here, and this one goes on
+            writer.new_manifest(directory, ["train"])
         count, first = num_batches(data), next(iter(columns(arrays.batches_from(data, 0).take(1))))
         layout = _layout(first, count, share.workers)
         together = layout["shard_bytes"] // layout.pop("batch_bytes")
@@ -49,6 +55,8 @@ def write_shares(
             own = columns(share.batches(data, together=together))
             own = _of_equal_length(own, len(next(iter(first.values()))), range(start, stop), count)
             writer.write_columns({"train": own}, part, progress=0, **layout)
+        elif part.exists():
+            shutil.rmtree(part)
         failed = 0
     finally:
         failures = share.sum(failed)[0]
@@ -61,7 +69,7 @@ def write_shares(
 
 def _layout(first, count, workers):
     """The arguments of `write_columns`: blocks and shards of whole batches, at least a shard for each worker."""
-    batch_bytes = max(rows.nbytes for rows in first.values())
+    batch_bytes = max(np.asarray(rows).nbytes for rows in first.values())
     block = max(1, min(writer.BLOCK_BYTES // batch_bytes, count // workers))  # batches
     shard = block * max(1, min(writer.SHARD_BYTES // (block * batch_bytes), -(-count // (block * workers))))
     return {"batch_bytes": batch_bytes, "block_bytes": block * batch_bytes, "shard_bytes": shard * batch_bytes}
@@ -105,7 +113,7 @@ def _join(directory, workers):
         for number, path in enumerate(of_column):
             _name_again(path, format.shard_path(directory, "train", name, number))
     format.save_manifest(directory, {**manifests[0], "splits": {"train": joined}})
-    for part in directory.glob(".part-*-of-*"):
+    for part in directory.glob(PARTS):
         shutil.rmtree(part)
 
 

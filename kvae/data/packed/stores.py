@@ -1,0 +1,200 @@
+"""Packed data on object stores and web servers: ranges of the files, read by fsspec, with a cache on the local disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kvae import arguments, files
+
+ATTEMPTS, PAUSE = 4, 0.5  # the seconds before the second attempt; they double each time
+CACHE_BYTES = 2**34
+_RECOUNT = 256  # blocks that are written before the cache's files are counted anew, for those of other processes
+
+
+class Store:
+    """A folder at an address of a file system that fsspec knows: https://..., s3://..., gs://... and others.
+
+    `store / name` is one of its files. Keys and the like come from the environment and from fsspec's own
+    configuration.
+
+    Args:
+        address: str.
+        cache: a `BlockCache` or None.
+    """
+
+    def __init__(self, address: str, cache: BlockCache | None = None):
+        try:
+            import fsspec
+
+            self.file_system, self.root = fsspec.core.url_to_fs(address)
+        except ImportError as error:
+            raise ImportError(
+                f"{address} needs a package that isn't here ({error}): pip install 'keras-vae[stores]' for https://, "
+                "and s3fs for s3:// or gcsfs for gs://"
+            ) from None
+        except ValueError as error:
+            raise ValueError(f"fsspec can't read {address}: {error}") from None
+        self.address, self.cache = address.rstrip("/"), cache
+        self.name = self.address.rsplit("/", 1)[-1]
+
+    def __truediv__(self, name: str) -> StoredFile:
+        return StoredFile(self, name)
+
+    def __str__(self):
+        return self.address
+
+    def read(self, ranges: Sequence[Range]) -> list[bytes | OSError]:
+        """The bytes of all ranges, requested at once; an error stands in the place of bytes that don't come.
+
+        A range that fails, or ends early, is read again, up to `ATTEMPTS` times.
+        """
+        contents: list = [None] * len(ranges)
+        pending = list(range(len(ranges)))
+        for attempt in range(ATTEMPTS):
+            time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
+            chosen = [ranges[number] for number in pending]
+            found = self.file_system.cat_ranges(
+                [each.file.path for each in chosen],
+                [each.start for each in chosen],
+                [each.stop for each in chosen],
+                on_error="return",
+            )
+            for number, content in zip(pending, found, strict=True):
+                contents[number] = ranges[number].checked(content)
+            pending = [
+                number for number in pending if type(contents[number]) is OSError
+            ]  # a missing file stays missing
+            if not pending:
+                break
+        return contents
+
+
+class StoredFile:
+    """A file of a `Store`."""
+
+    def __init__(self, store: Store, name: str):
+        self.store, self.name = store, name
+
+    def __str__(self):
+        return f"{self.store}/{self.name}"
+
+    @property
+    def parent(self) -> Store:
+        """The folder."""
+        return self.store
+
+    @property
+    def path(self) -> str:
+        """The name that fsspec has for the file."""
+        return f"{self.store.root.rstrip('/')}/{self.name}"
+
+    def read(self) -> bytes:
+        """The whole file."""
+        content = self.store.read([Range(self, None, None, "the file")])[0]
+        if isinstance(content, OSError):
+            raise content
+        return content
+
+    def open(self) -> Any:
+        """The file, opened to be read from its start to its end."""
+        return self.store.file_system.open(self.path, "rb")
+
+
+class Range(NamedTuple):
+    """The bytes start..stop-1 of a file, of the whole file with None. `content` says what they are, for errors."""
+
+    file: StoredFile
+    start: int | None
+    stop: int | None
+    content: str
+
+    def checked(self, found: Any) -> bytes | OSError:
+        """What was found, if it is these bytes, or an error that names them."""
+        if isinstance(found, FileNotFoundError):
+            return FileNotFoundError(f"{self.file} is missing")
+        if isinstance(found, BaseException):
+            fault = f"{type(found).__name__}: {found}".removesuffix(": ")
+        elif self.stop is None or len(found) == self.stop - (self.start or 0):
+            return found
+        else:
+            fault = f"found {len(found):,} bytes, expected {self.stop - (self.start or 0):,}"
+        return OSError(
+            f"{self.file} can't be read: {self.content} didn't come in {ATTEMPTS} attempts ({fault}); check the "
+            "connection and the file"
+        )
+
+
+Folder = pathlib.Path | Store
+
+
+def locate(directory: str | os.PathLike[str] | Store, cache: BlockCache | None = None) -> Folder:
+    """The folder of a path, absolute, or of an address."""
+    if isinstance(directory, Store):
+        return directory
+    if is_address(directory):
+        return Store(os.fspath(directory), cache)
+    return files.absolute(directory, "directory")
+
+
+def is_address(name: Any) -> bool:
+    """Whether a name is an address, such as s3://bucket/folder."""
+    return isinstance(name, str) and re.match(r"[A-Za-z][\w+.-]*(::[\w+.-]+)*://", name) is not None
+
+
+class BlockCache:
+    """Blocks of stored files on the local disk, in at most `max_bytes` bytes.
+
+    The first blocks that are read stay: an epoch reads every block once, so a cache that drops the oldest one would
+    have dropped each block by the time it is wanted again. Processes may share the folder. Delete it at any time.
+
+    Args:
+        directory: str or path, the folder.
+        max_bytes: int.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], max_bytes: int = CACHE_BYTES):
+        self.directory = files.make_folder(arguments.path("cache_dir", directory))
+        self.max_bytes = arguments.integer_at_least("cache_bytes", max_bytes, 1)
+        self._bytes, self._written = self._count(), 0
+
+    def get(self, key: str, size: int) -> bytes | None:
+        """The block of this key, or None if it isn't there."""
+        try:
+            content = (self.directory / key).read_bytes()
+        except OSError:
+            return None
+        return content if len(content) == size else None  # another process may be writing it
+
+    def put(self, key: str, content: bytes | memoryview | np.ndarray) -> None:
+        """Keeps a block, if there is room."""
+        if self._written % _RECOUNT == _RECOUNT - 1:
+            self._bytes = self._count()
+        if self._bytes + len(content) > self.max_bytes:
+            return
+        with contextlib.suppress(OSError):  # of a full disk
+            (self.directory / key).write_bytes(content)
+            self._bytes, self._written = self._bytes + len(content), self._written + 1
+
+    def drop(self, key: str) -> None:
+        """Deletes a block, if it is there."""
+        with contextlib.suppress(OSError):
+            self._bytes -= (self.directory / key).stat().st_size
+            (self.directory / key).unlink()
+
+    @staticmethod
+    def key(*parts: Any) -> str:
+        """The file name for a block, from all that tells it from others."""
+        return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:40] + ".block"
+
+    def _count(self):
+        with os.scandir(self.directory) as entries:
+            return sum(entry.stat().st_size for entry in entries if entry.name.endswith(".block"))
