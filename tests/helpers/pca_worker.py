@@ -79,6 +79,8 @@ def main(folder):
     weights = np.linspace(0, 2, ROWS, dtype="float32")
     results["weighted"] = numbers(pca().fit(images().astype("float32"), sample_weight=weights, verbose=0))
     results["missing"] = numbers(pca(missing=True).fit(stream(with_gaps()), verbose=0))
+    drawn = pca(missing=True, bootstraps=2).fit(images(), verbose=0)
+    results["bootstraps"] = np.concatenate([np.ravel(weight) for weight in drawn._bootstraps])
     one_batch = from_arrays((images(),), ROWS, shuffle=False)
     results["one batch"] = numbers(pca().fit(one_batch, verbose=0))
 

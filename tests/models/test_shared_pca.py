@@ -38,7 +38,7 @@ def test_two_workers_find_the_axes_codes_and_scores_of_one_and_read_half_each(tm
     run(tmp_path, job._environments(2))
     expected = np.load(tmp_path / "1-0.npz")
     workers = [np.load(tmp_path / f"2-{number}.npz") for number in range(2)]
-    names = "packed", "covariance", "randomized", "weighted", "one batch", "missing"
+    names = "packed", "covariance", "randomized", "weighted", "one batch", "missing", "bootstraps"
     for found in workers:
         for name in names:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-6, atol=1e-6)
