@@ -421,11 +421,11 @@ class LatentModel(keras.Model):
             ValueError: if the model takes no missing values.
 
         Example:
-            >>> x = np.random.default_rng(0).normal(size=(100, 1)) + np.zeros((100, 4))
+            >>> x = np.random.default_rng(0).normal(size=(200, 1)) + np.zeros((200, 4))
             >>> x[::2, 0] = np.nan
             >>> pca = kvae.PCA(1, missing=True).fit(x + np.random.default_rng(1).normal(size=x.shape) / 9, verbose=0)
             >>> pca.impute(x, draws=5).draws.shape
-            (5, 100, 4)
+            (5, 200, 4)
 
         Reference:
             Rubin (1987), "Multiple imputation for nonresponse in surveys"; Mattei and Frellsen (2019), "MIWAE: deep

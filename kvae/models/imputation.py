@@ -46,7 +46,7 @@ def impute(model: Any, data: Any, draws: int, samples: int, seed: int, batch_siz
             "intervals are too narrow: make the PCA with bootstraps=20."
         )
     rows, position = [], 0
-    most = max(1, _rows_at_once(model) // (model.latent_dim if model._has_exact_scores else samples))
+    most = max(1, _rows_at_once(model) // (max(model.latent_dim, draws) if model._has_exact_scores else samples))
     with errors.clear_errors():
         for element in arrays.batches(data, batch_size):
             batch = ops.convert_to_numpy(model._scaled(model._read(element)))
