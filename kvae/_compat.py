@@ -1,7 +1,10 @@
 """The private names of Keras, TensorFlow and tensorflow-datasets in kvae. No other file uses any."""
 
 import contextlib
+import functools
 import inspect
+import queue
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
@@ -9,6 +12,7 @@ from typing import Any, BinaryIO
 import keras
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from keras.src.backend.tensorflow import trainer
 from keras.src.saving import saving_lib
 from tensorflow.python.data.ops.iterator_ops import OwnedIterator
 from tensorflow_datasets.core.download import downloader
@@ -123,12 +127,40 @@ def numpy_function(function, inputs, dtypes):
 
     TensorFlow 2.21 keeps it, and all that it closes over, until the process ends: arrays of gigabytes.
     """
+    release_iterators_apart()
     kept: Any = weakref.WeakMethod(function) if inspect.ismethod(function) else weakref.ref(function)
     graph = tf.compat.v1.get_default_graph()
     while isinstance(graph, tf.__internal__.FuncGraph):
         graph._kept_functions = [*getattr(graph, "_kept_functions", ()), function]
         graph = graph.outer_graph
     return tf.numpy_function(lambda *values: kept()(*values), inputs, dtypes)
+
+
+@functools.cache
+def release_iterators_apart():
+    """From now on an iterator that dies in another thread than its own is destroyed in a thread for this alone.
+
+    The destruction waits for the iterator's threads. Python's garbage collector may run in one of them, within a
+    Python function that tf.data calls. It would then wait for itself for ever, if it found that very iterator.
+    """
+    released, create = queue.SimpleQueue(), OwnedIterator._create_iterator
+
+    def release(resource, thread):
+        if threading.get_ident() != thread:
+            released.put(resource)  # the only reference that is left; `put` may run within the collector
+
+    def create_and_watch(iterator, dataset):
+        create(iterator, dataset)
+        if tf.executing_eagerly():
+            resource = iterator._iterator_resource
+            weakref.finalize(iterator, release, resource, threading.get_ident()).atexit = False
+
+    def destroy():
+        while True:
+            released.get()
+
+    OwnedIterator._create_iterator = create_and_watch
+    threading.Thread(target=destroy, daemon=True, name="kvae destroys iterators").start()
 
 
 # Optimizers and replicas -----------------------------------------------------------------------------------------
@@ -142,6 +174,11 @@ def adam_moments(optimizer):
         function from a trained variable to its number in both lists.
     """
     return optimizer._momentums, optimizer._velocities, optimizer._get_variable_index
+
+
+def reduce_logs(logs, strategy):
+    """Return the means over all replicas of their logs, as Keras' own steps do."""
+    return trainer.reduce_per_replica(logs, strategy, reduction="auto")
 
 
 def clip_gradients(optimizer, gradients):

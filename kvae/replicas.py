@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kvae import _compat
+from kvae import _compat, arguments
 from kvae.arguments import Tensor
 
 CLIPPING = "clipnorm", "global_clipnorm", "clipvalue"
@@ -202,6 +202,30 @@ def positions(seen: Tensor, count: Tensor) -> Tensor:
     return total(ops.cast(seen, "int64")) + places(count)[0]
 
 
+def steps_together(step: Callable, strategy: tf.distribute.Strategy, count: int) -> Callable:
+    """Return a function that takes `count` steps of a strategy in one call, as Keras' `train_function` takes one.
+
+    Keras' own groups of steps fail over several replicas. Its step also sums the logs over the replicas each time;
+    here the last step of a call does.
+
+    Args:
+        step: function from a replica's batch to its logs, such as a model's `train_step`.
+        strategy: the model's.
+        count: int > 1. The function takes an iterator with at least as many batches.
+    """
+    each = tf.function(lambda batch: strategy.run(step, args=(batch,)), reduce_retracing=True, autograph=False)
+
+    def together(iterator):
+        def another(number):
+            each(iterator.get_next())
+            return number + 1
+
+        tf.while_loop(lambda number: number < count - 1, another, [tf.constant(0)])
+        return _compat.reduce_logs(each(iterator.get_next()), strategy)
+
+    return tf.function(together, reduce_retracing=True, autograph=False)
+
+
 def logs(numbers: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return a step's numbers in the right shape for Keras' mean over replicas: (1,) for several workers, else ()."""
     if _context() is not None and isinstance(tf.distribute.get_strategy(), tf.distribute.MultiWorkerMirroredStrategy):
@@ -217,9 +241,9 @@ def validate_settings(model: Any) -> None:
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1 or not model.compiled:
         return
-    optimizer = model.optimizer
+    optimizer, is_automatic = model.optimizer, model._step_groups.is_automatic
     settings = {
-        "steps_per_execution": model.steps_per_execution if model.steps_per_execution > 1 else None,
+        "steps_per_execution": None if is_automatic or model.steps_per_execution == 1 else model.steps_per_execution,
         "jit_compile": model.jit_compile,
         "gradient_accumulation_steps": getattr(optimizer, "gradient_accumulation_steps", None),
         "ema_overwrite_frequency": getattr(optimizer, "ema_overwrite_frequency", None),
@@ -231,3 +255,30 @@ def validate_settings(model: Any) -> None:
                 f"{name} is {value}, which Keras can't do over the {strategy.num_replicas_in_sync} replicas of a "
                 f"{type(strategy).__name__}: leave it out."
             )
+
+
+def warn_of_layers(model: Any) -> None:
+    """Warn of layers with which several replicas don't get the weights of one: they see their own rows alone."""
+    strategy = model.distribute_strategy
+    if strategy.num_replicas_in_sync == 1:
+        return
+    found = sorted({type(layer).__name__ for layer in _layers_within(model) if _sees_its_rows_alone(layer)})
+    if found:
+        arguments.warn(
+            f"the networks have {' and '.join(found)}: each of the {strategy.num_replicas_in_sync} replicas draws or "
+            "takes statistics for its own rows alone, so the weights won't be those of one replica. "
+            "BatchNormalization(synchronized=True) takes the statistics of all rows."
+        )
+
+
+def _layers_within(layer):
+    for inner in getattr(layer, "_layers", ()):
+        yield inner
+        yield from _layers_within(inner)
+
+
+def _sees_its_rows_alone(layer):
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return layer.trainable and not layer.synchronized
+    draws = getattr(layer, "seed_generator", None) is not None or hasattr(layer, "generator")
+    return draws and not type(layer).__module__.startswith("kvae.") and getattr(layer, "rate", 1) != 0

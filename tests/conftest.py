@@ -23,6 +23,7 @@ CPU_SECONDS, USED = collections.Counter(), collections.Counter()  # by file, by 
 
 def pytest_addoption(parser):
     parser.addoption("--cpu", action="store_true", help="print the CPU seconds of each file")
+    parser.addoption("--chains", type=int, default=5, help="killed runs that change their workers, in test_workers.py")
 
 
 def cpu_seconds():
@@ -85,3 +86,8 @@ def float64():
         keras.config.set_dtype_policy(dtype)
         if dtype == "float64":
             yield
+
+
+def pytest_generate_tests(metafunc):
+    if "chain" in metafunc.fixturenames:
+        metafunc.parametrize("chain", range(metafunc.config.getoption("chains")))

@@ -1,6 +1,8 @@
 """Each private name of another package still does what kvae uses it for."""
 
+import gc
 import inspect
+import threading
 import weakref
 
 import keras
@@ -156,3 +158,26 @@ def test_a_numpy_function_keeps_nothing_alive():
     assert float(_compat.numpy_function(reader.read, [tf.constant(3)], tf.float32)) == 6
     del reader
     assert watched() is None
+
+
+def test_an_iterator_may_be_found_by_the_garbage_collector_in_one_of_its_own_threads():
+    """Without `release_iterators_apart` the thread waits for its own end."""
+    in_thread, dropped, collected = threading.Event(), threading.Event(), threading.Event()
+
+    def read(number):
+        if number == 1:
+            in_thread.set()
+            dropped.wait()
+            gc.collect()
+            collected.set()
+        return number
+
+    dataset = tf.data.Dataset.range(9).map(lambda number: _compat.numpy_function(read, [number], tf.int64)).prefetch(2)
+    iterator = iter(dataset)
+    next(iterator)
+    assert in_thread.wait(60)
+    alive, cycle = weakref.ref(iterator), [iterator]
+    cycle.append(cycle)
+    del iterator, cycle
+    dropped.set()
+    assert collected.wait(60) and alive() is None

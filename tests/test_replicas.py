@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import warnings
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from replicated import VAEOfExamples, images, regularised, shuffled
 from small_models import dense_vae
 
 import kvae
-from kvae import networks
+from kvae import networks, replicas
 from kvae.data.packed import writer
 from kvae.data.runs import DistributedRun
 
@@ -34,7 +35,10 @@ def same(found, expected):
 
 @pytest.mark.parametrize(("kind", "batch_size"), [("stream", 25), thorough("dataset", 20), thorough("packed", 20)])
 def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, batch_size, tmp_path):
-    """With weighted examples and a layer's own loss; the last batch is one example, which leaves a replica none."""
+    """With weighted examples and a layer's own loss; the last batch is one example, which leaves a replica none.
+
+    A Stream's steps are taken together.
+    """
     x = images(101)
     weights = np.linspace(0, 2, 101)
     writer.write_columns({"train": [{"image": x}]}, tmp_path, block_bytes=7 * 24)
@@ -46,10 +50,11 @@ def test_two_replicas_train_to_the_weights_and_numbers_of_one(strategy, kind, ba
         return shuffled(x, batch_size) if kind == "stream" else plain
 
     found, expected = (
-        trained(where, lambda: regularised(kvae.VAE), data(), validation_data=shuffled(x[:61], 30))
+        trained(where, lambda: regularised(kvae.VAE), data(), validation_data=shuffled(x[:61], batch_size // 2 + 1))
         for where in (strategy, None)
     )
     same(found, expected)
+    assert list(found[0]._step_groups._traced) == ([] if kind == "dataset" else [1, -(-101 // batch_size)])
 
 
 @pytest.mark.thorough
@@ -166,3 +171,21 @@ def test_what_keras_cannot_do_over_replicas_is_refused(strategy, name, of_compil
         model.compile(keras.optimizers.SGD(**of_optimizer), **of_compile)
     with pytest.raises(ValueError, match=f"{name} is .*, which Keras can't do over the 2 replicas of a Mirrored"):
         model.fit(images(20), verbose=0)
+
+
+def test_layers_that_see_the_rows_of_one_replica_alone_are_told(strategy):
+    def model(**options):
+        inputs = keras.Input((6,))
+        x = keras.layers.BatchNormalization(synchronized=options["synchronized"])(inputs)
+        x = keras.Sequential([keras.layers.Dropout(options["rate"])])(x)
+        encoder = keras.Model(inputs, [keras.layers.Dense(2)(x), keras.layers.Dense(2)(x)])
+        return kvae.VAE(encoder, networks.dense_decoder((6,), 2, hidden=(8,)), seed=0)
+
+    with strategy.scope():
+        told, right = model(synchronized=False, rate=0.5), model(synchronized=True, rate=0)
+    with pytest.warns(UserWarning, match="the networks have BatchNormalization and Dropout: each of the 2 replicas"):
+        replicas.warn_of_layers(told)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replicas.warn_of_layers(right)
+        replicas.warn_of_layers(model(synchronized=False, rate=0.5))

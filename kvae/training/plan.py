@@ -34,6 +34,7 @@ def planned(
         options: further arguments of Keras' `fit`.
     """
     replicas.validate_settings(model)
+    replicas.warn_of_layers(model)
     check_counts(steps_per_epoch=steps_per_epoch, **options)
     callbacks = _listed(options.pop("callbacks", None))
     checkpoint = position.find_checkpoint(callbacks)
@@ -79,7 +80,10 @@ def planned(
             callbacks = [*callbacks, checkpoint]
         callbacks = [recorder, *callbacks]
         x = distribute(x, model.distribute_strategy, steps_per_epoch)
-        steps_per_epoch = _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options)
+        counts = [steps_per_epoch, options.get("validation_steps"), start.step % (steps or 1)]
+        if model.distribute_strategy.num_replicas_in_sync > 1:  # no group may pass the end of the data
+            counts += [_steps_of_run(x), 0 if validation_data is None else _steps_of_run(validation_data)]
+        steps_per_epoch = _choose_steps(model, x, batch_size, callbacks, counts, steps_per_epoch, options)
         callbacks = [stack.enter_context(position.ResumeAt(x, start)), *callbacks]
         if hasattr(model.loss, "begin"):
             callbacks = [AnnounceWarmUp(start.first_epoch, start.first_update), *callbacks]
@@ -261,9 +265,13 @@ def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
     return arrays.resumable(x, steps, start.batches(-(-steps // group) * group))
 
 
-def _choose_steps(model, x, batch_size, callbacks, start, steps, steps_per_epoch, options):
+def _steps_of_run(data: Any) -> int:
+    """The batches of an epoch of a Stream as `fit` reads it; 1 for other data."""
+    return data.steps_per_epoch if isinstance(data, Run) else 1
+
+
+def _choose_steps(model, x, batch_size, callbacks, counts, steps_per_epoch, options):
     """Choose the steps of one call, and whether one iterator reads all epochs. Returns Keras' `steps_per_epoch`."""
-    counts = [steps_per_epoch, options.get("validation_steps"), start.step % (steps or 1)]
     if isinstance(x, tf.data.Dataset):
         options.setdefault("shuffle", False)  # a stream shuffles itself, and Keras would warn
     if isinstance(x, Run):

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from kvae import replicas
+
 _TRACED = "train_function", "test_function", "predict_function"
 _MOST_STEPS = 20
 _MULTIPLY_ADDS = 4e9  # about a tenth of a second of one core
@@ -33,15 +35,27 @@ class StepGroups:
         if steps != model.steps_per_execution:
             self._traced[model.steps_per_execution] = {name: getattr(model, name) for name in _TRACED}
             model.steps_per_execution = steps
+            functions = self._traced.get(steps) or self._over_replicas(steps)
             for name in _TRACED:
-                setattr(model, name, self._traced.get(steps, {}).get(name))
+                setattr(model, name, functions.get(name))
+
+    def _over_replicas(self, steps):
+        """The functions that Keras can't make: groups of steps over several replicas."""
+        model, strategy = self.model, self.model.distribute_strategy
+        if steps == 1 or strategy.num_replicas_in_sync == 1:
+            return {}
+        chosen = {"train_function": model.train_step, "test_function": model.test_step}
+        return {name: replicas.steps_together(step, strategy, steps) for name, step in chosen.items()}
 
     @contextlib.contextmanager
     def that_divide(self, steps: int | None) -> Iterator[None]:
-        """Context manager: groups that divide `steps`. A `fit` whose callback evaluates then goes on with its own."""
+        """Context manager: groups that divide `steps`. A `fit` whose callback evaluates then goes on with its own.
+
+        Over several replicas the steps are taken one by one, since a group there doesn't see the end of the data.
+        """
         before = self.model.steps_per_execution
         if self.is_automatic:
-            self.use(divisor(before, [steps]))
+            self.use(1 if self.model.distribute_strategy.num_replicas_in_sync > 1 else divisor(before, [steps]))
         try:
             yield
         finally:
@@ -49,7 +63,10 @@ class StepGroups:
 
     @contextlib.contextmanager
     def kept_for_another_fit(self) -> Iterator[None]:
-        """Context manager: a `fit` that a callback of another one calls leaves it its groups."""
+        """Context manager: a `fit` that a callback of another one calls leaves it its groups.
+
+        Over several replicas the next call after a `fit` begins with single steps.
+        """
         before, is_nested, self._is_fitting = self.model.steps_per_execution, self._is_fitting, True
         try:
             yield
@@ -57,6 +74,8 @@ class StepGroups:
             self._is_fitting = is_nested
             if is_nested:
                 self.use(before)
+            elif self.is_automatic and self.model.distribute_strategy.num_replicas_in_sync > 1:
+                self.use(1)
 
 
 def steps_per_execution(
@@ -68,8 +87,8 @@ def steps_per_execution(
 ) -> int:
     """The steps of one call: as many as take a tenth of a second, from 1 to 20.
 
-    It is 1 for eager models, for callbacks that look at every batch, and for gradients accumulated or summed over
-    replicas: Keras doesn't take these in groups. A callback with `most_steps` looks at groups of up to that size.
+    It is 1 for eager models, for callbacks that look at every batch, and for accumulated gradients: Keras doesn't take
+    these in groups. A callback with `most_steps` looks at groups of up to that size.
 
     Args:
         model: built and compiled.
@@ -80,9 +99,8 @@ def steps_per_execution(
         epoch: the steps of an epoch, or None. The group size divides them too if the extra calls cost less than an
             iterator for each epoch.
     """
-    replicas = model.distribute_strategy.num_replicas_in_sync
     accumulates = getattr(model.optimizer, "gradient_accumulation_steps", None)
-    if model.run_eagerly or replicas > 1 or accumulates or any(map(_sees_batches, callbacks)):
+    if model.run_eagerly or accumulates or any(map(_sees_batches, callbacks)):
         return 1
     most = min([_MOST_STEPS, *(callback.most_steps for callback in callbacks if hasattr(callback, "most_steps"))])
     cost = 3 * batch_size * multiply_adds(model)  # one pass forward, about two backward

@@ -32,6 +32,15 @@ def compiled():
     return model
 
 
+def packed(folder):
+    """A shuffled stream of 101 rows in batches that two workers can't halve."""
+    return kvae.data.load(folder / "packed", 25, validation=0, shuffle=30)[0]
+
+
+def of_unknown_length():
+    return tf.data.Dataset.from_tensor_slices(rows(61)["x"]).filter(lambda x: True).batch(7)
+
+
 def refusals(model, folder, worker, shuffled):
     """What `fit` says of data and of folders that the workers can't share, before any step."""
     own = [kvae.callbacks.Checkpoint(folder / ("elsewhere" if worker else "run"))]
@@ -53,8 +62,10 @@ def main(folder, phase):
     if phase == "interrupted":
         with strategy.scope():
             model = regularised(kvae.VAE)
-            model.compile()
+            model.compile(loss=kvae.IWAE(samples=3))
         results["evaluated"] = model.evaluate(in_files(folder / f"worker{worker}"), verbose=0)
+        results["of_packed"] = model.evaluate(packed(folder), verbose=0)
+        results["of_unknown_length"] = model.evaluate(of_unknown_length(), verbose=0)
         results["of_array"] = model.evaluate(rows(61)["x"], batch_size=25, verbose=0)
         draw = tf.function(lambda: strategy.run(model.sampling, args=([tf.zeros((9, 2))] * 2,)))
         results["draw"] = draw().numpy()

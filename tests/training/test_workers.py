@@ -1,5 +1,6 @@
 """Two processes on the loopback do what one does, and go on where they were when one is killed."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import worker_chain
 from replicated import images, in_files, regularised, rows
-from worker import EPOCHS, compiled
+from worker import EPOCHS, compiled, of_unknown_length, packed
 
 import kvae
 from kvae import __main__ as job
@@ -43,18 +44,24 @@ def run(folder, phase):
 
 @pytest.mark.processes
 def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_path):
+    worker_chain.pack(tmp_path / "packed")
     codes, errors = run(tmp_path, "interrupted")
     assert codes[1] == -9 and codes[0] not in (0, -9), errors
     assert "UnavailableError" in errors[0]
     interrupted = [np.load(tmp_path / f"interrupted{worker}.npz") for worker in range(2)]
 
     model = regularised(kvae.VAE)
-    model.compile()
-    expected = model.evaluate(in_files(tmp_path / "here"), verbose=0)
+    model.compile(loss=kvae.IWAE(samples=3))
+    expected = {
+        "evaluated": model.evaluate(in_files(tmp_path / "here"), verbose=0),
+        "of_array": model.evaluate(images(61), verbose=0),
+        "of_packed": model.evaluate(packed(tmp_path), verbose=0),
+        "of_unknown_length": model.evaluate(of_unknown_length(), verbose=0),
+    }
     draw = model.sampling([np.zeros((18, 2), "float32")] * 2)
     for found in interrupted:
-        np.testing.assert_allclose(found["evaluated"], expected, rtol=1e-6)
-        np.testing.assert_allclose(found["of_array"], model.evaluate(images(61), verbose=0), rtol=1e-6)
+        for name, numbers in expected.items():
+            np.testing.assert_allclose(found[name], numbers, rtol=1e-6)
     for worker in range(2):
         np.testing.assert_array_equal(interrupted[worker]["draw"], draw[9 * worker : 9 * (worker + 1)])
 
@@ -76,21 +83,38 @@ def test_two_processes_one_killed_and_resumed_train_to_the_weights_of_one(tmp_pa
             assert said.startswith(expected)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of the packed rows and, for each kind of data, of the weights of one process."""
+    folder = tmp_path_factory.mktemp("chains")
+    worker_chain.pack(folder / "rows")
+
+    @functools.cache
+    def weights(kind):
+        assert worker_chain.run(folder / kind, kind, [{}]) == [0]
+        return np.load(folder / kind / "weights.npz")
+
+    return folder, weights
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(5))
-def test_a_run_whose_workers_change_ends_with_the_weights_of_one_process(seed, tmp_path):
-    """Killed at four random places, it goes on with 1, 2, 1 and 4 workers."""
-    worker_chain.train(tmp_path / "alone")
-    places = np.sort(np.random.default_rng(seed).choice(worker_chain.EPOCHS * 5 - 1, 3, replace=False))
-    for workers, place in zip((1, 2, 1, 4), [*places, None], strict=True):
-        end = ["-1", "0"] if place is None else map(str, divmod(int(place), 5))
-        program = ROOT / "tests" / "helpers" / "worker_chain.py"
-        command = [sys.executable, str(program), str(tmp_path), *end]
-        environments = job._environments(workers) if workers > 1 else [dict(os.environ)]
-        processes = [subprocess.Popen(command, env={**each, "PYTHONPATH": str(ROOT)}) for each in environments]
-        codes = [process.wait(SECONDS) for process in processes]
-        assert any(codes) == (place is not None)
-    expected, found = (np.load(folder / "weights.npz") for folder in (tmp_path / "alone", tmp_path))
+def test_a_run_whose_workers_change_ends_with_the_weights_of_one_process(chain, alone):
+    """Killed at three random moments, it goes on with 1, 2, 1 and 4 workers. `--chains=20` runs as many."""
+    generator, kind = np.random.default_rng(chain), ("packed", "arrays")[chain % 2]
+    folder, expected = alone[0] / f"chain{chain}", alone[1](kind)
+    last = worker_chain.EPOCHS * worker_chain.STEPS - 2
+    steps = np.sort(generator.choice(last, len(worker_chain.WORKERS) - 1, replace=False))
+    for part, workers in enumerate(worker_chain.WORKERS):
+        deaths = None
+        if part < len(steps):  # each worker at a moment of its own, of which the first ends the others
+            deaths = [(int(steps[part]), generator.uniform(0, worker_chain.LATEST)) for _ in range(workers)]
+        environments = job._environments(workers) if workers > 1 else [{}]
+        codes = worker_chain.run(folder, kind, environments, part, deaths)
+        assert -9 in codes if deaths else not any(codes), codes
+    assert [sorted(rows) for rows in worker_chain.seen(folder)] == [
+        list(range(worker_chain.ROWS))
+    ] * worker_chain.EPOCHS
+    found = np.load(folder / "weights.npz")
     for name in expected.files:
         np.testing.assert_allclose(found[name], expected[name], atol=1e-5)
 
@@ -107,6 +131,15 @@ def test_the_job_starts_its_workers_and_fails_where_one_does(tmp_path, monkeypat
     assert all(config["cluster"] == configs[0]["cluster"] for config in configs)
     with pytest.raises(SystemExit):
         job._start_workers(2, ["--workers=2", "badly"])
+
+
+def test_the_guides_script_tells_each_worker_of_all(tmp_path):
+    guide = (ROOT / "notebooks" / "guides" / "several_machines.md").read_text()
+    script = guide.split("```bash\n")[1].split("```")[0].replace("python train.py", 'echo "$TF_CONFIG"')
+    environment = {**os.environ, "HOSTS": "10.0.0.1 vae-1.vae", "INDEX": "1"}
+    found = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True).stdout
+    cluster = {"worker": ["10.0.0.1:29500", "vae-1.vae:29500"]}
+    assert json.loads(found) == {"cluster": cluster, "task": {"type": "worker", "index": 1}}
 
 
 @pytest.mark.slow
