@@ -82,7 +82,7 @@ def train(folder, kind, environment, part, death):
         np.savez(folder / "weights.npz", *model.get_weights())
 
 
-def run(folder: pathlib.Path, kind: str, environments: list, part: int = 0, deaths: Any = None, seconds: int = 600):
+def run(folder: pathlib.Path, kind: str, environments: list, part: int = 0, deaths: Any = None, seconds: int = 3600):
     """Train in as many processes. Returns their exit codes, of which those that outlive a death are killed."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["worker_chain"])  # imports TensorFlow once

@@ -19,7 +19,7 @@ from kvae.data.arrays import from_arrays
 from kvae.training import checkpoint_files
 
 ROOT = pathlib.Path(__file__).parents[2]
-SECONDS = 480
+SECONDS = 1800  # on a machine that is busy with others
 REFUSED = [
     "the data are shuffled by tf.data without a seed",
     "several workers can't share validation_split",
