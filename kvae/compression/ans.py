@@ -21,8 +21,8 @@ class Stack:
     """A last-in, first-out store of symbols. A symbol of probability p takes -log2 p bits.
 
     Lane i is a chain with a head of its own, a number of 64 bits. All lanes share one stack of words: a head that grows
-    too large gives its lower 32 bits to it, and one that gets too small takes them back. A lane that has just begun so
-    draws on bits that the others have stored.
+    too large gives its lower 32 bits to it, and one that gets too small takes them back. A lane begins with a word of
+    the stack, so that its head costs no bits.
 
     Args:
         words: array (m,) uint32, the bits that are there at first.
@@ -97,6 +97,28 @@ class Stack:
         is_low = heads < _LOWEST
         if is_low.any():
             heads[is_low] = heads[is_low] << _SHIFT | self._take(np.count_nonzero(is_low))
+
+    def begin(self, start: int, stop: int) -> None:
+        """Fill the heads of the lanes from start to stop, which have no content, with a word each.
+
+        Raises:
+            ValueError: if the stack has no bits left.
+        """
+        if stop > start:
+            self.heads[start:stop] |= self._take(stop - start)
+
+    def end(self, start: int, stop: int) -> None:
+        """Undo `begin`.
+
+        Raises:
+            ValueError: if other content is in the heads.
+        """
+        if stop > start:
+            heads = self.heads[start:stop]
+            if np.any(heads >> _SHIFT != 1):
+                raise ValueError("bits are left over")
+            self._append(heads & _WORD_MASK)
+            heads[:] = _LOWEST
 
     @contextlib.contextmanager
     def scrambled(self, key: int, lanes: int, *, is_popping: bool) -> Iterator[None]:

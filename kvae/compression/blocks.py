@@ -6,16 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kvae import distributions, posteriors
+from kvae import posteriors
 from kvae.compression.ans import PRECISION, Stack
-from kvae.compression.exact import Networks, Rounding
+from kvae.compression.exact import Networks, Rounding, normals_of
 from kvae.compression.levels import Levels
-from kvae.compression.symbols import BUCKETS, Buckets, Symbols, likelihood_symbols
+from kvae.compression.symbols import Buckets, Symbols, likelihood_symbols
 from kvae.evaluation import scoring
 
-LANES = 128  # chains of a block, at most: each costs some 6 bytes
-_EXAMPLES_OF_A_LANE = 128  # at least
-_OF_A_BUCKET = np.uint64((1 << PRECISION) // BUCKETS)  # a bucket's frequency under the prior
+LANES = 512  # chains of a block, at most: each costs a byte or two
+_VALUES_OF_A_LANE, _EXAMPLES_OF_A_LANE = 25_000, 128  # at least one of the two
 
 
 def check_compresses(model: Any) -> None:
@@ -34,10 +33,10 @@ def check_compresses(model: Any) -> None:
         )
     model.check_built()
     Levels(likelihood, "float32")
-    if type(model.prior_distribution()) is not distributions.Normal:
+    if normals_of(model.prior_distribution()) is None:
         raise TypeError(
-            f"The prior is {type(model.prior).__name__}; compression expects one that factorizes into normals, such as "
-            "kvae.StandardNormal()."
+            f"The prior is {type(model.prior).__name__}; compression expects a diagonal normal or a mixture of those, "
+            "such as kvae.StandardNormal() or kvae.MixtureOfGaussians()."
         )
 
 
@@ -73,21 +72,23 @@ class Coder:
         symbols = self.levels.symbols(x)
         count = self.levels.count(symbols)
         known = self._first_words()
-        chains = int(np.clip(len(x) // _EXAMPLES_OF_A_LANE, 1, LANES))
+        chains = int(np.clip(max(symbols.size // _VALUES_OF_A_LANE, len(x) // _EXAMPLES_OF_A_LANE), 1, LANES))
         stack, rounding, lanes = Stack(known, lanes=chains), Rounding(), []
-        done = 0
+        prior = self.networks.prior(rounding)
+        done = begun = 0
         while done < len(x):
             # At first a few examples at a time: z needs bits, and those of the known words are in the file again.
             rows = int(np.clip(stack.size // len(known), 1, min(len(stack.heads), len(x) - done)))
             step = slice(done, done + rows)
-            q = self._posterior(x[step], rounding, len(lanes))
+            stack.begin(begun, rows)
+            q = self._posterior(x[step], prior, rounding, len(lanes))
             with stack.scrambled(len(lanes), rows, is_popping=True):
-                buckets = self._pop(stack, q, len(self.networks.prior_mean), rows)
-            p = self._likelihood(buckets, rounding, len(lanes), count)
+                buckets = self._pop(stack, q, self.networks.latent_dim, rows)
+            p = self._likelihood(prior.z(buckets), rounding, len(lanes), count)
             self._push(stack, p, symbols[step].T)
-            self._push_latents(stack, buckets)
+            self._push(stack, prior, buckets)
             lanes.append(rows)
-            done += rows
+            begun, done = max(begun, rows), done + rows
         words = stack.words[stack.lowest :].copy()
         return Block(count, np.array(lanes, "uint16"), stack.heads, words, stack.lowest, rounding.notes)
 
@@ -100,14 +101,17 @@ class Coder:
         known = self._first_words()
         stack = Stack(np.concatenate([known[: block.known], block.words]), block.heads)
         rounding, parts = Rounding(block.notes), []
+        prior = self.networks.prior(rounding)
+        begun = np.maximum.accumulate([0, *block.lanes.tolist()])  # lanes before each step
         for step, rows in reversed(list(enumerate(block.lanes.tolist()))):
-            buckets = self._pop_latents(stack, rows)
-            p = self._likelihood(buckets, rounding, step, block.levels)
+            buckets = self._pop(stack, prior, self.networks.latent_dim, rows)
+            p = self._likelihood(prior.z(buckets), rounding, step, block.levels)
             symbols = self._pop(stack, p, self._dimensions, rows)
             parts.append(self.levels.examples(symbols.T))
-            q = self._posterior(parts[-1], rounding, step)
+            q = self._posterior(parts[-1], prior, rounding, step)
             with stack.scrambled(step, rows, is_popping=False):
                 self._push(stack, q, buckets)
+            stack.end(begun[step], rows)
         if not stack.holds(known):
             raise ValueError("bits are left over")
         return np.concatenate(parts[::-1])
@@ -119,22 +123,21 @@ class Coder:
 
     def _first_words(self):
         """Bits for the first z, the same for everyone: the latents of one example take no more."""
-        count = len(self.networks.prior_mean) * PRECISION // 32 + 2
+        count = self.networks.latent_dim * PRECISION // 32 + 3
         return np.random.RandomState(0).randint(0, 1 << 32, count, "uint32")  # a generator that never changes
 
-    def _posterior(self, x, rounding, step):
-        mean, log_var = self.networks.posterior(x, rounding, 2 * step)
-        return Buckets(mean, log_var, self.networks.prior_mean, self.networks.prior_log_var)
+    def _posterior(self, x, prior, rounding, step):
+        return Buckets(*self.networks.posterior(x, rounding, 2 * step), prior)
 
-    def _likelihood(self, buckets, rounding, step, levels):
-        z = Buckets.latents(buckets, self.networks.prior_mean, self.networks.prior_log_var)
+    def _likelihood(self, z, rounding, step, levels):
         return likelihood_symbols(*self.networks.conditional(z, rounding, 2 * step + 1), levels)
 
     @staticmethod
     def _push(stack: Stack, p: Symbols, values: NDArray) -> None:
         """Store values (D, n), the last position first."""
-        for position in reversed(range(len(values))):
-            stack.push(*p.interval(position, values[position], values))
+        intervals = [p.interval(position, values[position], values) for position in range(len(values))]
+        for start, frequency in reversed(intervals):
+            stack.push(start, frequency)
 
     @staticmethod
     def _pop(stack: Stack, p: Symbols, dimensions: int, rows: int) -> NDArray:
@@ -144,16 +147,3 @@ class Coder:
             values[position] = p.find(position, stack.peek(rows), values)
             stack.pop(*p.interval(position, values[position], values))
         return values
-
-    @staticmethod
-    def _push_latents(stack, buckets):
-        for values in buckets[::-1].astype("uint64"):
-            stack.push(values * _OF_A_BUCKET, np.full(len(values), _OF_A_BUCKET))
-
-    def _pop_latents(self, stack, rows):
-        buckets = np.empty((len(self.networks.prior_mean), rows), "int64")
-        for position in range(len(buckets)):
-            bucket = stack.peek(rows) // _OF_A_BUCKET
-            buckets[position] = bucket
-            stack.pop(bucket * _OF_A_BUCKET, np.full(rows, _OF_A_BUCKET))
-        return buckets

@@ -19,9 +19,10 @@ from kvae.compression.levels import MOST_LEVELS
 VERSION = 1
 _MAGIC = b"kvae compressed\n"
 _DIGEST = 16  # bytes
-_COUNTS = struct.Struct("<6Q")  # levels, known words; lengths of lanes, heads, words and notes
-_MOST_JSON = 2**28  # bytes
-_LITTLE = {"lanes": "<u2", "heads": "<u8", "words": "<u4", "notes": "<i8"}
+_COUNTS = struct.Struct("<5Q")  # levels, known words; lengths of lanes, heads and notes
+_SIZES = struct.Struct("<2Q")  # bytes of the part with the counts, and of the words
+_MOST_PACKED = 2**28  # bytes
+_LITTLE = {"lanes": "<u2", "heads": "<u8", "notes": "<i8"}
 
 
 class Writer:
@@ -34,7 +35,7 @@ class Writer:
 
     def __init__(self, file: BinaryIO, header: dict[str, Any]):
         self._file, self._ends, self._examples = file, [], []
-        content = zlib.compress(json.dumps({"version": VERSION, **header}).encode(), 9)
+        content = _packed_json({"version": VERSION, **header})
         self._file.write(_MAGIC + struct.pack("<Q", len(content)))
         self._part(content)
         self._start = file.tell()
@@ -45,15 +46,20 @@ class Writer:
         block = block._replace(lanes=np.stack([steps, repeats]))
         arrays = [np.asarray(getattr(block, name), dtype).ravel() for name, dtype in _LITTLE.items()]
         counts = _COUNTS.pack(block.levels, block.known, *map(len, arrays))
+        # All first bytes of the numbers, then all second ones: the last bytes of most heads are 0.
+        packed = zlib.compress(
+            b"".join([counts, *(array.view("u1").reshape(-1, array.itemsize).T.tobytes() for array in arrays)]), 9
+        )
+        words = np.asarray(block.words, "<u4").tobytes()
         number = struct.pack("<Q", len(self._ends))
-        self._part(b"".join([number, digest, counts, *(array.tobytes() for array in arrays)]))
+        self._part(b"".join([number, digest, _SIZES.pack(len(packed), len(words)), packed, words]))
         self._ends.append(self._file.tell())
         self._examples.append(int(np.dot(steps, repeats)))
 
     def close(self) -> None:
         """Write the index."""
         index = {"start": self._start, "ends": self._ends, "examples": self._examples}
-        index = zlib.compress(json.dumps(index).encode(), 9)
+        index = _packed_json(index)
         self._part(index)
         self._file.write(struct.pack("<Q", len(index)) + _MAGIC)
 
@@ -107,22 +113,31 @@ class Reader:
         start, end = self._edges[number : number + 2]
         self._file.seek(start)
         content = self._part(f"block {number}", end - start - _DIGEST)
-        head = 8 + _DIGEST + _COUNTS.size
+        head = 8 + _DIGEST + _SIZES.size
         if len(content) < head or struct.unpack("<Q", content[:8]) != (number,):
             self._fail(f"block {number} is damaged")
-        levels, known, *lengths = _COUNTS.unpack(content[8 + _DIGEST : head])
-        sizes = [np.dtype(dtype).itemsize * length for dtype, length in zip(_LITTLE.values(), lengths, strict=True)]
+        sizes = _SIZES.unpack(content[8 + _DIGEST : head])
+        if head + sum(sizes) != len(content) or sizes[1] % 4:
+            self._fail(f"block {number} is damaged")
+        packed = self._unpacked(content[head : head + sizes[0]], f"block {number}")
+        if len(packed) < _COUNTS.size:
+            self._fail(f"block {number} is damaged")
+        levels, known, *lengths = _COUNTS.unpack(packed[: _COUNTS.size])
+        dtypes = [np.dtype(dtype) for dtype in _LITTLE.values()]
         if (
-            head + sum(sizes) != len(content)
+            _COUNTS.size + sum(dtype.itemsize * length for dtype, length in zip(dtypes, lengths, strict=True))
+            != len(packed)
             or lengths[0] % 2
             or not 2 <= levels <= MOST_LEVELS + 1
             or not 1 <= lengths[1] <= LANES
         ):
             self._fail(f"block {number} is damaged")
-        arrays, position = {}, head
-        for (name, dtype), length in zip(_LITTLE.items(), lengths, strict=True):
-            arrays[name] = np.frombuffer(content, dtype, length, position)
-            position += arrays[name].nbytes
+        arrays: dict[str, Any] = {"words": np.frombuffer(content, "<u4", offset=head + sizes[0])}
+        position = _COUNTS.size
+        for name, dtype, length in zip(_LITTLE, dtypes, lengths, strict=True):
+            planes = np.frombuffer(packed, "u1", dtype.itemsize * length, position)
+            arrays[name] = planes.reshape(dtype.itemsize, length).T.copy().view(dtype)[:, 0]
+            position += planes.nbytes
         steps, repeats = arrays["lanes"].reshape(2, -1).astype("int64")
         if np.dot(steps, repeats) != self.examples[number] or np.max(steps, initial=0) > lengths[1]:
             self._fail(f"block {number} is damaged")
@@ -131,14 +146,19 @@ class Reader:
         return Block(levels=levels, known=known, **arrays), content[8 : 8 + _DIGEST]
 
     def _json(self, what, length):
-        if length > _MOST_JSON:
+        if length > _MOST_PACKED:
             self._fail(f"its {what} is damaged")
-        unpacked = zlib.decompressobj()
         try:
-            content = json.loads(unpacked.decompress(self._part(f"its {what}", length), _MOST_JSON))
+            content = json.loads(self._unpacked(self._part(f"its {what}", length), f"its {what}"))
         except RecursionError:
             self._fail(f"its {what} is damaged")
         return content if isinstance(content, dict) else self._fail(f"its {what} is damaged")
+
+    def _unpacked(self, content, what):
+        try:
+            return zlib.decompressobj().decompress(content, _MOST_PACKED)
+        except zlib.error:
+            self._fail(f"{what} is damaged")
 
     def _part(self, what, length):
         content = self._exactly(max(length, 0), what)
@@ -154,6 +174,10 @@ class Reader:
 
     def _fail(self, what) -> NoReturn:
         raise ValueError(f"{self._path} can't be decompressed: {what}. Restore the file, or compress the data again.")
+
+
+def _packed_json(content):
+    return zlib.compress(json.dumps(content, separators=(",", ":")).encode(), 9)
 
 
 def _runs(numbers):

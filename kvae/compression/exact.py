@@ -8,7 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 from numpy.typing import NDArray
+from scipy import special
 
+from kvae import distributions
+from kvae.compression.symbols import LatentPrior
 from kvae.data import elements
 from kvae.models.double import double
 
@@ -69,21 +72,29 @@ class Networks:
         model: a `kvae.VAE`.
 
     Attributes:
-        prior_mean: array (latent_dim,), of p(z).
-        prior_log_var: array (latent_dim,).
+        latent_dim: int.
     """
 
     def __init__(self, model: Any):
         self._encoder, self._decoder = double(model.encoder), double(model.decoder)
         self._family, self._likelihood = double(model.posterior_family), double(model.likelihood)
-        prior = double(model.prior, event_shape=model.event_shape).distribution(1)
-        self.prior_mean, self.prior_log_var = (ops.convert_to_numpy(value)[0] for value in (prior.mean, prior.log_var))
+        self._prior = double(model.prior, event_shape=model.event_shape)
+        self.latent_dim = int(model.latent_dim)
+
+    def prior(self, rounding: Rounding) -> LatentPrior:
+        """Return p(z)."""
+        normals = normals_of(self._prior.distribution(1, lambda u: self._family.distribution(self._encoded(u))))
+        log_weights, means, log_vars = rounding(-1, [ops.cast(value, "float64") for value in normals])
+        return LatentPrior(special.softmax(log_weights), means, log_vars)
 
     def posterior(self, x: NDArray, rounding: Rounding, call: int) -> tuple[NDArray, NDArray]:
         """Return the mean and the log-variance of q(z|x), each (n, latent_dim), for x (n, ...)."""
-        q = self._family.distribution(_outputs(self._encoder, elements.scale(x, "float64")))
+        q = self._family.distribution(self._encoded(elements.scale(x, "float64")))
         mean, log_var = rounding(call, [q.mean, q.log_var])
         return mean, log_var
+
+    def _encoded(self, x):
+        return _outputs(self._encoder, x)
 
     def conditional(self, z: NDArray, rounding: Rounding, call: int) -> tuple[type, dict[str, NDArray]]:
         """Return the class of p(x|z) and {name: array (n, ...)}, its parameters, for z (n, latent_dim)."""
@@ -95,6 +106,17 @@ class Networks:
             value if len(value.shape) >= len(shape) else ops.broadcast_to(value, shape) for value in tensors.values()
         ]
         return type(p), dict(zip(tensors, rounding(call, whole), strict=True))
+
+
+def normals_of(prior: Any) -> list[Any] | None:
+    """[log of weights (k,), means (k, latent_dim), log-variances] of a prior of diagonal normals, or None."""
+    weights, normals = ops.zeros((1,)), prior
+    if isinstance(prior, distributions.Mixture):
+        normals = prior.components
+        weights = ops.zeros(normals.mean.shape[:1]) if prior.log_weights is None else prior.log_weights
+    if type(normals) is not distributions.Normal:
+        return None
+    return [weights, ops.convert_to_tensor(normals.mean), ops.convert_to_tensor(normals.log_var)]
 
 
 def _outputs(network, inputs):

@@ -202,13 +202,17 @@ def _blocks(model, data, batch_size, verbose) -> Iterator[np.ndarray]:
 
 def _header(model, x):
     return {
-        "weights": model_card.weights_hash(model.weights),
+        "weights": _weights_hash(model),
         "event_shape": list(model.event_shape),
         "latent_dim": int(model.latent_dim),
         "dtype": str(x.dtype),
         "likelihood": type(model.likelihood).__name__,
         "versions": _versions(),
     }
+
+
+def _weights_hash(model):
+    return model_card.weights_hash(model.weights)[:32]
 
 
 def _versions():
@@ -232,7 +236,7 @@ def _examples(path, model, start, stop) -> Iterator[np.ndarray]:
         weights, event_shape, dtype = expected
         if event_shape != tuple(model.event_shape):
             raise ValueError(f"{path} holds examples of shape {event_shape}; the model's have {model.event_shape}.")
-        if weights != model_card.weights_hash(model.weights):
+        if weights != _weights_hash(model):
             raise ValueError(
                 f"{path} was compressed with other weights ({header['likelihood']}, SHA-256 {weights[:12]}...): "
                 "give the model that compressed it, as it was then."

@@ -55,6 +55,8 @@ class Levels:
             symbols = np.argmax(x, axis=-1)
         elif self._values is None:
             symbols = np.rint(np.clip(np.asarray(x, "float64"), 0, MOST_LEVELS))
+        elif len(self._values) == 2:
+            symbols = np.equal(x, self._values[1])
         else:
             scaled = np.asarray(x, "float64") / (255 if self.dtype == np.uint8 else 1)
             symbols = np.rint(np.clip(scaled, 0, 1) * (len(self._values) - 1))

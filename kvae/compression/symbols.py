@@ -161,32 +161,32 @@ class _NegativeBinomial(Symbols):
 
 
 class Buckets(Symbols):
-    """q(z|x), diagonal, of latents in buckets with equal mass under the prior.
+    """q(z|x), diagonal, of latents in buckets.
+
+    The buckets are the same for all x: of equal mass under a normal with the prior's mean and twice its standard
+    deviation. They are fine where the prior is, and reach to 8.6 of its standard deviations.
 
     Args:
         mean: array (n, latent_dim) float64, of q.
         log_var: array (n, latent_dim).
-        prior_mean: array (latent_dim,), of p(z), which factorizes too.
-        prior_log_var: array (latent_dim,).
+        prior: `LatentPrior`.
     """
 
     least = 0  # with a unit for each bucket, one z of 2,000 would be drawn of p(z), and explain x badly
-    _EDGES = special.ndtri(np.arange(BUCKETS + 1) / BUCKETS)
-    _CENTERS = special.ndtri((np.arange(BUCKETS) + 0.5) / BUCKETS)
+    _WIDTH = 2.0
+    EDGES = _WIDTH * special.ndtri(np.arange(BUCKETS + 1) / BUCKETS)
+    CENTERS = _WIDTH * special.ndtri((np.arange(BUCKETS) + 0.5) / BUCKETS)
 
-    def __init__(self, mean: NDArray, log_var: NDArray, prior_mean: NDArray, prior_log_var: NDArray):
+    def __init__(self, mean: NDArray, log_var: NDArray, prior: "LatentPrior"):
         super().__init__(BUCKETS)
-        # The edges are N(0, 1)'s: q of (z - prior mean) / prior sigma.
-        self._precision = np.exp(0.5 * (prior_log_var - log_var))
-        self._mean = (mean - prior_mean) * np.exp(-0.5 * prior_log_var)
+        self._mean, self._precision = (mean - prior.mean) / prior.sigma, prior.sigma * np.exp(-0.5 * log_var)
 
     def cdf(self, position, symbol, values):
-        edges = self._EDGES[symbol]
-        return special.ndtr((edges - self._mean[:, position]) * self._precision[:, position])
+        return special.ndtr((self.EDGES[symbol] - self._mean[:, position]) * self._precision[:, position])
 
     def find(self, position: int, slot: NDArray, values: NDArray) -> NDArray:
         z = self._mean[:, position] + special.ndtri((slot + 0.5) / _TOTAL) / self._precision[:, position]
-        guess = (special.ndtr(z) * BUCKETS).astype("int64")
+        guess = (special.ndtr(z / self._WIDTH) * BUCKETS).astype("int64")
         low, high = np.maximum(guess - 1, 0), np.minimum(guess + 2, BUCKETS)
         is_between = self._cumulative(position, low, values) <= slot
         is_between &= slot < self._cumulative(position, high, values)
@@ -194,10 +194,65 @@ class Buckets(Symbols):
             return self._bisect(position, slot, values, low, high)
         return super().find(position, slot, values)
 
-    @classmethod
-    def latents(cls, buckets: NDArray, prior_mean: NDArray, prior_log_var: NDArray) -> NDArray:
-        """Return z at the middle of the buckets' mass: integers (latent_dim, n) to float64 (n, latent_dim)."""
-        return prior_mean + np.exp(0.5 * prior_log_var) * cls._CENTERS[buckets.T]
+
+class LatentPrior(Symbols):
+    """p(z) of latents in the buckets of `Buckets`: a diagonal normal, or a mixture of those, one latent after another.
+
+    Args:
+        weights: array (components,), with sum 1.
+        means: array (components, latent_dim).
+        log_vars: array (components, latent_dim).
+
+    Attributes:
+        mean: array (latent_dim,).
+        sigma: array (latent_dim,), the standard deviations of single latents.
+    """
+
+    def __init__(self, weights: NDArray, means: NDArray, log_vars: NDArray):
+        super().__init__(BUCKETS)
+        self.mean = weights @ means
+        self.sigma = np.sqrt(weights @ (np.exp(log_vars) + (means - self.mean) ** 2))
+        self._log_weights = np.log(np.maximum(weights, 1e-300))
+        self._means, self._precisions = (means - self.mean) / self.sigma, self.sigma * np.exp(-0.5 * log_vars)
+        self._table = None
+        if len(weights) == 1:
+            self._table = self._cumulative(0, np.arange(BUCKETS + 1), np.zeros((0, BUCKETS + 1), "int64"))
+
+    def z(self, buckets: NDArray) -> NDArray:
+        """Return z at the middle of the buckets: integers (latent_dim, n) to float64 (n, latent_dim)."""
+        return self.mean + self.sigma * Buckets.CENTERS[buckets.T]
+
+    def interval(self, position, symbol, values):
+        if self._table is None:
+            return super().interval(position, symbol, values)
+        start = self._table[symbol]
+        return start, self._table[symbol + 1] - start
+
+    def find(self, position, slot, values):
+        if self._table is None:
+            return super().find(position, slot, values)
+        return np.searchsorted(self._table, slot, side="right") - 1
+
+    def cdf(self, position, symbol, values):
+        if self._table is None and len(self._means) == 1:
+            return special.ndtr(Buckets.EDGES[symbol])
+        below = special.ndtr(self._standardized(position, symbol))
+        return np.sum(self._shares(position, values) * below, axis=1)
+
+    def _standardized(self, position, symbol):
+        return (Buckets.EDGES[symbol][:, None] - self._means[:, position]) * self._precisions[:, position]
+
+    def _shares(self, position, values):
+        """p(component | the latents before this one), (n, components). Asked for the positions in their order."""
+        if position == 0:
+            self._logs = np.tile(self._log_weights, (values.shape[1], 1))
+        elif position != self._position:
+            below, above = (self._standardized(position - 1, values[position - 1] + end) for end in (0, 1))
+            is_right = below > 0  # the difference of the tails, which doesn't cancel
+            low, high = np.where(is_right, -above, below), np.where(is_right, -below, above)
+            self._logs = self._logs + np.log(np.maximum(special.ndtr(high) - special.ndtr(low), 1e-300))
+        self._position = position
+        return special.softmax(self._logs, axis=1)
 
 
 def likelihood_symbols(kind: type, parameters: dict[str, NDArray], levels: int) -> Symbols:

@@ -7,7 +7,7 @@ from scipy import stats
 
 from kvae import distributions
 from kvae.compression.ans import PRECISION, Stack
-from kvae.compression.symbols import BUCKETS, Buckets, likelihood_symbols
+from kvae.compression.symbols import BUCKETS, Buckets, LatentPrior, likelihood_symbols
 
 TOTAL = 1 << PRECISION
 RNG = np.random.default_rng(0)
@@ -31,6 +31,21 @@ def test_a_stack_returns_symbols_last_in_first_out_and_is_as_long_as_their_infor
     assert stack.holds(np.uint32([]))
     with pytest.raises(ValueError, match="no bits left"):
         stack.pop(np.zeros(8, "uint64"), np.full(8, 1, "uint64"))
+
+
+def test_a_lane_begins_with_a_word_and_ends_with_it():
+    words = RNG.integers(0, 1 << 32, 3).astype("uint32")
+    stack = Stack(words, lanes=3)
+    stack.begin(0, 1)
+    stack.begin(1, 3)
+    assert stack.size == 0 and np.array_equal(stack.heads[[0, 1, 2]] & np.uint64(2**32 - 1), words[[2, 0, 1]])
+    stack.push(np.uint64([5]), np.uint64([9]))
+    with pytest.raises(ValueError, match="left over"):
+        stack.end(0, 1)
+    stack.pop(np.uint64([5]), np.uint64([9]))
+    stack.end(1, 3)
+    stack.end(0, 1)
+    assert stack.holds(words)
 
 
 def test_a_scrambled_block_pops_uniform_bits_and_pushes_them_back():
@@ -113,16 +128,38 @@ def test_channels_share_the_component_of_their_pixel():
 
 
 @pytest.mark.parametrize("mean, log_var", [(0.3, -4.0), (0.0, 0.0), (7.0, -9.0), (-4.0, 2.0)])
-def test_buckets_have_the_mass_of_the_posterior_and_the_prior(mean, log_var):
-    prior = np.array([0.5]), np.array([0.7])
-    sigma = np.exp(prior[1] / 2)
-    q = Buckets(np.array([[mean]]), np.array([[log_var]]), *prior)
-    edges = stats.norm(prior[0], sigma).ppf(np.arange(BUCKETS + 1) / BUCKETS)
+def test_buckets_have_the_mass_of_the_posterior_and_of_the_prior(mean, log_var):
+    sigma = np.exp(0.35)
+    prior = LatentPrior(np.ones(1), np.array([[0.5]]), np.array([[0.7]]))
+    q = Buckets(np.array([[mean]]), np.array([[log_var]]), prior)
+    edges = stats.norm(0.5, 2 * sigma).ppf(np.arange(BUCKETS + 1) / BUCKETS)
     masses = np.diff(stats.norm(mean, np.exp(log_var / 2)).cdf(edges))
+    priors = np.diff(stats.norm(0.5, sigma).cdf(edges))
     for bucket in [0, BUCKETS - 1, int(np.argmax(masses)), *RNG.integers(0, BUCKETS, 20)]:
-        frequency = q.interval(0, np.array([bucket]), q)[1]
+        frequency = q.interval(0, np.array([bucket]), None)[1]
         assert abs(float(frequency[0]) / TOTAL - masses[bucket]) < 2e-8 and frequency[0] < TOTAL
-    z = Buckets.latents(np.array([[0, BUCKETS // 2, BUCKETS - 1]]), *prior)
+        start, frequency = prior.interval(0, np.array([bucket]), None)
+        assert float(frequency[0]) / TOTAL == pytest.approx(priors[bucket], abs=1.2e-8, rel=1e-3) and frequency[0] > 0
+        assert prior.find(0, start + frequency - np.uint64(1), None) == bucket == prior.find(0, start, None)
     np.testing.assert_allclose(
-        z[:, 0], stats.norm(prior[0], sigma).ppf((np.array([0, BUCKETS // 2, BUCKETS - 1]) + 0.5) / BUCKETS)
+        prior.z(np.array([[0, 7_000, BUCKETS - 1]]))[:, 0],
+        stats.norm(0.5, 2 * sigma).ppf((np.array([0, 7_000, BUCKETS - 1]) + 0.5) / BUCKETS),
     )
+
+
+def test_the_prior_of_a_mixture_is_its_density_one_latent_after_another():
+    weights, means, log_vars = np.array([0.2, 0.5, 0.3]), RNG.normal(size=(3, 4)) * 2, RNG.normal(size=(3, 4))
+    prior = LatentPrior(weights, means, log_vars)
+    mixture = distributions.Mixture(
+        distributions.Normal(ops.convert_to_tensor(means), ops.convert_to_tensor(log_vars)),
+        ops.convert_to_tensor(np.log(weights)),
+    )
+    z = ops.convert_to_numpy(mixture.components.sample(seed=0))
+    buckets = np.searchsorted(Buckets.EDGES, ((z - prior.mean) / prior.sigma).T, side="right") - 1
+    log_prob = np.zeros(3)
+    for position in range(4):
+        start, frequency = prior.interval(position, buckets[position], buckets)
+        assert np.array_equal(prior.find(position, start, buckets), buckets[position])
+        widths = prior.sigma[position] * np.diff(Buckets.EDGES)[buckets[position]]
+        log_prob += np.log(frequency.astype(float) / TOTAL / widths)
+    np.testing.assert_allclose(log_prob, mixture.log_prob(ops.convert_to_tensor(z)), atol=0.01)
