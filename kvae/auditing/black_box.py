@@ -17,6 +17,14 @@ _FORMS = {  # the kinds of tensors that code may want, the most exact first
     "arrays of float32": lambda values: np.asarray(values, "float32"),
 }
 _TOTALS = "loss", "total_loss", "total"  # keys of a dict
+# What code calls the five, without underscores.
+_NAMES = (
+    {"x", "ytrue", "input", "inputs", "target", "targets", "image", "images", "data", "original", "xtrue"},
+    {"reconstruction", "xrecon", "reconx", "recon", "reconstructed", "output", "outputs", "ypred", "xhat", "decoded"},
+    {"zmean", "mu", "mean", "zmu"},
+    {"zlogvar", "logvar", "zlogvariance", "logvariance", "zlogsigma", "logsigma"},
+    {"z"},
+)
 _EXPECTED = "expected loss(x, reconstruction, z_mean, z_log_var), or with a fifth argument z, that returns a number"
 
 
@@ -49,6 +57,7 @@ class BlackBox:
         if not callable(loss) or isinstance(loss, type):
             raise TypeError(f"loss is {loss!r}; {_EXPECTED}.")
         self.loss, self.event_shape, self.latent_dim = loss, event_shape, latent_dim
+        self._call = by_position(loss)
         self.takes_z, self.samples = _takes_z(loss), samples if _takes_z(loss) else None
         self.features = math.prod(event_shape)
         self.calls, self.power, self.log_var = 0, 0.0, 0.0
@@ -119,7 +128,7 @@ class BlackBox:
             z = mean if z is None else z
             sent.append(self._convert(_spread(z, (rows, *draws, *code), len(draws) if np.ndim(z) < 3 else 0)))
         self.calls += 1
-        return self.loss(*sent)
+        return self._call(*sent)
 
     def _find_form(self, shapes):
         alone, pair = [self.event_shape], [self.event_shape] * 2
@@ -194,8 +203,30 @@ def _takes_z(loss):
         parameters = inspect.signature(loss).parameters.values()
     except (TypeError, ValueError):
         return False
-    positional = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    positional = [each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     return len([each for each in positional if each.default is each.empty or each.name == "z"]) >= 5
+
+
+def by_position(loss: Callable) -> Callable:
+    """A function of x, reconstruction, z_mean, z_log_var (and z) in this order: by name if the names are well known."""
+    names = _keywords(loss)
+    return loss if names is None else lambda *sent: loss(**dict(zip(names, sent, strict=True)))
+
+
+def _keywords(loss):
+    """The names of the arguments in the order of x, reconstruction, z_mean, z_log_var (and z), if each is known."""
+    try:
+        parameters = inspect.signature(loss).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    required = [each for each in parameters if each.default is each.empty or each.name == "z"]
+    kinds = {each.kind for each in required}
+    if not kinds <= {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY}:
+        return None
+    plain = {each.name.replace("_", "").lower(): each.name for each in required}
+    found = [[name for short, name in plain.items() if short in names] for names in _NAMES]
+    known = [names[0] for names in found if len(names) == 1]
+    return known if len(known) == len(required) and len(known) in (4, 5) and all(len(n) < 2 for n in found) else None
 
 
 def _spread(values, shape, draws=0):

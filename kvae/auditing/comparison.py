@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kvae import evaluation
+from kvae.auditing.black_box import by_position
 from kvae.auditing.findings import Audit, Finding
 
 _ROWS = 100  # at once
@@ -89,7 +90,7 @@ def _call(loss, x, output, mean, log_var, z):
     """The mean of what the loss returns, or nan if it takes other tensors."""
     for arguments in ((x, output, mean, log_var), (x, output, mean, log_var, z)):
         try:
-            value = loss(*arguments)
+            value = by_position(loss)(*arguments)
         except Exception:  # of code for other arguments
             continue
         if isinstance(value, dict):

@@ -46,8 +46,10 @@ def _is_log(constant, k):
     return math.isclose(abs(constant), math.log(k), rel_tol=0.02)
 
 
-def of_sampling(result: SamplingResult | None, kl_of_log_sigma: bool) -> Iterator[Finding]:
-    """What is wrong with the draws of z. kl_of_log_sigma: whether the KL reads z_log_var as log sigma."""
+def of_sampling(
+    result: SamplingResult | None, kl_of_log_sigma: bool, kl_of_softplus: bool = False
+) -> Iterator[Finding]:
+    """What is wrong with the draws of z. The KL may read z_log_var as log sigma, or as softplus's argument."""
     if result is None:
         return
     if result.no_noise:
@@ -88,6 +90,14 @@ def of_sampling(result: SamplingResult | None, kl_of_log_sigma: bool) -> Iterato
             "paid for, and -loss may exceed log p(x).",
             ("z = z_mean + ops.exp(z_log_var) * eps", "z = z_mean + ops.exp(0.5 * z_log_var) * eps"),
         )
+    elif result.softplus:
+        if not kl_of_softplus:
+            yield Finding(
+                "sigma",
+                "sigma is softplus(z_log_var), not exp(z_log_var / 2).",
+                "A variance of 0.25 is drawn with sigma = 0.223 in place of 0.5.",
+                ("z = z_mean + ops.softplus(z_log_var) * eps", "z = z_mean + ops.exp(0.5 * z_log_var) * eps"),
+            )
     elif not of_sigma and not result.has_exponent(0.5):
         yield Finding(
             "sigma",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvae import html
 
@@ -26,6 +26,22 @@ class Finding:
     def __str__(self):
         old, new = self.change
         return f"[{self.name}] {self.sentence} {self.consequence}\n    - {old}\n    + {new}"
+
+
+class Check(NamedTuple):
+    """A number of a model, computed in two ways.
+
+    Attributes:
+        what: of what.
+        found: the model's number.
+        expected: the other way's.
+        holds: bool, whether both agree within their errors.
+    """
+
+    what: str
+    found: str
+    expected: str
+    holds: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +71,7 @@ class Audit:
         printed: the loss of the networks on the data, as the user's code prints it, or None.
         printed_in_nats: the same as minus a bound: without the factor of the whole loss, and with the constants.
         model: the networks in a `kvae.VAE` with the identified likelihood, by `audit_model`; else None.
+        checks: tuple of `Check`, what was compared in a `kvae.VAE`, by `audit_model`; else empty.
     """
 
     likelihood: str | None
@@ -77,6 +94,7 @@ class Audit:
     printed: float | None = None
     printed_in_nats: float | None = None
     model: Any = None
+    checks: tuple[Check, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -107,6 +125,11 @@ class Audit:
         return f"<div>{page}{html.bullets(self.notes) if self.notes else ''}</div>"
 
     def _rows(self):
+        if self.checks:
+            return [
+                (check.what, f"{check.found} | {check.expected}{'' if check.holds else ' (!)'}")
+                for check in self.checks
+            ]
         rows = [("likelihood", self._likelihood_in_words()), ("beta", self._beta_in_words())]
         rows += [(f"over the {name}", words) for name, words in self.reduction.items()]
         if self.bound != "ELBO":

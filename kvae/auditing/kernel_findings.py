@@ -9,8 +9,8 @@ from kvae.auditing.measures import Measures
 RIGHT = "kl = -0.5 * ops.sum(1 + z_log_var - ops.square(z_mean) - ops.exp(z_log_var), axis=-1)"
 
 
-def findings(found: Measures, sampled_sigma: bool) -> Iterator[Finding]:
-    """What is wrong with the terms. sampled_sigma: whether the draws read z_log_var as log sigma, too."""
+def findings(found: Measures, sampled_sigma: bool, sampled_softplus: bool = False) -> Iterator[Finding]:
+    """What is wrong with the terms. Draws may read z_log_var as log sigma, or as softplus's argument."""
     term = found.kl
     kernel = term.kernel
     if found.batches.couples and term.shape == "linear":
@@ -24,6 +24,15 @@ def findings(found: Measures, sampled_sigma: bool) -> Iterator[Finding]:
             "It isn't the KL of the normal that z_mean and z_log_var describe.",
             ("kl = ...", RIGHT),
         )
+    elif term.raw_sigma == "softplus":
+        if not sampled_softplus:
+            yield Finding(
+                "kl-softplus",
+                "The KL reads z_log_var as the raw value of sigma = softplus(z_log_var).",
+                "It is right if the draws do the same. Drawn with exp(z_log_var / 2), a z_log_var of 0 has sigma 1 and "
+                f"is charged as one of {math.log(2):.3f}: {_kl(math.log(2)):.3f} nats for 0.",
+                ("sigma = ops.softplus(z_log_var)", "sigma = ops.exp(0.5 * z_log_var)"),
+            )
     elif found.prior_is_scaled:
         variance = term.prior_variance or math.nan
         yield Finding(
@@ -63,9 +72,10 @@ def _wrong_kernel(term, kernel):
         consequence += (
             f"{kernel.get('v', 0) * math.log(0.01) + kernel['v^2'] * math.log(0.01) ** 2:.3g} nats, not 1.81."
         )
-    elif "log(v)" in kernel:
-        what = "sigma" if "v^2" in kernel else "the variance"
-        name, sentence = "kl-no-logarithm", f"The KL takes z_log_var for {what} itself: {term.in_words()}."
+    elif "log(v)" in kernel or term.raw_sigma:
+        what = "the variance" if "v" in kernel else "sigma"
+        words = "0.5 z_mean^2 + 0.5 z_log_var^2 - log |z_log_var|" if term.raw_sigma else term.in_words()
+        name, sentence = "kl-no-logarithm", f"The KL takes z_log_var for {what} itself: {words}."
         consequence = "It isn't finite for z_log_var <= 0, where half of an untrained encoder's outputs lie."
     elif kernel.get("v", 0.0) > 0 or kernel.get("exp(v)", 0.0) < 0:
         name, sentence = "kl-variance-sign", f"The term in z_log_var has a wrong sign: {term.in_words()}."

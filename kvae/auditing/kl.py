@@ -9,6 +9,7 @@ import numpy as np
 from kvae.auditing.black_box import BlackBox
 
 _NAMES = "v", "exp(v)", "v^2", "exp(2 v)", "exp(v / 2)"  # of the kernel's terms, v = z_log_var
+_RAW_SIGMAS = {"softplus": lambda v: np.logaddexp(0.0, v), "absolute": np.abs}
 _AT_POSITIVE = "v", "log(v)", "v^2"
 _X, _OUTPUT = 0.3, 0.5
 
@@ -56,6 +57,11 @@ class KLTerm:
         kernel = self.kernel or {}
         right = {"v": -1.0, "exp(2 v)": 0.5}
         return set(kernel) == set(right) and all(math.isclose(kernel[k], right[k], rel_tol=3e-3) for k in right)
+
+    @property
+    def raw_sigma(self) -> str | None:
+        """ "softplus" or "absolute" if sigma is that function of z_log_var, else None."""
+        return next((name for name in _RAW_SIGMAS if self.kernel is not None and set(self.kernel) == {name}), None)
 
     def in_words(self) -> str:
         """The kernel as a formula."""
@@ -173,7 +179,19 @@ def _kernel(loss, start, mean, weight, cap):
     base = loss(_X, _OUTPUT, _one_latent(loss, mean), start)
     noise = np.array([loss.noise(base, base + change) for change in changes]) / abs(weight)
     found = sparse(columns.T, changes / weight, noise)
-    return None if found is None else {names[k]: value for k, value in found.items()}
+    if found is None:
+        return _raw_sigma(points, changes / weight, noise)
+    return {names[k]: value for k, value in found.items()}
+
+
+def _raw_sigma(points, values, noise):
+    """{name: 1.0} if the terms are those of a KL with sigma = softplus(v) or |v|, else None."""
+    for name, sigma in _RAW_SIGMAS.items():
+        expected = 0.5 * sigma(points) ** 2 - np.log(sigma(points))
+        off = values - expected
+        if np.max(np.abs(off - np.mean(off))) <= 1e-4 * np.ptp(expected) + 4 * np.max(noise):
+            return {name: 1.0}
+    return None
 
 
 def _along_log_var(loss, start, mean, points):

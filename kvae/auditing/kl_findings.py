@@ -13,8 +13,8 @@ _LOSS = "loss = reconstruction + kl"
 _CODE = 20.0  # nats of a code in examples
 
 
-def findings(found: Measures, sampled_sigma: bool = False) -> Iterator[Finding]:
-    """What is wrong with the KL term. sampled_sigma: whether the draws read z_log_var as log sigma, too."""
+def findings(found: Measures, sampled_sigma: bool = False, sampled_softplus: bool = False) -> Iterator[Finding]:
+    """What is wrong with the KL term. Draws may read z_log_var as log sigma, or as softplus's argument."""
     term = found.kl
     if term.shape == "dead":
         yield from _dead(found)
@@ -27,7 +27,7 @@ def findings(found: Measures, sampled_sigma: bool = False) -> Iterator[Finding]:
         return
     if term.weight * math.copysign(1, found.scale if math.isfinite(found.scale) else 1) < 0:
         yield _wrong_sign()
-    yield from kernel_findings.findings(found, sampled_sigma)
+    yield from kernel_findings.findings(found, sampled_sigma, sampled_softplus)
     yield from _level(found)
     if term.uneven:
         yield Finding(

@@ -43,7 +43,8 @@ def audit(
         loss: function of (x, reconstruction, z_mean, z_log_var), of Keras, TensorFlow or numpy code. x and the
             reconstruction are (n, *event_shape), the others (n, latent_dim). It returns a number, or one per
             example, or a dict with "loss". With a learned variance the reconstruction is the list [mean, log_var]. With
-            a fifth argument the loss gets z, too.
+            a fifth argument the loss gets z, too. Arguments with well-known names go by name, such as those of
+            (recon_x, x, mu, logvar).
         event_shape: ints, the shape of one x, such as (28, 28, 1).
         latent_dim: int, the size of z.
         sampling: function of [z_mean, z_log_var], or of the two, that draws z; None leaves it out.
@@ -138,10 +139,10 @@ def _result(found: Measures, draws: drawing.SamplingResult | None, x: np.ndarray
     sampled_sigma = draws is not None and draws.has_exponent(1.0)
     named = [
         *reconstruction_findings.findings(found),
-        *kl_findings.findings(found, sampled_sigma),
+        *kl_findings.findings(found, sampled_sigma, draws is not None and draws.softplus),
         *batch_findings.of_batches(found),
         *draw_findings.of_draws(found),
-        *draw_findings.of_sampling(draws, term.of_log_sigma),
+        *draw_findings.of_sampling(draws, term.of_log_sigma, term.raw_sigma == "softplus"),
         *batch_findings.of_data(found.reconstruction, x),
     ]
     known = family not in (None, "none")
@@ -189,6 +190,8 @@ def _notes(found, draws, x):
         )
     if found.kl.of_log_sigma and draws is not None and draws.has_exponent(1.0):
         yield "z_log_var is log sigma, in the KL as in the draws: only the name is wrong."
+    if found.kl.raw_sigma == "softplus" and draws is not None and draws.softplus:
+        yield "sigma is softplus(z_log_var), in the KL as in the draws: only the name is wrong."
     if found.batches.reduction == "sum":
         yield "The loss is a sum over the batch: the learning rate means another step at another batch size."
     is_bound = found.beta is not None and math.isclose(found.beta, found.declared.beta, rel_tol=2e-3)

@@ -17,13 +17,14 @@ from kvae.auditing import comparison, draw_findings
 from kvae.auditing import sampling as drawing
 from kvae.auditing.findings import Audit, Finding
 from kvae.auditing.losses import audit, first_examples
+from kvae.auditing.parts import Parts
 from kvae.likelihoods import Likelihood
 from kvae.models import VAE
 
 
 def audit_model(
     encoder: keras.layers.Layer,
-    decoder: keras.layers.Layer,
+    decoder: keras.layers.Layer | None = None,
     loss: Callable[..., Any] | None = None,
     *,
     data: Any,
@@ -37,12 +38,16 @@ def audit_model(
 ) -> Audit:
     """Say what two trained networks and their loss are, and what log p(x) is beside the number that the loss prints.
 
-    Looks at the draws of z, at the loss as `kvae.audit` does, and at what the decoder's last layer gives the loss. Then
-    it puts both networks into a `kvae.VAE` with the identified likelihood and estimates log p(x).
+    Of a whole `kvae.VAE` in the first argument it computes the parts in a second way: log q(z|x) by autodiff, the KL by
+    draws, the integrals of p(z) and p(x|z) and the moments of their samples, the objective by its formula in numpy, its
+    gradient by finite differences, log p(x) by draws. It finds a mistake in a prior, posterior, likelihood or objective
+    of your own. Of two networks it looks at the draws of z, at the loss as `kvae.audit` does, and at what the decoder's
+    last layer gives the loss. Then it puts both into a `kvae.VAE` with the identified likelihood, for log p(x).
 
     Args:
-        encoder: a Keras model from x to [z_mean, z_log_var], or to [z_mean, z_log_var, z].
-        decoder: a Keras model from z (n, latent_dim) to the reconstruction, or to [mean, log_var].
+        encoder: a Keras model from x to [z_mean, z_log_var], or to [z_mean, z_log_var, z]; or a compiled `kvae.VAE`,
+            with `data` and `samples` as the only other arguments.
+        decoder: a Keras model from z (n, latent_dim) to the reconstruction, or to [mean, log_var]. None for a VAE.
         loss: as in `kvae.audit`, of four arguments or of five with z (n, latent_dim); None audits the networks alone.
         data: a stream of batches or an array of x as the networks take it (uint8 is scaled to [0, 1]), preferably
             unseen. The first 1,000 examples are read.
@@ -57,7 +62,7 @@ def audit_model(
         capacity: as in `kvae.audit`.
 
     Returns:
-        an `Audit`, with `log_likelihood`, `printed` and `model` where a likelihood is known.
+        an `Audit`, with `log_likelihood`, `printed` and `model` where a likelihood is known, and `checks` of a VAE.
 
     Raises:
         TypeError: if an argument is of another kind.
@@ -74,9 +79,13 @@ def audit_model(
         >>> result.names, result.sigma2, bool(result.log_likelihood.mean > result.log_likelihood.elbo)
         ((), 0.5, True)
     """
+    samples = arguments.integer_at_least("samples", samples, 1)
+    if decoder is None:
+        others = {"loss": loss, "likelihood": likelihood, "sampling": sampling, "printed": printed}
+        others |= {"beta": beta != 1.0, "free_bits": free_bits != 0.0, "capacity": capacity is not None}
+        return _whole(encoder, data, samples, [name for name, value in others.items() if value])
     for role, network in (("encoder", encoder), ("decoder", decoder)):
         arguments.instance(role, network, keras.layers.Layer, "a Keras model, such as the networks of a trained VAE")
-    samples = arguments.integer_at_least("samples", samples, 1)
     printed = None if printed is None else arguments.real("printed", printed)
     given = None if likelihood is None else all_likelihoods.get(likelihood)
     x = first_examples(data)
@@ -100,6 +109,34 @@ def audit_model(
         return _note(result, "No kvae likelihood is the identified one; give likelihood= to have log p(x) estimated.")
     result = comparison.with_log_likelihood(dataclasses.replace(result, model=model, printed=printed), x, samples)
     return result if loss is None else comparison.with_printed(result, loss, encoder, decoder, x)
+
+
+def _whole(model, data, samples, others):
+    """The audit of a `kvae.VAE`."""
+    if not isinstance(model, VAE) or hasattr(model, "label_dim") or model.missing:
+        what = type(model).__name__ + (" with missing=True" if getattr(model, "missing", False) else "")
+        raise TypeError(
+            f"encoder is a {what}, without a decoder; expected an encoder and a decoder, or a whole kvae.VAE "
+            "without labels and missing values."
+        )
+    if others:
+        raise ValueError(
+            f"{', '.join(others)} given with a whole {type(model).__name__}, which has its own: leave out."
+        )
+    if not model.built or not model.compiled:
+        raise ValueError(f"The {type(model).__name__} isn't compiled; expected a model after compile(optimizer, loss).")
+    x = first_examples(data, tuple(model.event_shape))
+    parts = Parts(model, x, samples)
+    parts.run()
+    return dataclasses.replace(
+        _nothing(),
+        likelihood=type(model.likelihood).__name__,
+        findings=tuple(parts.findings),
+        notes=tuple(parts.notes),
+        checks=tuple(parts.checks),
+        log_likelihood=parts.log_likelihood,
+        model=model,
+    )
 
 
 def _nothing():

@@ -103,7 +103,8 @@ def _weight(found):
             name, old = "reconstruction-weight", f"{abs(term.factor):.4g} * reconstruction + kl"
         said = "" if beta is None else f"Beside this KL it is beta = {number(beta)}. "
         tail = (
-            f"A code must gain {times:.4g} nats for each nat that it carries: the posterior collapses."
+            f"A code must gain {times:.4g} nats for each nat that it carries: "
+            + ("the posterior collapses." if times > 20 else "latents that gain less are shut off.")
             if times > 1
             else f"A nat of code costs {times:.4g}."
         )

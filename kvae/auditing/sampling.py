@@ -26,6 +26,7 @@ class SamplingResult:
         kurtosis: of the noise; 3 for a normal, 1.8 for a uniform one.
         exponent_error: standard error of `exponent`.
         factor_error: standard error of the logarithm of `factor`.
+        softplus: bool, whether sigma is softplus(z_log_var).
     """
 
     factor: float
@@ -37,6 +38,7 @@ class SamplingResult:
     kurtosis: float = 3.0
     exponent_error: float = 0.01
     factor_error: float = 0.01
+    softplus: bool = False
 
     @property
     def no_noise(self) -> bool:
@@ -103,7 +105,15 @@ def measure(mean: np.ndarray, log_var: np.ndarray, z: np.ndarray, again: np.ndar
         float(np.mean(unit**4)),
         error if math.isfinite(error) else 0.0,
         0.8 / math.sqrt(count),
+        spread > 0.05 and abs(exponent - 0.5) > 0.02 + 4 * error and _is_softplus(noise, log_var),
     )
+
+
+def _is_softplus(noise, log_var):
+    """Whether noise / softplus(log_var) has a variance of 1, at low and at high log_var."""
+    scaled = (noise / np.logaddexp(0.0, log_var)) ** 2
+    parts = [scaled[log_var < np.median(log_var)], scaled[log_var >= np.median(log_var)]]
+    return all(len(part) > 100 and abs(np.mean(part) - 1) < 0.02 + 8 / math.sqrt(len(part)) for part in parts)
 
 
 def _is_one(level, noise, axis):

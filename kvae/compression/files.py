@@ -74,8 +74,9 @@ def compress(
     weights aren't stored. The file is only of use with the same model: `decompress` compares the weights.
 
     Args:
-        model: a `kvae.VAE` with a diagonal posterior, a prior that is a diagonal normal, and a discrete likelihood:
-            Bernoulli, categorical, discretized logistic, Poisson or negative binomial.
+        model: a `kvae.VAE` with a diagonal posterior, a prior of diagonal normals (one, or a mixture such as a
+            `kvae.VampPrior`), and a discrete likelihood: Bernoulli, categorical, discretized logistic, Poisson or
+            negative binomial.
         data: a stream of batches or an array, as the model reads it. A `Stream` gives its epoch 0.
         path: of the file.
         overwrite: bool, whether to replace a file that is there. Default False.

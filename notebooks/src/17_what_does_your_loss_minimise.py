@@ -172,7 +172,7 @@ models = {name: trained(*pair) for name, pair in pairs.items()}
 
 # %%
 #| alt: Seven panels, each with test digits, their reconstructions and new images. The averaged error gives one grey blur for all. All others rebuild the digits; their new images are digits or shreds of them, most faint for the squared log-variance.
-figure, panels = plt.subplots(2, 4, figsize=(10, 4))
+figure, panels = plt.subplots(2, 4, figsize=(10, 3.1))
 z = np.random.default_rng(0).normal(size=(6, LATENT_DIM)).astype("float32")
 for ax, (name, model) in zip(panels.flat, models.items()):
     images = [np.array(model.decoder(code)) for code in (model.encoder(test[:6])[0], z)]
@@ -238,7 +238,8 @@ ax.legend(loc="lower left");
 # ## 5. Your own loss
 #
 # Paste it here, in Keras, TensorFlow or numpy. `beta=`, `free_bits=` and `capacity=` say what you mean; a fifth argument `z`
-# and `samples=k` are for losses of several draws.
+# and `samples=k` are for losses of several draws. A whole `kvae.VAE`, with a prior, likelihood or objective of your own, goes
+# into `kvae.audit_model(vae, data=test)`: each of its parts is computed in a second way.
 
 
 # %%

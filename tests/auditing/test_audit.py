@@ -23,6 +23,7 @@ from printed_losses import (
 import kvae
 
 BASE = {"event_shape": (784,), "latent_dim": 2}
+SEEDS = keras.random.SeedGenerator(2)
 IMAGE, COLOR = (28, 28, 1), (32, 32, 3)
 
 
@@ -124,7 +125,21 @@ def test_code_of_numpy_tensorflow_and_keras_is_read(loss, shape, latent_dim):
     assert result.likelihood.startswith("Bernoulli on")
 
 
+def softplus_form(x, r, m, v):
+    sigma = ops.softplus(v)
+    return event((x - r) ** 2) - 0.5 * ops.sum(1 + 2 * ops.log(sigma) - m**2 - sigma**2, axis=-1)
+
+
+def softplus_draws(inputs):
+    return inputs[0] + ops.softplus(inputs[1]) * keras.random.normal(ops.shape(inputs[0]), seed=SEEDS)
+
+
+def by_name(*, x, reconstruction, z_mean, z_log_var):
+    return sum_form(x, reconstruction, z_mean, z_log_var)
+
+
 OTHERS = {
+    "keywords": (by_name, {}, ()),
     "a sum over the batch is a mean times n": (lambda x, r, m, v: ops.sum(sum_form(x, r, m, v)), {}, ()),
     "one sum over the batch, one mean": (
         lambda x, r, m, v: ops.mean(sum_form(x, r, 0 * m, 0 * v)) + ops.sum(kl(m, v)),
@@ -159,6 +174,29 @@ OTHERS = {
         lambda x, r, m, v: event((x - r) ** 2) - 0.5 * ops.sum(1 + 2 * v - m**2 - ops.exp(2 * v), axis=-1),
         {"sampling": right_sampling},
         ("kl-log-sigma",),
+    ),
+    "sigma itself": (
+        lambda x, r, m, v: event((x - r) ** 2) - 0.5 * ops.sum(1 + ops.log(v**2 + 1e-8) - m**2 - v**2, axis=-1),
+        {},
+        ("kl-no-logarithm",),
+    ),
+    "softplus": (softplus_form, {"sampling": right_sampling}, ("kl-softplus",)),
+    "softplus in the draws, too": (softplus_form, {"sampling": softplus_draws}, ()),
+    "softplus in the draws alone": (sum_form, {"sampling": softplus_draws}, ("sigma",)),
+    "Huber's loss, which isn't normalized": (
+        lambda x, r, m, v: ops.sum(losses.huber(x[..., None], r[..., None], delta=0.1), axis=-1) + kl(m, v),
+        {"event_shape": (20,)},
+        (),
+    ),
+    "absolute and squared errors": (
+        lambda x, r, m, v: event((x - r) ** 2 + ops.abs(x - r)) + kl(m, v),
+        {"event_shape": (20,)},
+        (),
+    ),
+    "PyTorch's order of arguments": (
+        lambda recon_x, x, mu, logvar: 784 * losses.binary_crossentropy(x, recon_x) + kl(mu, logvar),
+        {},
+        (),
     ),
     "z_log_var for the variance": (
         lambda x, r, m, v: event((x - r) ** 2) - 0.5 * ops.sum(1 + ops.log(v) - m**2 - v, axis=-1),
@@ -269,7 +307,6 @@ def half(v):
     return ops.exp(0.5 * v)
 
 
-SEEDS = keras.random.SeedGenerator(2)
 SAMPLINGS = {
     "kvae.Sampling": (kvae.Sampling(seed=0), ()),
     "two arguments": (lambda mean, log_var: sampler(half)([mean, log_var]), ("noise-repeats",)),

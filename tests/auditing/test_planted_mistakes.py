@@ -1,9 +1,8 @@
 """The mistakes that test_mutations plants in kvae's formulas: an audit of kvae's own losses names all that it can see.
 
-It can see a mistake that changes the loss of a VAE with a diagonal posterior and the prior N(0, I), as a function of
-(x, decoder's outputs, z_mean, z_log_var, z), or a draw: twelve. The others are in other priors, posteriors and flows;
-in terms of a whole batch's codes (total correlation, DIP, the capacity of a mean); in VQ-VAE, its prior and FactorVAE;
-in estimates after training; in terms of x alone (a count's factorial); and in a parameter's name (dispersion).
+An audit of a loss can see a mistake that changes the loss of a VAE with a diagonal posterior and the prior N(0, I), as
+a function of (x, decoder's outputs, z_mean, z_log_var, z), or a draw: twelve. For those in other priors, posteriors and
+flows, in terms of a batch's codes, in estimates after training and in terms of x alone see test_audit_of_a_vae.
 """
 
 import pathlib
