@@ -50,7 +50,10 @@ def identify(loss: BlackBox, levels: np.ndarray | None = None) -> Reconstruction
         return Reconstruction(None)
     target = families.without_terms_of_x(values)
     if np.max(np.abs(target)) * loss.features <= loss.noise(loss(0.3, 0.5), loss(0.3, 0.9)):
-        return Reconstruction("none", 0.0)
+        pattern = np.linspace(0.2, 0.8, loss.features).reshape(loss.event_shape)
+        values = loss(0.3, 0.5), loss(0.3, pattern)  # an angle between images is 0 for even ones
+        is_dead = loss.features == 1 or abs(values[1] - values[0]) <= loss.noise(*values)
+        return Reconstruction("none", 0.0) if is_dead else Reconstruction(None, is_additive=False)
     uneven, additive = _evenness(loss)
     if not additive and (factor := _weight_of_logarithm(loss)):
         return Reconstruction("Gaussian with the batch's variance", factor, is_additive=False)

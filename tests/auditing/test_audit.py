@@ -193,6 +193,11 @@ OTHERS = {
         {"event_shape": (20,)},
         (),
     ),
+    "an angle between images, which the audit doesn't know": (
+        lambda x, r, m, v: losses.cosine_similarity(x, r) + kl(m, v),
+        {},
+        (),
+    ),
     "PyTorch's order of arguments": (
         lambda recon_x, x, mu, logvar: 784 * losses.binary_crossentropy(x, recon_x) + kl(mu, logvar),
         {},
