@@ -14,7 +14,8 @@ _LOSS = "loss = reconstruction + kl"
 
 def of_batches(found: Measures) -> Iterator[Finding]:
     """What is wrong with the reduction over the batch."""
-    if found.batches.relative is not None:
+    is_of_codes = found.batches.couples and found.kl.shape == "other"  # such as a maximum mean discrepancy
+    if found.batches.relative is not None and not is_of_codes:
         rows = found.declared.batch_size
         values = [found.kl_weight_at(n) / (found.scale if math.isfinite(found.scale) else 1.0) for n in (1, rows)]
         yield Finding(
@@ -23,7 +24,7 @@ def of_batches(found: Measures) -> Iterator[Finding]:
             f"beta = {number(values[0])} at n = 1 and {number(values[1])} at n = {rows}.",
             ("kl = kl / batch_size", "loss = ops.mean(reconstruction + kl)"),
         )
-    if found.batches.excess:
+    if found.batches.excess and not is_of_codes:
         rows = found.declared.batch_size
         values = [found.kl_weight_at(n) / (found.scale if math.isfinite(found.scale) else 1.0) for n in (1, rows)]
         names: dict[float | None, str] = {0.0: "a mean", 1.0: "a sum", -1.0: "a mean divided by n"}

@@ -132,7 +132,17 @@ def _sampled(found):
             ("log_q = ...", "log_q = -0.5 * ops.sum((z - z_mean)**2 * ops.exp(-z_log_var) + z_log_var + log_2pi, -1)"),
         )
         return
-    if q < -1e-3 or p < -1e-3 or abs(q - p) > 5e-3 * max(abs(q), abs(p)):
+    if q > 1e-3 and p > 1e-3 and abs(q - p) > 5e-3 * max(q, p):
+        yield Finding(
+            "prior-variance",
+            f"log p(z) is that of N(0, {number(q / p)}), or {number(p / q)} times that of N(0, 1).",
+            f"Draws of N(0, I) have {number(math.sqrt(p / q))} times the spread of the codes.",
+            (
+                f"kl = log_q + {p / 2:.3g} * ops.sum(z**2, axis=-1)",
+                "kl = log_q + 0.5 * ops.sum(z**2 + log_2pi, axis=-1)",
+            ),
+        )
+    elif q < -1e-3 or p < -1e-3 or abs(q - p) > 5e-3 * max(abs(q), abs(p)):
         signs = f"{-p:+.3g} log p(z) {q:+.3g} log q(z|x)"
         yield Finding(
             "weights-sign",

@@ -90,7 +90,7 @@ def compress(
         TypeError: if the model can't compress.
         ValueError: if x holds values without a probability.
         FileExistsError: if the file exists and `overwrite` is False.
-        OSError: if it can't be written; an older file then stays.
+        OSError: if it can't be written, or is a folder; an older file then stays.
 
     Example:
 
@@ -110,6 +110,8 @@ def compress(
     overwrite = arguments.boolean("overwrite", overwrite)
     check_compresses(model)
     path = files.absolute(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; expected the name of a file.")
     if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: give another name, or overwrite=True to replace what is there")
     if not path.parent.is_dir():

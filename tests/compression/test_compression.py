@@ -204,6 +204,8 @@ def test_data_that_cannot_come_back_are_refused_and_an_old_file_stays(binary, tm
     target.write_bytes(b"old")
     with pytest.raises(FileExistsError, match="overwrite=True"):
         compress(model, x, target, verbose=0)
+    with pytest.raises(IsADirectoryError, match="is a folder; expected the name of a file"):
+        compress(model, x, tmp_path, overwrite=True, verbose=0)
     with pytest.raises(FileNotFoundError, match="no folder"):
         compress(model, x, tmp_path / "none" / "x.kvae", verbose=0)
     negative = x[:4].copy()
