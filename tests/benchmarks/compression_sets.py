@@ -85,7 +85,7 @@ def compressed(name, path, options):
     decoder = kvae.networks.dense_decoder(likelihood.decoder_shape(x.shape[1:]), 16, (128,))
     model = kvae.VAE(encoder, decoder, likelihood, seed=0)
     model.compile(kvae.optimizers.Adam(2e-3))
-    model.fit(train, batch_size=64, epochs=max(1, min(200, 600 * 64 // len(train))), verbose=0)
+    model.fit(train, batch_size=64, epochs=max(1, min(200, 400 * 64 // len(train))), verbose=0)
     model.save(path.with_name(path.name + ".keras"))
     bound = -model.evaluate(test, verbose=0, return_dict=True)["elbo"] / np.log(2) / likelihood.dimensions
     result = kvae.compression.compress(model, test, path.with_name(path.name + ".kvae"), verbose=0)
