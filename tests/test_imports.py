@@ -27,6 +27,7 @@ LEVELS = [
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 TENSORFLOW = {
     "_compat.py",
+    "auditing/densities.py",
     "compression/exact.py",
     "compression/files.py",
     "evaluation/scoring.py",

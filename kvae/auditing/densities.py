@@ -2,13 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from scipy import special, stats
+from scipy import special
 
 from kvae import likelihoods
 
@@ -48,14 +48,33 @@ def log_integral(z: np.ndarray, density: Any, seed: int = 0) -> Estimate:
         Meng and Wong (1996), "Simulating ratios of normalizing constants via a simple identity".
     """
     first, second = np.array_split(z, 2)  # the normal is of other samples than those that the bridge uses
-    normal = stats.multivariate_normal(first.mean(axis=0), np.cov(first.T), allow_singular=True, seed=seed)
-    other = normal.rvs(len(second)).reshape(second.shape)
+    mean, root = first.mean(axis=0), np.linalg.cholesky(np.atleast_2d(np.cov(first.T)) + 1e-9 * np.eye(first.shape[1]))
+    other = mean + np.random.default_rng(seed).normal(size=second.shape) @ root.T
     log_ratios = [
-        ops.convert_to_numpy(density.log_prob(ops.convert_to_tensor(each.astype("float32")))) - normal.logpdf(each)
+        ops.convert_to_numpy(density.log_prob(ops.convert_to_tensor(each.astype("float32"))))
+        - _log_normal(each, mean, root)
         for each in (second, other)
     ]
     parts = [_bridge(*each) for each in zip(*(np.array_split(ratios, 8) for ratios in log_ratios), strict=True)]
     return Estimate(_bridge(*log_ratios), float(np.std(parts, ddof=1)) / math.sqrt(8))
+
+
+def _log_normal(z, mean, root):
+    """log N(z; mean, root root^T), (n,)."""
+    standardized = np.linalg.solve(root, (z - mean).T)
+    return -0.5 * np.sum(standardized**2 + _LOG_2PI, axis=0) - np.sum(np.log(np.diag(root)))
+
+
+def gradient(function: Callable[[], Any], weights: list[Any]) -> tuple[float, list[np.ndarray]]:
+    """The value of a function and its gradient by autodiff: 0 where there is none."""
+    with tf.GradientTape() as tape:
+        value = function()
+    found = tape.gradient(value, weights)
+    zeros = [np.zeros(weight.shape) for weight in weights]
+    return float(value), [
+        zero if each is None else np.asarray(ops.convert_to_numpy(each), "float64")
+        for each, zero in zip(found, zeros, strict=True)
+    ]
 
 
 def _bridge(of_samples, of_normal):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from kvae import evaluation, posteriors
@@ -220,21 +219,15 @@ class Parts:
         def loss():
             return ops.mean(model.losses_per_example(self.x, index=ops.arange(len(self.x)))[0])
 
-        with tf.GradientTape() as tape:
-            value = loss()
-        gradients = tape.gradient(value, weights)
+        value, flat = densities.gradient(loss, weights)
         before = [ops.convert_to_numpy(weight) for weight in weights]
-        flat = [
-            np.zeros(w.shape) if g is None else np.asarray(ops.convert_to_numpy(g), "float64")
-            for g, w in zip(gradients, before, strict=True)
-        ]
         size = math.sqrt(sum(float(np.sum(g**2)) for g in flat))
         if size == 0 or not math.isfinite(size):
             return
         slopes = []
         try:
             for change in (0.02, 0.005):  # of the loss, relative
-                step = change * max(1.0, abs(float(value))) / size
+                step = change * max(1.0, abs(value)) / size
                 values = []
                 for sign in (1, -1):
                     for weight, old, gradient in zip(weights, before, flat, strict=True):

@@ -95,9 +95,10 @@ def compressed(name, path, options):
         "sha256": hashlib.sha256(np.ascontiguousarray(test).tobytes()).hexdigest(),
     }
     plain = test.argmax(axis=-1)[..., None] if "one-hot" in name else test
-    scale = 255 if name in IMAGES and plain.dtype != np.uint8 else 1
+    scale = 16 if "levels" in name else 255 if name in IMAGES and plain.dtype != np.uint8 else 1
     is_binary = len(np.unique(plain)) <= 2
-    sizes = others(np.reshape(np.rint(plain * scale), (len(plain), *shape_of(plain))).astype("uint8"), is_binary)
+    numbers = plain > 0 if is_binary else np.rint(plain * scale)
+    sizes = others(np.reshape(numbers, (len(plain), *shape_of(plain))).astype("uint8"), is_binary)
     kept = sizes if name in IMAGES else {program: sizes[program] for program in ("gzip", "bz2", "xz")}
     return row | {program: size * 8 / (len(test) * likelihood.dimensions) for program, size in kept.items()}
 
