@@ -48,7 +48,8 @@ def _is_normalized(loss, curves, measure, weight, tolerance):
         return False
     is_density = np.ptp(measure) > 0
     near = np.count_nonzero(curves - np.min(curves, axis=1, keepdims=True) < 3 * weight, axis=1)
-    if np.min(near) < _RESOLVED if is_density else np.max(near) < 2:  # too narrow: the sums say nothing
+    is_narrow = np.min(near) < _RESOLVED if is_density else len(curves) == _TRIES and np.max(near) < 2
+    if is_narrow:  # the sums say nothing
         return False
     sums = [_log_sum(-curve / weight, measure) for curve in curves - np.min(curves)]
     if len(curves) == _TRIES:  # where a reconstruction changes little, the sums may differ less

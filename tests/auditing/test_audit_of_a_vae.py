@@ -37,6 +37,8 @@ def model_of(likelihood, shape=(6,), objective=None, family=None, **arguments):
     rng = np.random.default_rng(0)
     for layer in (model.encoder, model.decoder, model.prior, model.posterior_family):
         layer.set_weights([weight + 0.2 * rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    if isinstance(family, kvae.posteriors.FullNormal):
+        model.encoder.get_layer("z_below").bias.assign([1.5, -1.0, 2.0])  # strong correlations
     return model
 
 
