@@ -16,7 +16,7 @@ class Share:
     """A stretch of the batches for each worker of a `tf.distribute` strategy, in the workers' order.
 
     A `Stream` or an array is read from the stretch's first batch on. Of a plain dataset the batches before it are
-    read as well, and dropped. All workers must call the methods, in one order.
+    read as well, and dropped. All workers must call the methods, in the same order.
 
     Args:
         strategy: the strategy of a model, or None. With a single worker all data are its share.
@@ -36,10 +36,10 @@ class Share:
         Args:
             data: a dataset of batches or arrays.
             batch_size: int, of arrays.
-            together: int, the batches that aren't divided.
+            together: int, how many consecutive batches stay on one worker.
 
         Raises:
-            ValueError: for a dataset of unknown length, or in an order of each worker's own.
+            ValueError: for a dataset of unknown length, or one that each worker shuffles differently.
         """
         if self.workers == 1:
             return data
@@ -60,7 +60,7 @@ class Share:
         return first, min(last, count)
 
     def sum(self, *values: Any) -> tuple:
-        """The sums of all workers' values (arrays or numbers of equal shapes), in float64."""
+        """The sums of all workers' values (arrays or numbers of equal shapes), in float64; of one worker its own."""
         if self.workers == 1:
             return values
         shapes, sizes = [np.shape(value) for value in values], np.cumsum([np.size(value) for value in values])
@@ -69,7 +69,7 @@ class Share:
         return tuple(part.reshape(shape)[()] for part, shape in zip(parts, shapes, strict=True))
 
     def seed(self, seed: int | None) -> int | None:
-        """The seed; of None, several workers get one random number."""
+        """The seed. For None, several workers agree on a random one, and a single worker gets None back."""
         if seed is not None or self.workers == 1:
             return seed
         return int(self.sum(np.random.default_rng().integers(2**31))[0]) % 2**31

@@ -79,7 +79,7 @@ class LatentModel(keras.Model):
         raise NotImplementedError
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """`decode(encode(x))`: the reconstruction, a mean; `training` goes to the networks that use it."""
+        """`decode(encode(x))`: the reconstruction, a mean. A subclass may pass `training` to its networks."""
         return self.decode(self.encode(x))
 
     def _optimized(self):

@@ -1,4 +1,4 @@
-"""A stream's rows with random weights that are functions of the rows: fits to them show how sure a fit is."""
+"""A stream's rows with random weights: the spread of fits to them shows a fit's uncertainty."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class Reweighted:
     """The rows of a stream, each with an exponential weight of mean 1: a stream of (x, None, weights).
 
-    A model of maximum weighted likelihood is a draw of its parameters from an approximate posterior. The weight is a
+    Parameters fitted by weighted maximum likelihood are one draw from their approximate posterior. The weight is a
     function of the row's values and the seed, so every pass has the same weights, in whatever order the rows come.
+    Equal rows have equal weights.
 
     Args:
         stream: a `tf.data.Dataset` of batches, with or without weights.
@@ -43,7 +44,7 @@ class Reweighted:
 def exponential_weights(x: np.ndarray, seed: int) -> np.ndarray:
     """Exponential numbers (n,) of mean 1, of the rows x (n, ...): the same for the same row and seed.
 
-    All NaN count as one value. The numbers are the highest bits of a hash, multiplications by odd numbers modulo 2^64.
+    All NaN count as one value. Each is -log u, u from the highest 53 bits of a hash of the row.
     """
     rows = np.asarray(x, "float64").reshape(len(x), -1)
     bits = np.where(np.isnan(rows), np.inf, rows).view(np.uint64)

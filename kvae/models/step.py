@@ -20,8 +20,8 @@ class Step:
 
     `target` is {"target": images to reconstruct from x} where a denoising autoencoder is given them, else empty.
 
-    A context manager. Variables change only after the batch was read: the step that finds the end of a stream must
-    move neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that
+    A context manager. Variables change only after the batch was read: a step that only discovers the stream's end
+    must change neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that
     counts nowhere: TensorFlow's fused convolutions fail on empty batches.
 
     Args:
@@ -82,7 +82,7 @@ class Step:
         model = self.model
         scales_itself = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)  # and skips infinite gradients
         model._guard.apply(
-            [] if model.missing else tf.nest.flatten(self.raw),  # of infinite values the loss will tell
+            [] if model.missing else tf.nest.flatten(self.raw),  # NaN is allowed, and the loss shows infinite values
             weighted(real_rows(losses, self.examples), self.sample_weight),
             [] if scales_itself else gradients,
             self._update,

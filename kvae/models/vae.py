@@ -97,6 +97,8 @@ class VAE(encoder_decoder.EncoderDecoder):
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
         """Draw z = z_mean + exp(z_log_var / 2) * eps from q(z|x), and score it: a `Draw`, in nats.
 
+        Another `posterior_family` than a diagonal normal makes z of eps in its own way.
+
         Args:
             x: tensor (n, ...).
             samples: int, the draws per example.
@@ -121,7 +123,7 @@ class VAE(encoder_decoder.EncoderDecoder):
         return self.likelihood.distribution(self._outputs(self.decoder, z, training))
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
-        """p(z), a distribution of `count` equal rows. `training` goes to networks of p(z), if it has any."""
+        """p(z), a distribution of `count` equal rows. `training` is for models with networks of p(z)."""
         return self.prior.distribution(arguments.integer_at_least("count", count, 1), self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:

@@ -67,7 +67,7 @@ class Draw(NamedTuple):
 
     @property
     def log_weights(self) -> Tensor:
-        """log w = log p(x|z) + log p(z) - log q(z|x) in nats, (n, samples). Its mean is the ELBO."""
+        """log w = log p(x|z) + log p(z) - log q(z|x) in nats, (n, samples). Its expectation is the ELBO."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
     @property
@@ -94,7 +94,7 @@ def score(
     doubly_reparameterized: bool = False,
     keep_posterior: bool = False,
 ) -> Draw:
-    """z = z_mean + sigma * eps and its log-densities: a `Draw`, in nats.
+    """z, of a diagonal normal z_mean + sigma * eps, and its log-densities: a `Draw`, in nats.
 
     Args:
         model: gives p(x|z) as `log_likelihood` and p(z) as `prior_distribution`.

@@ -47,22 +47,22 @@ def planned(
     with errors.clear_errors(), model._step_groups.kept_for_another_fit(), contextlib.ExitStack() as stack:
         is_stream = isinstance(given[0], tf.data.Dataset)
         batch = first_batch(model, given[0] if is_stream else _without_none(given), "x", steps_per_epoch)
-        first = batch.x
-        advice.warn_if_constant(first, "x")
+        first_x = batch.x
+        advice.warn_if_constant(first_x, "x")
         if model.missing:
             advice.warn_of_empty_columns(given[0], batch, "x")
         if validation_data is not None:
-            validation_data = _validation(model, validation_data, first.shape[1:], options)
-        build_for(model, first)
+            validation_data = _validation(model, validation_data, first_x.shape[1:], options)
+        build_for(model, first_x)
         x_seen = {"dtype": batch.dtype, "largest": batch.largest}
         if not model.compiled:
             yield {"x": given[0]}  # Keras then says that it isn't
             return
         build_optimizer(model)
         advice.warn_of_scale(model, batch)
-        batch_size = len(first) if is_stream else _batch_size(options)
+        batch_size = len(first_x) if is_stream else _batch_size(options)
         settings = {"batch_size": batch_size, "steps_per_epoch": steps_per_epoch, "shuffle": options.get("shuffle")}
-        recorder = model_card.Recorder(model, given, first, settings, x_seen)
+        recorder = model_card.Recorder(model, given, first_x, settings, x_seen)
         x, y, sample_weight = _as_stream(model, given, batch, checkpoint, options)
         steps = steps_per_epoch or _num_batches(x)
         advice.warn_of_moving_loss(model, callbacks, steps, options.get("epochs", 1))
@@ -75,7 +75,7 @@ def planned(
             epochs, verbose = options.get("epochs", 1), options.get("verbose", "auto") != 0
             callbacks = [callback for callback in callbacks if callback is not checkpoint]
             start = stack.enter_context(checkpoint.protect(model, start, run, epochs, verbose, callbacks))
-            x, steps_per_epoch = _behind(model, x, start, steps), steps
+            x, steps_per_epoch = _after(model, x, start, steps), steps
             options |= {"initial_epoch": start.epoch, "epochs": start.epoch if checkpoint.has_ended else epochs}
             callbacks = [*callbacks, checkpoint]
         callbacks = [recorder, *callbacks]
@@ -169,7 +169,7 @@ def build_for(model: Any, first: np.ndarray) -> None:
 
 
 def check_counts(**options: Any) -> None:
-    """Raise ValueError for numbers of steps, epochs or examples that aren't positive integers."""
+    """Raise ValueError for impossible numbers of steps, epochs or examples, and for a share outside of [0, 1)."""
     for name in ("batch_size", "steps", "steps_per_epoch", "validation_steps", "validation_batch_size"):
         if options.get(name) is not None:
             arguments.integer_at_least(name, options[name], 1)
@@ -201,7 +201,7 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
 
 
 def build_optimizer(model: Any) -> None:
-    """Build it outside the graph, as XLA wants it, after the layers that a subclass calls in its loss alone."""
+    """Build the optimizer outside the graph, as XLA wants it, after layers that only a subclass's loss calls."""
     if model.optimizer.built:
         return
     added = model._added_layers()
@@ -241,7 +241,7 @@ def _validate_built(model):
 
 
 def _first_batches(x: Any, validation_data: Any) -> dict[str, str | None]:
-    """The hashes of the first batches, by name: other data, batch sizes, orders and maps have others."""
+    """The hashes of the first batches, by name: they differ if data, batch size, order or map differ."""
     hashes = {"data": provenance.first_batch_hash(x)}
     if hashes["data"] is None and isinstance(x, Stream):
         arguments.warn(
@@ -257,8 +257,8 @@ def parts_read(model, first):
     return (0, 1) if model._read_target(first.element) else (0,)
 
 
-def _behind(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
-    """The data behind the batches that a resumed run has had, in whole groups of steps."""
+def _after(model: Any, x: Any, start: position.RunPosition, steps: Any) -> Any:
+    """The data after the batches that a resumed run has read, in whole groups of steps."""
     if steps is None:
         return arrays.resumable(x, 0, 0)  # which raises
     group = 1 if model._step_groups.is_automatic else model.steps_per_execution

@@ -15,7 +15,7 @@ import numpy as np
 
 from kvae import arguments, files
 
-ATTEMPTS, PAUSE = 4, 0.5  # the seconds before the second attempt; they double each time
+ATTEMPTS, PAUSE = 4, 0.5  # tries in all; the seconds before the second one, which double each time
 CACHE_BYTES = 2**34
 _RECOUNT = 256  # blocks that are written before the cache's files are counted anew, for those of other processes
 
@@ -55,7 +55,7 @@ class Store:
     def read(self, ranges: Sequence[Range]) -> list[bytes | OSError]:
         """The bytes of all ranges, requested at once; an error stands in the place of bytes that don't come.
 
-        A range that fails, or ends early, is read again, up to `ATTEMPTS` times.
+        A range that fails, or ends early, is tried `ATTEMPTS` times in all. A missing file stays missing.
         """
         contents: list = [None] * len(ranges)
         pending = list(range(len(ranges)))
@@ -118,7 +118,7 @@ class Range(NamedTuple):
     content: str
 
     def checked(self, found: Any) -> bytes | OSError:
-        """What was found, if it is these bytes, or an error that names them."""
+        """What was found, if its length is right, or an error that names the range."""
         if isinstance(found, FileNotFoundError):
             return FileNotFoundError(f"{self.file} is missing")
         if isinstance(found, BaseException):
@@ -177,7 +177,7 @@ class BlockCache:
     def put(self, key: str, content: bytes | memoryview | np.ndarray) -> None:
         """Keeps a block, if there is room."""
         if self._written % _RECOUNT == _RECOUNT - 1:
-            self._bytes = self._count()
+            self._bytes, self._written = self._count(), 0
         if self._bytes + len(content) > self.max_bytes:
             return
         with contextlib.suppress(OSError):  # of a full disk
@@ -192,7 +192,7 @@ class BlockCache:
 
     @staticmethod
     def key(*parts: Any) -> str:
-        """The file name for a block, from all that tells it from others."""
+        """The file name for a block: a hash of everything that identifies it."""
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:40] + ".block"
 
     def _count(self):
