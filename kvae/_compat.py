@@ -1,10 +1,14 @@
 """The private names of Keras, TensorFlow and tensorflow-datasets in kvae. No other file uses any."""
 
+import atexit
 import contextlib
 import functools
+import gc
 import inspect
 import queue
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
@@ -142,12 +146,14 @@ def release_iterators_apart():
 
     The destruction waits for the iterator's threads. Python's garbage collector may run in one of them, within a
     Python function that tf.data calls. It would then wait for itself for ever, if it found that very iterator.
+    Iterators that only the collector can find are destroyed before Python ends: later their functions can't run.
     """
     released, create = queue.SimpleQueue(), OwnedIterator._create_iterator
+    destroying = threading.Event()
 
     def release(resource, thread):
         if threading.get_ident() != thread:
-            released.put(resource)  # the only reference that is left; `put` may run within the collector
+            released.put(resource)  # `put` may run within the collector
 
     def create_and_watch(iterator, dataset):
         create(iterator, dataset)
@@ -155,12 +161,26 @@ def release_iterators_apart():
             resource = iterator._iterator_resource
             weakref.finalize(iterator, release, resource, threading.get_ident()).atexit = False
 
+    def let_go():
+        gc.collect()
+        for _ in range(500):  # five seconds at most
+            if released.empty() and not destroying.is_set():
+                break
+            time.sleep(0.01)
+
     def destroy():
         while True:
-            released.get()
+            destroying.clear()
+            resource = released.get()
+            destroying.set()
+            if sys.getrefcount(resource) > 2:  # the dying iterator has it too, and must not be the last to let go
+                time.sleep(0.01)
+                released.put(resource)
+            del resource
 
     OwnedIterator._create_iterator = create_and_watch
     threading.Thread(target=destroy, daemon=True, name="kvae destroys iterators").start()
+    atexit.register(let_go)
 
 
 # Optimizers and replicas -----------------------------------------------------------------------------------------

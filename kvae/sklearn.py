@@ -91,6 +91,8 @@ class Estimator(TransformerMixin, BaseEstimator):
         for name in ("latent_dim", "epochs", "batch_size", "samples"):
             arguments.integer_at_least(name, getattr(self, name), 1)
         arguments.boolean("missing", self.missing)
+        if self.missing and self.model == "autoencoder":
+            raise ValueError("missing is True, which an autoencoder can't be: use model='vae' or 'pca'")
         if not callable(self.model):
             arguments.choice("model", self.model, _MODELS)
         rows = self._rows(X, reset=True, ensure_min_samples=2)

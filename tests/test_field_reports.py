@@ -74,7 +74,7 @@ def test_means_of_no_examples_are_nan():
     means = ExampleMeans(("loss", "elbo"))
     assert all(np.isnan(value) for value in means.result().values())
     means.update_state(tf.constant([1.0, 3.0]), {"elbo": tf.constant([2.0, 2.0])}, tf.constant([0.0, 0.0]))
-    assert float(means.result()["loss"]) == 2 and np.isnan(means.result()["elbo"])  # nothing was weighted
+    assert all(np.isnan(value) for value in means.result().values())  # nothing was weighted
     assert np.isnan(Perplexity(4).result())
 
 

@@ -17,36 +17,42 @@ class Reweighted:
     """The rows of a stream, each with an exponential weight of mean 1: a stream of (x, None, weights).
 
     Parameters fitted by weighted maximum likelihood are one draw from their approximate posterior. The weight is a
-    function of the row's values and the seed, so every pass has the same weights, in whatever order the rows come.
-    Equal rows have equal weights.
+    function of the seed and the row's position, so every pass has the same weights. Where each pass has an order of
+    its own it is a function of the row's values: equal rows then have equal weights, and many of them weigh too much.
 
     Args:
         stream: a `tf.data.Dataset` of batches, with or without weights.
         seed: int.
+        start: int, the position of the stream's first row; None if each pass has an order of its own.
 
     Reference:
         Newton and Raftery (1994), "Approximate Bayesian inference with the weighted likelihood bootstrap".
     """
 
-    def __init__(self, stream: Any, seed: int):
-        self.stream, self.seed = stream, seed
+    def __init__(self, stream: Any, seed: int, start: int | None = 0):
+        self.stream, self.seed, self.start = stream, seed, start
 
     def cardinality(self) -> int:
         return int(self.stream.cardinality())
 
     def __iter__(self) -> Iterator[tuple]:
+        start = self.start
         for element in self.stream:
             batch, _, weights = elements.unpack(element)
-            drawn = exponential_weights(ops.convert_to_numpy(batch), self.seed)
+            keys = ops.convert_to_numpy(batch)
+            if start is not None:
+                keys = np.arange(start, start + len(keys))
+                start += len(keys)
+            drawn = exponential_weights(keys, self.seed)
             yield batch, None, drawn if weights is None else drawn * np.asarray(weights, "float64").reshape(-1)
 
 
-def exponential_weights(x: np.ndarray, seed: int) -> np.ndarray:
-    """Exponential numbers (n,) of mean 1, of the rows x (n, ...): the same for the same row and seed.
+def exponential_weights(keys: np.ndarray, seed: int) -> np.ndarray:
+    """Exponential numbers (n,) of mean 1, of keys (n, ...): the same for the same key and seed.
 
-    All NaN count as one value. Each is -log u, u from the highest 53 bits of a hash of the row.
+    All NaN count as one value. Each is -log u, u from the highest 53 bits of a hash of the key.
     """
-    rows = np.asarray(x, "float64").reshape(len(x), -1)
+    rows = np.asarray(keys, "float64").reshape(len(keys), -1)
     bits = np.where(np.isnan(rows), np.inf, rows).view(np.uint64)
     rng = np.random.default_rng(seed)
     factors = rng.integers(0, 2**64, bits.shape[1], np.uint64) | np.uint64(1)

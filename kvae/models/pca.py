@@ -8,10 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 from numpy.typing import ArrayLike
 
-from kvae import arguments
+from kvae import _compat, arguments
 from kvae.data import arrays, elements, errors, provenance
 from kvae.data.shares import Share
 from kvae.distributions import MultivariateNormal, Normal
@@ -58,7 +59,7 @@ class PCA(LatentModel):
         missing: bool, whether NaN in x means "not observed". The axes then maximize the likelihood of the observed
             values, by expectation-maximization in 8 features (latent_dim + 2)^2 bytes; without any NaN they are the
             `solver`'s. Codes of a row with gaps are those of its expected values.
-        bootstraps: int, further fits to the same rows with random weights, for `impute` to draw the parameters from.
+        bootstraps: int, further fits to the rows with random weights, for `impute` to draw the parameters from.
             Each costs as much as the fit itself. Scores and codes don't read them. With `missing` alone. Default 0.
 
     Attributes:
@@ -169,7 +170,7 @@ class PCA(LatentModel):
         stream = arrays.batches(share.batches(data, batch_size), batch_size)
         with errors.clear_errors():
             (count, mean, _, variances, axes), noise_variance = self._solve(stream, verbose, share)
-            self._fit_bootstraps(stream, share)
+            self._fit_bootstraps(stream, share, self._first_position(data, len(first.x), share, batch_size))
         largest = axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)]
         self.mean.assign(mean)
         self.components.assign(axes * np.sign(largest)[:, None])
@@ -197,12 +198,22 @@ class PCA(LatentModel):
             )
         return solution, noise_variance
 
-    def _fit_bootstraps(self, stream, share):
+    def _first_position(self, data, rows, share, batch_size):
+        """The position of the first row that this worker reads; None if each pass over the data has another order."""
+        if not isinstance(data, tf.data.Dataset):
+            count, rows = -(-elements.validate_arrays(data) // batch_size), batch_size
+        elif any(map(_compat.shuffles, _compat.sources(data))):
+            return None
+        else:
+            count = int(data.cardinality())
+        return 0 if share.workers == 1 else share.stretch(count)[0] * rows
+
+    def _fit_bootstraps(self, stream, share, start):
         rng, found = np.random.default_rng(share.seed(self.seed)), []
         for _ in range(self.bootstraps):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what the fit itself has told
-                reweighted = Reweighted(stream, int(rng.integers(2**63)))
+                reweighted = Reweighted(stream, int(rng.integers(2**63)), start)
                 (_, mean, _, variances, axes), noise_variance = self._solve(reweighted, 0, share)
             found.append((mean, axes.T * np.sqrt(np.maximum(variances - noise_variance, 0.0)), noise_variance))
         for weight, values in zip(self._bootstraps if found else (), zip(*found, strict=True), strict=True):

@@ -54,9 +54,14 @@ class BlockReader:
             return self._typed(tf.ensure_shape(content, [None]))
 
     def faults(self, numbers: np.ndarray) -> list[tuple[int, str]]:
-        """(number, message) of each of the blocks, int64 (k,), that is missing, cut or altered."""
+        """(number, message) of each of the blocks, int64 (k,), that is missing, cut or altered.
+
+        Raises ConnectionError if a store can't be reached.
+        """
         try:
             is_intact = self._match(self._read(numbers), numbers)
+        except ConnectionError:  # these rows aren't lost
+            raise
         except OSError as error:
             if len(numbers) == 1:
                 return [(numbers[0], str(error))]
@@ -135,7 +140,7 @@ class StoredBlockReader(BlockReader):
 
     def _read(self, numbers):
         sizes = [rows * self.row_bytes for _, _, rows in map(self.location, numbers.tolist())]
-        starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()  # of the blocks within the content
+        starts = np.cumsum([0, *sizes]).tolist()  # of the blocks within the content
         content = _aligned(starts[-1])
         cache, missing = self.path(0).store.cache, list(range(len(numbers)))
         if cache is not None:

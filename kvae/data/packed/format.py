@@ -153,7 +153,7 @@ def read_fingerprints(
                 raise frame
             blocks = _shard_fingerprints(path, shard, *frame)
         except OSError as error:
-            if damaged is None:
+            if damaged is None or isinstance(error, ConnectionError):  # then nothing is lost
                 raise
             damaged[str(path)] = str(error)
             blocks = np.zeros((-(-shard["rows"] // layout["block_rows"]), 8), np.uint8)
@@ -224,6 +224,12 @@ def verify(directory: Path) -> None:
     manifest = read_manifest(directory)
     read_fingerprints(directory, manifest)
     for path, *_, shard in all_shards(directory, manifest):
-        with path.open() if isinstance(path, stores.StoredFile) else open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != shard["sha256"]:
-                raise OSError(f"{path} is altered: its SHA-256 isn't that of {MANIFEST}; {ADVICE}")
+        if _sha256(path) != shard["sha256"]:
+            raise OSError(f"{path} is altered: its SHA-256 isn't that of {MANIFEST}; {ADVICE}")
+
+
+def _sha256(path):
+    if isinstance(path, stores.StoredFile):
+        return path.sha256()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

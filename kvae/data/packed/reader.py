@@ -50,11 +50,11 @@ def load(
         OSError: if the folder is unfinished, or files are missing, cut or altered. A call checks sizes, headers and
             fingerprints. The stream checks each block of rows when it reads the block.
     """
+    if cache_dir is not None and not stores.is_address(directory):
+        raise ValueError(f"{directory} is a local folder, and cache_dir is for addresses such as s3://bucket/folder")
     cache = None if cache_dir is None else stores.BlockCache(cache_dir, cache_bytes)
     directory = stores.locate(directory, cache)
     is_stored = isinstance(directory, stores.Store)
-    if cache is not None and not is_stored:
-        raise ValueError(f"{directory} is a local folder, and cache_dir is for addresses such as s3://bucket/folder")
     manifest = format.read_manifest(directory)
     if not manifest["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")

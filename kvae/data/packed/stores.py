@@ -16,7 +16,7 @@ import numpy as np
 from kvae import arguments, files
 
 ATTEMPTS, PAUSE = 4, 0.5  # tries in all; the seconds before the second one, which double each time
-CACHE_BYTES = 2**34
+CACHE_BYTES, PIECE_BYTES = 2**34, 2**24
 _RECOUNT = 256  # blocks that are written before the cache's files are counted anew, for those of other processes
 
 
@@ -70,9 +70,7 @@ class Store:
             )
             for number, content in zip(pending, found, strict=True):
                 contents[number] = ranges[number].checked(content)
-            pending = [
-                number for number in pending if type(contents[number]) is OSError
-            ]  # a missing file stays missing
+            pending = [number for number in pending if _may_come(contents[number])]
             if not pending:
                 break
         return contents
@@ -104,9 +102,17 @@ class StoredFile:
             raise content
         return content
 
-    def open(self) -> Any:
-        """The file, opened to be read from its start to its end."""
-        return self.store.file_system.open(self.path, "rb")
+    def sha256(self) -> str:
+        """The SHA-256 of the whole file, read in pieces."""
+        digest, size = hashlib.sha256(), self.store.file_system.size(self.path)
+        for start in range(0, size, PIECE_BYTES):
+            content = self.store.read(
+                [Range(self, start, min(start + PIECE_BYTES, size), f"what follows byte {start:,}")]
+            )[0]
+            if isinstance(content, OSError):
+                raise content
+            digest.update(content)
+        return digest.hexdigest()
 
 
 class Range(NamedTuple):
@@ -121,15 +127,22 @@ class Range(NamedTuple):
         """What was found, if its length is right, or an error that names the range."""
         if isinstance(found, FileNotFoundError):
             return FileNotFoundError(f"{self.file} is missing")
+        kind: type[OSError] = OSError
         if isinstance(found, BaseException):
-            fault = f"{type(found).__name__}: {found}".removesuffix(": ")
+            kind, fault = ConnectionError, f"{type(found).__name__}: {found}".removesuffix(": ")
         elif self.stop is None or len(found) == self.stop - (self.start or 0):
             return found
         else:
-            fault = f"found {len(found):,} bytes, expected {self.stop - (self.start or 0):,}"
-        return OSError(
+            size = self.stop - (self.start or 0)
+            fault = f"found {len(found):,} bytes, expected {size:,}"
+            if len(found) > size:
+                return FileNotFoundError(
+                    f"{self.file} can't be read in parts: {self.content} came as {len(found):,} bytes instead "
+                    f"of {size:,}; the server must answer requests for ranges"
+                )
+        return kind(
             f"{self.file} can't be read: {self.content} didn't come in {ATTEMPTS} attempts ({fault}); check the "
-            "connection and the file"
+            "connection, the keys and the file"
         )
 
 
@@ -150,11 +163,16 @@ def is_address(name: Any) -> bool:
     return isinstance(name, str) and re.match(r"[A-Za-z][\w+.-]*(::[\w+.-]+)*://", name) is not None
 
 
+def _may_come(content):
+    return isinstance(content, OSError) and not isinstance(content, FileNotFoundError)
+
+
 class BlockCache:
     """Blocks of stored files on the local disk, in at most `max_bytes` bytes.
 
     The first blocks that are read stay: an epoch reads every block once, so a cache that drops the oldest one would
-    have dropped each block by the time it is wanted again. Processes may share the folder. Delete it at any time.
+    have dropped each block by the time it is wanted again. Processes may share the folder: each may then pass the
+    limit by 256 blocks, before it counts theirs. Delete it at any time.
 
     Args:
         directory: str or path, the folder.
@@ -162,6 +180,8 @@ class BlockCache:
     """
 
     def __init__(self, directory: str | os.PathLike[str], max_bytes: int = CACHE_BYTES):
+        if not os.fspath(directory):
+            raise ValueError("cache_dir is '', expected a folder")
         self.directory = files.make_folder(arguments.path("cache_dir", directory))
         self.max_bytes = arguments.integer_at_least("cache_bytes", max_bytes, 1)
         self._bytes, self._written = self._count(), 0
@@ -180,9 +200,13 @@ class BlockCache:
             self._bytes, self._written = self._count(), 0
         if self._bytes + len(content) > self.max_bytes:
             return
-        with contextlib.suppress(OSError):  # of a full disk
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)  # it may have been deleted
             (self.directory / key).write_bytes(content)
             self._bytes, self._written = self._bytes + len(content), self._written + 1
+        except OSError:  # of a full disk
+            with contextlib.suppress(OSError):
+                (self.directory / key).unlink()
 
     def drop(self, key: str) -> None:
         """Deletes a block, if it is there."""
@@ -196,5 +220,7 @@ class BlockCache:
         return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:40] + ".block"
 
     def _count(self):
+        if not self.directory.is_dir():
+            return 0
         with os.scandir(self.directory) as entries:
             return sum(entry.stat().st_size for entry in entries if entry.name.endswith(".block"))

@@ -16,6 +16,7 @@ from kvae.data.files import import_extra
 from kvae.data.tables.seekable import GzipBytes, PlainBytes
 from kvae.data.tables.values import CellError, cell_fault, kind_of, refuse_numbers, without_texts
 
+_SPACES = "", " ", "  "
 LONGEST_RECORD = 2**26
 _QUOTE, _NEWLINES = ord('"'), b"\r\n"
 
@@ -225,8 +226,7 @@ class CsvFile:
         options: dict[str, Any] = {"decimal_point": self.form.decimal}
         if types is not None:
             options.update(column_types=types, include_columns=list(types))
-        defaults = reader.ConvertOptions().null_values
-        options["null_values"] = [*defaults, *(self.form.na_values or ())]
+        options["null_values"] = _padded([*reader.ConvertOptions().null_values, *(self.form.na_values or ())])
         try:
             table = reader.read_csv(
                 pa.BufferReader(content),
@@ -248,7 +248,7 @@ class CsvFile:
             raise error
         if self.form.na_values and not every_cell:
             for number, name in enumerate(table.column_names):
-                values = without_texts(table[name], self.form.na_values)
+                values = without_texts(table[name], _padded(self.form.na_values))
                 table = table.set_column(number, name, pa.chunked_array([values]))
         return table
 
@@ -266,10 +266,15 @@ class CsvFile:
                         f"{self.locate(block, row)}: column {column.name!r} holds {cell[:40]!r}, which isn't "
                         f"{self.form.encoding}: give encoding='latin-1', or another"
                     ) from None
-                if text in missing:
+                if text.strip(" ") in missing:
                     continue
                 if message := cell_fault(text, column, self.form.decimal):
                     raise ValueError(f"{self.locate(block, row)}: column {column.name!r} {message}")
+
+
+def _padded(texts):
+    """The texts with up to two spaces before and behind."""
+    return [before + text + behind for text in texts for before in _SPACES for behind in _SPACES]
 
 
 class _BlankLines:

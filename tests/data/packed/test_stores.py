@@ -1,6 +1,8 @@
 """Packed data behind a web server: the rows of the local folder, in its order, through faults and a cache."""
 
 import builtins
+import gc
+import shutil
 
 import numpy as np
 import pytest
@@ -35,8 +37,8 @@ def rows(stream, epoch=0, skip=0):
     return list(stream.epoch(epoch, skip=skip).as_numpy_iterator())
 
 
-def load(name, **arguments):
-    return kvae.data.load(name, 32, **{"labels": "label", "shuffle": 200, **arguments})
+def load(name, batch_size=32, **arguments):
+    return kvae.data.load(name, batch_size, **{"labels": "label", "shuffle": 200, **arguments})
 
 
 def assert_equal(found, expected):
@@ -115,6 +117,61 @@ def test_damaged_blocks_of_a_server_are_left_out_if_asked_for(folder):
         with pytest.warns(UserWarning, match="400 of 1103 rows are left out"):
             train = load(f"{server.address}/set", damaged="skip", validation=0)[0]
         assert sum(len(x) for x, _ in rows(train)) == 603
+        server.faults["set/train-label-00001.npy"] = lambda start, content: None if start else content
+        with pytest.raises(ConnectionError, match="didn't come in 4 attempts"):  # these rows aren't lost
+            load(f"{server.address}/set", damaged="skip", validation=0)
+
+
+def test_a_server_that_sends_whole_files_is_told():
+    file = stores.StoredFile(stores.Store("memory://set"), "x.npy")
+    found = stores.Range(file, 0, 9, "its header").checked(bytes(100))
+    assert isinstance(found, FileNotFoundError)  # which isn't requested again
+    expected = (
+        "can't be read in parts: its header came as 100 bytes instead of 9; the server must answer requests for ranges"
+    )
+    assert str(found).endswith(expected)
+
+
+def test_the_whole_of_a_stored_file_is_verified_through_cuts(folder):
+    with served(folder.parent) as server:
+        cuts = iter([True, False, True])
+        server.faults["set/train-image-00001.npy"] = lambda start, content: None if next(cuts, False) else content
+        kvae.data.verify(f"{server.address}/set")
+        server.faults["set/train-image-00001.npy"] = lambda start, content: content[::-1] if not start else content
+        with pytest.raises(OSError, match="is altered"):
+            kvae.data.verify(f"{server.address}/set")
+
+
+def test_a_cache_may_be_deleted_at_any_time(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, "_RECOUNT", 2)
+    with served(folder.parent) as server:
+        train = load(f"{server.address}/set", validation=0, labels=None, cache_dir=tmp_path / "cache")[0]
+        expected = rows(train)
+        shutil.rmtree(tmp_path / "cache")
+        assert_equal(rows(train), expected)
+        assert any((tmp_path / "cache").iterdir())
+    with pytest.raises(ValueError, match="cache_dir is '', expected a folder"):
+        load("memory://set", cache_dir="")
+
+
+def test_a_stream_that_failed_can_be_read_again(folder):
+    """Nothing waits for itself while an iterator that failed is destroyed."""
+    with served(folder.parent) as server:
+        train = load(f"{server.address}/set", validation=0, shuffle=0, labels=None)[0]
+        server.faults["set/train-image-00001.npy"] = lambda start, content: None
+        for _ in range(3):
+            with pytest.raises((OSError, tf.errors.OpError), match="come in 4 attempts"):
+                rows(train)
+            gc.collect()
+
+
+def test_shards_without_rows_at_the_end(folder):
+    for part in range(4):
+        tests = (load(name, batch_size=16, shuffle=0, labels=None)[2] for name in (f"file://{folder}", folder))
+        found, expected = (
+            list(test.batches(tf.constant(0, tf.int64), 0, part, 4).as_numpy_iterator()) for test in tests
+        )
+        assert_equal(found, expected)
 
 
 def test_a_cache_keeps_blocks_up_to_its_size_and_saves_the_server_as_much(folder, tmp_path):
