@@ -27,12 +27,12 @@ class Estimate(NamedTuple):
 
 def log_prob_of_draws(distribution: Any, eps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(z, log q(z) as the draw says, log N(eps; 0, I) - log |det dz/deps| by autodiff) for eps (n, latent_dim)."""
-    eps = tf.constant(eps, "float32")
+    noise: Any = tf.constant(eps, "float32")
     with tf.GradientTape(persistent=True) as tape:
-        tape.watch(eps)
-        z, log_prob = distribution.rsample_and_log_prob(eps)
-    jacobian = tape.batch_jacobian(z, eps, experimental_use_pfor=False).numpy().astype("float64")
-    log_noise = -0.5 * np.sum(np.square(eps.numpy().astype("float64")) + _LOG_2PI, axis=1)
+        tape.watch(noise)
+        z, log_prob = distribution.rsample_and_log_prob(noise)
+    jacobian = tape.batch_jacobian(z, noise, experimental_use_pfor=False).numpy().astype("float64")
+    log_noise = -0.5 * np.sum(np.square(noise.numpy().astype("float64")) + _LOG_2PI, axis=1)
     return z.numpy(), log_prob.numpy(), log_noise - np.linalg.slogdet(jacobian)[1]
 
 
@@ -91,8 +91,8 @@ class SmallEvent(NamedTuple):
     """A likelihood of events of two values, at some settings of the decoder's outputs: lists with one entry each."""
 
     total: list[float]  # of p over all x
-    means: list[list[np.ndarray]]  # E[x] by the sum, as `mean` says, and of samples
-    variances: list[list[np.ndarray | None]]  # the same of the variances
+    means: list[list[Any]]  # E[x] by the sum, as `mean` says, and of samples
+    variances: list[list[Any]]  # the same of the variances
     errors: list[np.ndarray]  # standard errors of the samples' means
     declared: list[np.ndarray | None]  # the variance that such a likelihood has by its textbook
 

@@ -43,8 +43,9 @@ def _kl(draw):
     return (draw["log_posterior"] - draw["log_prior"]).mean(axis=1, keepdims=True)
 
 
-def _at(value, step):
-    return float(value(step)) if callable(value) else float(value)
+def _at(value: Any, step: Any) -> float:
+    number: Any = value(step) if callable(value) else value
+    return float(number)
 
 
 def _of(kind):

@@ -261,7 +261,7 @@ class Parts:
         x = ops.convert_to_numpy(self.x)
         found = self.log_likelihood = evaluation.log_likelihood(self.model, x, samples=self.samples, verbose=False)
         draw = self.model.draw(self.x, self.samples)
-        logs = sum(
+        logs: Any = sum(
             sign * ops.convert_to_numpy(each).astype("float64")
             for sign, each in ((1, draw.log_likelihood), (1, draw.log_prior), (-1, draw.log_posterior))
         )

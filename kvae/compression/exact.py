@@ -83,7 +83,7 @@ class Networks:
 
     def prior(self, rounding: Rounding) -> LatentPrior:
         """Return p(z)."""
-        normals = normals_of(self._prior.distribution(1, lambda u: self._family.distribution(self._encoded(u))))
+        normals: Any = normals_of(self._prior.distribution(1, lambda u: self._family.distribution(self._encoded(u))))
         log_weights, means, log_vars = rounding(-1, [ops.cast(value, "float64") for value in normals])
         return LatentPrior(special.softmax(log_weights), means, log_vars)
 

@@ -46,7 +46,7 @@ def scorer(model: Any, rows: int | None = None) -> Callable[..., np.ndarray]:
     def scores(x, positions, block, count, seed):
         posterior, prior = model.posterior(x), model.prior_distribution()
         eps, length = noise(positions, block, count, seed), tf.shape(tf.nest.flatten(x)[0])[0]
-        eps = tf.reshape(tf.tile(eps, (length // tf.shape(positions)[0], 1, 1)), (-1, latent_dim))
+        eps = tf.reshape(tf.tile(eps, tf.stack([length // tf.shape(positions)[0], 1, 1])), (-1, latent_dim))
         total = tf.shape(eps, "int64")[0]
 
         def score(start, chunks):

@@ -224,7 +224,7 @@ def outline_prior(ax: Axes, center: np.ndarray, scale: np.ndarray) -> None:
     """Draw the ellipse with 95 % of a normal prior in a plane: its mean and standard deviation, each (2,)."""
     radii = RING * scale
     color = ax.xaxis.label.get_color()
-    ax.add_patch(matplotlib.patches.Ellipse(center, *(2 * radii), fill=False, ls="--", ec=color))
+    ax.add_patch(matplotlib.patches.Ellipse(tuple(center), *(2 * radii), fill=False, ls="--", ec=color))
     box = {"fc": ax.get_facecolor(), "ec": "none", "alpha": 0.7, "pad": 1}
     text = ax.text(center[0], center[1] + radii[1], "95 % of p(z)", ha="center", va="center", bbox=box)
     text.set_clip_on(True)

@@ -59,9 +59,9 @@ def describe(network: Any, role: str, weights: Weights, inputs: np.ndarray | Non
         return key
 
     outputs = [visit(history) for history in _histories(config["output_layers"])]
-    inputs = [visit(history) for history in _histories(config["input_layers"])]
+    names = [visit(history) for history in _histories(config["input_layers"])]
     shapes = [list(tensor.shape[1:]) for tensor in network.inputs]
-    return {"inputs": inputs, "shapes": shapes, "steps": steps, "outputs": outputs}
+    return {"inputs": names, "shapes": shapes, "steps": steps, "outputs": outputs}
 
 
 def linear(matrix: np.ndarray, offset: np.ndarray, shape: tuple[int, ...], weights: Weights) -> dict[str, Any]:

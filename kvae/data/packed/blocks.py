@@ -166,11 +166,13 @@ class StoredBlockReader(BlockReader):
         for first in range(0, len(places), AHEAD):
             ranges, spans = [], []
             for place in places[first : first + AHEAD]:
+                path: Any
                 path, row, rows = self.location(int(numbers[place]))
                 start = self.column["header_bytes"] + row * self.row_bytes
-                stop, last = start + rows * self.row_bytes, ranges[-1] if ranges else None
+                stop = start + rows * self.row_bytes
+                last: Any = ranges[-1] if ranges else None
                 follows = last is not None and (last.file.name, last.stop, spans[-1][1]) == (path.name, start, place)
-                if follows and stop - last.start <= REQUEST_BYTES:
+                if last is not None and follows and stop - last.start <= REQUEST_BYTES:
                     ranges[-1], spans[-1] = last._replace(stop=stop), (spans[-1][0], place + 1)
                 else:
                     ranges.append(stores.Range(path, start, stop, f"the block of row {row}, counted from 0,"))

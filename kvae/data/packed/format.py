@@ -36,7 +36,7 @@ def is_packed(name: Path) -> bool:
     """Whether `name` is a folder of packed data, intact or damaged, rather than a data set of tensorflow-datasets."""
     if stores.is_address(name):
         return True
-    path = pathlib.Path(name)
+    path = pathlib.Path(str(name))
     exists = (path / MANIFEST).exists() or any(path.glob("*-*-00000.npy"))
     return exists or isinstance(name, os.PathLike) or path.is_absolute()
 
@@ -65,7 +65,7 @@ def all_shards(directory: Path, manifest: dict[str, Any]) -> Iterator[tuple[Any,
                 yield shard_path(directory, split, name, number), split, name, shard
 
 
-def save_manifest(directory: Path, manifest: dict[str, Any]) -> None:
+def save_manifest(directory: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
     with files.atomic_write(pathlib.Path(directory) / MANIFEST) as file:
         file.write(json.dumps({**manifest, "checksum": _checksum(manifest)}, indent=1).encode())
 

@@ -53,8 +53,8 @@ def load(
     if cache_dir is not None and not stores.is_address(directory):
         raise ValueError(f"{directory} is a local folder, and cache_dir is for addresses such as s3://bucket/folder")
     cache = None if cache_dir is None else stores.BlockCache(cache_dir, cache_bytes)
-    directory = stores.locate(directory, cache)
-    is_stored = isinstance(directory, stores.Store)
+    folder: Any = stores.locate(directory, cache)
+    directory, is_stored = folder, isinstance(folder, stores.Store)
     manifest = format.read_manifest(directory)
     if not manifest["complete"]:
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
@@ -62,7 +62,7 @@ def load(
     fingerprints = format.read_fingerprints(directory, manifest, damaged_shards)
     layouts, name = (
         manifest["splits"],
-        directory.name if isinstance(directory, stores.Store) else directory.resolve().name,
+        folder.name if is_stored else folder.resolve().name,
     )
     ahead = STORED_BUFFERS if is_stored else None
     num_rows = {split: layout["rows"] for split, layout in layouts.items()}

@@ -11,8 +11,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from kvae import arguments, files
 
 ATTEMPTS, PAUSE = 4, 0.5  # tries in all; the seconds before the second one, which double each time
@@ -194,7 +192,7 @@ class BlockCache:
             return None
         return content if len(content) == size else None  # another process may be writing it
 
-    def put(self, key: str, content: bytes | memoryview | np.ndarray) -> None:
+    def put(self, key: str, content: Any) -> None:
         """Keeps a block, if there is room."""
         if self._written % _RECOUNT == _RECOUNT - 1:
             self._bytes, self._written = self._count(), 0

@@ -47,7 +47,7 @@ def write_shares(
         if not any(directory.glob(PARTS)):  # else a run was killed here, and this one goes on
             writer.new_manifest(directory, ["train"])
         count, first = num_batches(data), next(iter(columns(arrays.batches_from(data, 0).take(1))))
-        layout = _layout(first, count, share.workers)
+        layout: Any = _layout(first, count, share.workers)
         together = layout["shard_bytes"] // layout.pop("batch_bytes")
         start, stop = share.stretch(count, together)
         if start < stop:

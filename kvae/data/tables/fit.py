@@ -100,7 +100,8 @@ class Fit:
         for number, column in enumerate(self.columns):
             options: dict[str, Any] = {"name": column.name, "kind": column.kind}
             if column.kind == "category":
-                present, known = self.present[number], self.values[number]
+                known: Any = self.values[number]
+                present = self.present[number]
                 if all(isinstance(value, float) and value.is_integer() for value in known):
                     known = {int(value) for value in known}  # integers beside missing values
                 if all(isinstance(value, str) and value.lower() in ("false", "true") for value in known):
