@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 from numpy.typing import ArrayLike
 
@@ -200,7 +199,7 @@ class PCA(LatentModel):
 
     def _first_position(self, data, rows, share, batch_size):
         """The position of the first row that this worker reads; None if each pass over the data has another order."""
-        if not isinstance(data, tf.data.Dataset):
+        if not hasattr(data, "element_spec"):
             count, rows = -(-elements.validate_arrays(data) // batch_size), batch_size
         elif any(map(_compat.shuffles, _compat.sources(data))):
             return None
