@@ -180,7 +180,8 @@ def release_iterators_apart():
 
     OwnedIterator._create_iterator = create_and_watch
     threading.Thread(target=destroy, daemon=True, name="kvae destroys iterators").start()
-    atexit.register(let_go)
+    # Before Python ends its pools of threads, in which fsspec's reads wait for a server's address
+    getattr(threading, "_register_atexit", atexit.register)(let_go)
 
 
 # Optimizers and replicas -----------------------------------------------------------------------------------------

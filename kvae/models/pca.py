@@ -199,13 +199,13 @@ class PCA(LatentModel):
 
     def _first_position(self, data, rows, share, batch_size):
         """The position of the first row that this worker reads; None if each pass over the data has another order."""
-        if not hasattr(data, "element_spec"):
-            count, rows = -(-elements.validate_arrays(data) // batch_size), batch_size
-        elif any(map(_compat.shuffles, _compat.sources(data))):
+        is_stream = hasattr(data, "element_spec")
+        if is_stream and any(map(_compat.shuffles, _compat.sources(data))):
             return None
-        else:
-            count = int(data.cardinality())
-        return 0 if share.workers == 1 else share.stretch(count)[0] * rows
+        if share.workers == 1:
+            return 0
+        count = int(data.cardinality()) if is_stream else -(-elements.validate_arrays(data) // batch_size)
+        return share.stretch(count)[0] * (rows if is_stream else batch_size)
 
     def _fit_bootstraps(self, stream, share, start):
         rng, found = np.random.default_rng(share.seed(self.seed)), []

@@ -239,7 +239,8 @@ def _covariance(rows):
     products = np.zeros((rows.features, rows.features), order="F")
     for x in rows:
         products = blas.dsyrk(1.0, x.T, beta=1.0, c=products, lower=1, overwrite_c=1)
-    products = np.asfortranarray(*rows.share.sum(products))
+    (products,) = rows.share.sum(products)
+    products = np.asfortranarray(products)
     products = blas.dsyr(-rows.weight, rows.offset, a=products, lower=1, overwrite_a=1)
     products /= rows.weight
     return products

@@ -170,10 +170,9 @@ class StoredBlockReader(BlockReader):
                 path, row, rows = self.location(int(numbers[place]))
                 start = self.column["header_bytes"] + row * self.row_bytes
                 stop = start + rows * self.row_bytes
-                last: Any = ranges[-1] if ranges else None
-                follows = last is not None and (last.file.name, last.stop, spans[-1][1]) == (path.name, start, place)
-                if last is not None and follows and stop - last.start <= REQUEST_BYTES:
-                    ranges[-1], spans[-1] = last._replace(stop=stop), (spans[-1][0], place + 1)
+                ends = (ranges[-1].file.name, ranges[-1].stop, spans[-1][1]) if ranges else None
+                if ends == (path.name, start, place) and stop - ranges[-1].start <= REQUEST_BYTES:
+                    ranges[-1], spans[-1] = ranges[-1]._replace(stop=stop), (spans[-1][0], place + 1)
                 else:
                     ranges.append(stores.Range(path, start, stop, f"the block of row {row}, counted from 0,"))
                     spans.append((place, place + 1))

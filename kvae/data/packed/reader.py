@@ -60,10 +60,7 @@ def load(
         raise OSError(f"{directory} holds an unfinished pack: call `pack` again with the same data, which goes on")
     damaged_shards = {} if damaged == "skip" else None
     fingerprints = format.read_fingerprints(directory, manifest, damaged_shards)
-    layouts, name = (
-        manifest["splits"],
-        folder.name if is_stored else folder.resolve().name,
-    )
+    layouts, name = manifest["splits"], folder.name if is_stored else folder.resolve().name
     ahead = STORED_BUFFERS if is_stored else None
     num_rows = {split: layout["rows"] for split, layout in layouts.items()}
     seed = resolve_seed(seed, shuffle)

@@ -2,7 +2,10 @@
 
 import builtins
 import gc
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,19 @@ import kvae
 from kvae.data.packed import format, stores
 
 ROWS = 1_003
+FAILS = """
+import sys
+import kvae
+from kvae.data.packed import stores
+
+stores.PAUSE = 0.05
+stream = kvae.data.load(sys.argv[1], 10, validation=0, shuffle=0)[0]
+for read in (lambda: list(stream.as_numpy_iterator()), lambda: kvae.PCA(2).fit(stream, verbose=0)):
+    try:
+        read()
+    except OSError:
+        print("failed", flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +179,22 @@ def test_a_stream_that_failed_can_be_read_again(folder):
             with pytest.raises((OSError, tf.errors.OpError), match="come in 4 attempts"):
                 rows(train)
             gc.collect()
+
+
+@pytest.mark.processes
+def test_a_process_ends_after_downloads_that_failed(tmp_path):
+    """Iterators that only the collector finds are destroyed while their reads can still come to an end."""
+    kvae.data.pack(np.ones((300, 35_000), "float32"), tmp_path / "set", progress=False)
+    script = tmp_path / "script.py"
+    script.write_text(FAILS)
+    with served(tmp_path) as server:
+        for name in os.listdir(tmp_path / "set"):
+            if name.endswith(".npy"):
+                server.faults[f"set/{name}"] = lambda start, content: None if 0 < start < 40_000_000 else content
+        done = subprocess.run(
+            [sys.executable, script, f"{server.address}/set"], capture_output=True, text=True, timeout=120
+        )
+    assert done.stdout.split() == ["failed", "failed"] and done.returncode == 0, done.stderr
 
 
 def test_shards_without_rows_at_the_end(folder):
