@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import keras
@@ -236,6 +236,13 @@ def close_for_state(model):
         "fit, evaluate and predict have built the model's graph, and layers or weights that come later would be "
         "neither trained nor saved: make them in the constructor."
     )
+
+
+def layers_within(layer: Any) -> Iterator[Any]:
+    """The layers in a layer or model, and those within these."""
+    for inner in getattr(layer, "_layers", ()):
+        yield inner
+        yield from layers_within(inner)
 
 
 def last_activations(network):

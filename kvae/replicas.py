@@ -262,19 +262,13 @@ def warn_of_layers(model: Any) -> None:
     strategy = model.distribute_strategy
     if strategy.num_replicas_in_sync == 1:
         return
-    found = sorted({type(layer).__name__ for layer in _layers_within(model) if _sees_its_rows_alone(layer)})
+    found = sorted({type(layer).__name__ for layer in _compat.layers_within(model) if _sees_its_rows_alone(layer)})
     if found:
         arguments.warn(
             f"the networks have {' and '.join(found)}: each of the {strategy.num_replicas_in_sync} replicas draws or "
             "takes statistics for its own rows alone, so the weights won't be those of one replica. "
             "BatchNormalization(synchronized=True) takes the statistics of all rows."
         )
-
-
-def _layers_within(layer):
-    for inner in getattr(layer, "_layers", ()):
-        yield inner
-        yield from _layers_within(inner)
 
 
 def _sees_its_rows_alone(layer):

@@ -148,6 +148,13 @@ def test_the_last_activation_of_each_output_is_seen():
     assert _compat.last_activations(keras.layers.Dense(1)) == []
 
 
+def test_layers_within_are_all_that_a_model_has():
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model = keras.Sequential([inner, keras.layers.ReLU()])
+    assert set(_compat.layers_within(model)) >= {inner, inner.layers[0], model.layers[1]}
+    assert not list(_compat.layers_within(keras.layers.Dense(1)))
+
+
 def test_a_numpy_function_keeps_nothing_alive():
     class Reader:
         def read(self, number):

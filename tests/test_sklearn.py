@@ -111,6 +111,7 @@ def test_wrong_arguments_and_a_lack_of_scikit_learn_are_told(x, monkeypatch):
         ({"model": "gan"}, "model is 'gan'; expected 'vae' or 'pca' or 'autoencoder'"),
         ({"latent_dim": 0}, "latent_dim is 0"),
         ({"epochs": "2"}, "epochs is '2'"),
+        ({"model": "autoencoder", "missing": True}, "missing is True, which an autoencoder can't be"),
     ):
         with pytest.raises(ValueError, match=message):
             Estimator(**options).fit(x)

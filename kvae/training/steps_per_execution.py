@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from kvae import replicas
+from kvae import _compat, replicas
 
 _TRACED = "train_function", "test_function", "predict_function"
 _MOST_STEPS = 20
@@ -116,9 +116,8 @@ def divisor(most: int, counts: Sequence[int | None]) -> int:
 
 def multiply_adds(layer: Any) -> int:
     """The multiply-adds of one example in the dense and convolution kernels of a layer and the layers within."""
-    kernel = getattr(layer, "kernel", None)
-    within = sum(map(multiply_adds, getattr(layer, "_layers", ())))
-    return within if kernel is None else within + math.prod(kernel.shape) * _positions(layer)
+    kernels = [(each, getattr(each, "kernel", None)) for each in (layer, *_compat.layers_within(layer))]
+    return sum(math.prod(kernel.shape) * _positions(each) for each, kernel in kernels if kernel is not None)
 
 
 def _positions(layer: Any) -> int:

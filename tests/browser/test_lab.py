@@ -15,17 +15,11 @@ import harness
 import nbformat
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: the browser extra has it")
-
 NOTEBOOKS = pathlib.Path(__file__).parents[2] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
 EXECUTED = [name for name in NAMES if name[:2] in ("01", "07")]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MINUTES = 10
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 READY = """async () => {
     await window.jupyterapp.restored;
     const panel = window.jupyterapp.shell.currentWidget;
@@ -119,14 +113,6 @@ def wait(condition, seconds, said=lambda: ""):
     while not condition():
         assert time.monotonic() < end, said()
         time.sleep(0.5)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

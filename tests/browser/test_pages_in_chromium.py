@@ -1,7 +1,5 @@
 """The pages without a kernel in Chromium, from the disk and offline: pytest -m slow tests/browser."""
 
-import shutil
-
 import keras
 import numpy as np
 import pytest
@@ -10,13 +8,7 @@ import kvae
 from kvae.networks import dense_decoder, dense_encoder
 from kvae.objectives import score
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: the browser extra has it")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 # The milliseconds that each frame's work takes.
 TIMED = """window.times = [];
 const request = window.requestAnimationFrame.bind(window);
@@ -54,24 +46,23 @@ def saved(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(saved):
+def visit(saved, browser):
     """visit(name, **settings) opens a page offline. The test fails by an error in it or a request for more."""
     errors, requests = [], []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
 
-        def visit(name, **settings):
-            page = browser.new_context(offline=True, **settings).new_page()
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-            page.on("request", lambda request: requests.append(request.url))
-            page.add_init_script(TIMED)
-            page.goto((saved[0] / f"{name}.html").as_uri())
-            page.wait_for_function("() => window.times?.length > 0")
-            return page
+    def visit(name, **settings):
+        page = browser.new_context(offline=True, **settings).new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: requests.append(request.url))
+        page.add_init_script(TIMED)
+        page.goto((saved[0] / f"{name}.html").as_uri())
+        page.wait_for_function("() => window.times?.length > 0")
+        return page
 
-        yield visit
-        browser.close()
+    yield visit
+    for context in browser.contexts:
+        context.close()
     assert not errors
     assert all(url.startswith("file://") and url.endswith(".html") for url in requests), requests
 

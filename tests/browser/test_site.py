@@ -2,23 +2,16 @@
 
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 
 import nbformat
 import pytest
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright isn't installed: the browser extra has it")
-
 ROOT = pathlib.Path(__file__).parents[2]
 SITE = ROOT / "build" / "site"
 NAMES = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 PICTURES = """() => [...document.querySelectorAll('.cell_output img')].map((image) => {
     const style = getComputedStyle(image);
     return [image.alt, image.naturalWidth > 100, style.backgroundColor, style.borderRadius];
@@ -38,14 +31,6 @@ def site():
     if not index.exists() or index.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         subprocess.run([sys.executable, "-m", "sphinx", "-q", "-W", ROOT / ".docs", SITE], check=True)
     return SITE
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("name", NAMES)

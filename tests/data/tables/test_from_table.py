@@ -320,3 +320,11 @@ def test_missing_values_are_refused_by_the_default_models(columns):
     with pytest.raises(ValueError, match="x has NaN or infinite values"):
         kvae.PCA(1).fit(stream, verbose=0)
     assert stream.map(tf.identity).columns == stream.columns
+
+
+def test_spaces_around_a_mark_of_a_missing_value_do_not_count(tmp_path):
+    path = tmp_path / "spaces.csv"
+    path.write_text("a,b\n1, NA\n NA ,2\n  - , 3\n4,  -  \n")
+    table = kvae.data.from_table(path, na_values=["-", "NA"])
+    x = np.concatenate([np.asarray(batch) for batch in table.as_numpy_iterator()])
+    np.testing.assert_array_equal(x, [[1, np.nan], [np.nan, 2], [np.nan, 3], [4, np.nan]])
