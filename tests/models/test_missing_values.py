@@ -218,8 +218,8 @@ def test_scores_and_means_depend_on_no_batches(rng):
     for data, batch_size in ((x, 7), (stream, 256), (kvae.data.arrays.from_arrays((x,), 16), 256)):
         np.testing.assert_allclose(model.score_samples(data, samples=30, batch_size=batch_size), scores, atol=1e-5)
         again = model.impute(data, samples=30, batch_size=batch_size)
-        np.testing.assert_allclose(again.mean, filled.mean, atol=1e-5)
-        np.testing.assert_allclose(again.stddev, filled.stddev, atol=1e-5)
+        np.testing.assert_allclose(again.mean, filled.mean, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(again.stddev, filled.stddev, rtol=1e-4, atol=1e-5)
 
 
 def test_gaps_are_packed_and_scored_in_the_datas_own_order(rng, tmp_path):

@@ -186,7 +186,7 @@ def test_traversals_draw_the_latents_that_have_names(vae, x):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["hue", "x"]
     expected = plots.traversals(vae, x, steps=3)  # the order is 1, 2, 0
     rows = np.split(np.asarray(expected.images[0].get_array()), 3)
-    np.testing.assert_array_equal(ax.images[0].get_array(), np.concatenate([rows[1], rows[2]]))
+    np.testing.assert_allclose(ax.images[0].get_array(), np.concatenate([rows[1], rows[2]]), atol=1e-6)
 
 
 def test_an_overview_has_two_kinds_of_samples_beside_what_the_models_reconstruct(vae, x):
