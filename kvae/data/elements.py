@@ -79,7 +79,10 @@ def _of_frame(frame):
 
 
 def validate_weights(weights: Any, name: str = "sample_weight") -> None:
-    """Raise TypeError unless the weights, an array or a spec, are real numbers, or None; ValueError if all are 0."""
+    """Raise TypeError unless the weights, an array or a spec, are real numbers, or None.
+
+    Raises ValueError for an array with a weight below 0, or with no other than 0.
+    """
     if weights is None:
         return
     try:
@@ -90,8 +93,19 @@ def validate_weights(weights: Any, name: str = "sample_weight") -> None:
     if not is_real:
         found = f"a {type(weights).__name__} of {weights.dtype}" if hasattr(weights, "dtype") else repr(weights)
         raise TypeError(f"{name} is {found}, expected an array of real numbers (n,), one an example")
-    if isinstance(weights, np.ndarray) and len(weights) and not weights.any():
+    if not isinstance(weights, np.ndarray) or not len(weights):
+        return
+    refuse_negative_weights(weights, name)
+    if not weights.any():
         raise ValueError(f"{name} is 0 for all {len(weights):,} examples, so that none counts: expected some above 0")
+
+
+def refuse_negative_weights(weights: Any, name: str) -> None:
+    """Raise ValueError if one of the weights, an array or an eager tensor (n,) or (n, 1), is below 0."""
+    weights = np.asarray(weights)
+    if (weights < 0).any():
+        row = int(np.argmax(np.reshape(weights < 0, (len(weights), -1)).any(axis=1)))
+        raise ValueError(f"{name} is {weights[row]} for example {row:,}; expected 0 or more: how much it counts")
 
 
 def as_dataset(data: Any) -> Any:

@@ -72,7 +72,9 @@ def validate_first_batch(
     if isinstance(data, tf.data.Dataset):
         x, element = _first_element(data, event_shape, steps, name)
         validate_values(x, limit, name, missing=missing)
-        y = elements.unpack(element)[1]
+        _, y, weights = elements.unpack(element)
+        if weights is not None:
+            elements.refuse_negative_weights(weights, f"sample_weight of {name}")
     else:
         length = elements.validate_arrays(data, name)
         array, y, weights = elements.unpack(data)

@@ -18,7 +18,7 @@ LATE = 0.25  # seconds that a process without a core may catch up: the buffers o
 
 
 class RangeServer(http.server.ThreadingHTTPServer):
-    """Serves `folder`. `requests` counts the requests of each name.
+    """Serves `folder`. `requests` counts the requests of each name. With a `query` it refuses requests without it.
 
     faults: {name: function (start, bytes) to the bytes to send, or None to close the connection}; the length is
     announced before. It may change its mind between requests.
@@ -29,7 +29,7 @@ class RangeServer(http.server.ThreadingHTTPServer):
     def __init__(self, folder, bytes_a_second=math.inf):
         super().__init__(("localhost", 0), Handler)
         self.folder, self.bytes_a_second = pathlib.Path(folder), bytes_a_second
-        self.requests, self.sent, self.faults = collections.Counter(), 0, {}
+        self.requests, self.sent, self.faults, self.query = collections.Counter(), 0, {}, ""
         self.lock, self.free, self.sending = threading.Lock(), 0.0, 0
 
     @property
@@ -65,10 +65,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version, wbufsize = "HTTP/1.1", 0
 
     def do_GET(self):
-        name = self.path.lstrip("/")
+        name, _, query = self.path.lstrip("/").partition("?")
         with self.server.lock:
             self.server.requests[name] += 1
         path = self.server.folder / name
+        if query != self.server.query:
+            self.send_error(403)
+            return
         if not path.is_file():
             self.send_error(404)
             return

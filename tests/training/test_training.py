@@ -219,6 +219,16 @@ def test_weights_that_are_all_0_are_no_loss_of_0(x):
     assert np.isnan(list(model.evaluate(stream, return_dict=True, verbose=0).values())).all()
 
 
+def test_weights_below_0_are_refused(x):
+    model, weights = dense_vae_compiled(), np.ones(100)
+    weights[7] = -2
+    stream = tf.data.Dataset.from_tensor_slices((x, x, weights)).batch(25)
+    for use in (model.fit, model.evaluate):
+        for data in ({"x": x, "sample_weight": weights}, {"x": stream}):
+            with pytest.raises(ValueError, match=r"sample_weight.* is -2.0 for example 7; expected 0 or more"):
+                use(**data, verbose=0)
+
+
 def test_weights_may_stand_in_a_column_and_nothing_else(x):
     weights = np.linspace(0, 1, 100, dtype="float32")
     model = dense_vae_compiled()

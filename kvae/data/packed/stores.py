@@ -22,7 +22,8 @@ class Store:
     """A folder at an address of a file system that fsspec knows: https://..., s3://..., gs://... and others.
 
     `store / name` is one of its files. Keys and the like come from the environment and from fsspec's own
-    configuration.
+    configuration. What follows a "?" in a web address, such as the signature of a folder, goes with each request, and
+    into no message.
 
     Args:
         address: str.
@@ -30,6 +31,8 @@ class Store:
     """
 
     def __init__(self, address: str, cache: BlockCache | None = None):
+        address, mark, query = address.partition("?") if address.startswith("http") else (address, "", "")
+        self.query = mark + query
         try:
             import fsspec
 
@@ -91,7 +94,7 @@ class StoredFile:
     @property
     def path(self) -> str:
         """The name that fsspec has for the file."""
-        return f"{self.store.root.rstrip('/')}/{self.name}"
+        return f"{self.store.root.rstrip('/')}/{self.name}{self.store.query}"
 
     def read(self) -> bytes:
         """The whole file."""
@@ -128,6 +131,7 @@ class Range(NamedTuple):
         kind: type[OSError] = OSError
         if isinstance(found, BaseException):
             kind, fault = ConnectionError, f"{type(found).__name__}: {found}".removesuffix(": ")
+            fault = fault.replace(self.file.store.query or "?...", "?...")
         elif self.stop is None or len(found) == self.stop - (self.start or 0):
             return found
         else:

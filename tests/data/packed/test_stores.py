@@ -76,6 +76,19 @@ def test_a_server_gives_the_rows_of_the_folder_in_their_order(folder, arguments)
         kvae.data.verify(f"{server.address}/set")
 
 
+def test_the_signature_of_an_address_goes_with_each_request_and_into_no_message(folder):
+    with served(folder.parent) as server:
+        server.query = "sig=secret"
+        stream = load(f"{server.address}/set?sig=secret")[0]
+        assert_equal(rows(stream), rows(load(folder)[0]))
+        kvae.data.verify(f"{server.address}/set?sig=secret")
+        assert "secret" not in repr(stream.provenance)
+        server.query = "sig=another"
+        with pytest.raises(OSError, match=r"set/manifest.json can't be read.*\?\.\.\.") as error:
+            load(f"{server.address}/set?sig=secret")
+        assert "secret" not in str(error.value)
+
+
 def test_a_download_that_is_cut_is_tried_again(folder):
     with served(folder.parent) as server:
         expected, train = rows(load(folder)[0]), load(f"{server.address}/set")[0]
