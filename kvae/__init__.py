@@ -35,7 +35,7 @@ from kvae.likelihoods import (
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from kvae.models import PCA, VAE, VQVAE, Autoencoder, ConditionalVAE, FactorVAE, HierarchicalVAE, fit_prior
+from kvae.models import PCA, VAE, VQVAE, AdaGVAE, Autoencoder, ConditionalVAE, FactorVAE, HierarchicalVAE, fit_prior
 from kvae.objectives import DIP, ELBO, IWAE, AnnealedCapacity, BetaTCVAE, Draw, Objective
 from kvae.priors import FlowPrior, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 from kvae.saving import load
@@ -49,6 +49,7 @@ __all__ = [
     "PCA",
     "VAE",
     "VQVAE",
+    "AdaGVAE",
     "AnnealedCapacity",
     "Audit",
     "Autoencoder",

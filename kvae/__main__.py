@@ -46,6 +46,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3, help="Adam's, decaying to 0 by a cosine")
     parser.add_argument("--components", type=int, default=300, help="Gaussians in the VAE's learned prior")
+    parser.add_argument(
+        "--pairs",
+        action="store_true",
+        help="train the VAE on pairs of sprites that differ in one attribute, not told which, so that each attribute "
+        "finds a latent of its own",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--workers",
@@ -55,7 +61,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("kvae-run"), help="folder for results")
     parser.add_argument("--version", action="version", version=f"kvae {kvae.__version__}")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.pairs and options.data != "sprites":
+        parser.error(f"--pairs is for sprites, of which kvae draws pairs, and the data are {options.data}")
+    return options
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -83,11 +92,14 @@ def main(argv: list[str] | None = None) -> None:
         if name == "PCA":
             model.fit(train)
         else:
-            schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * options.epochs)
+            data, epochs = (train, validation), options.epochs
+            if name == "VAE" and options.pairs:  # two images an example
+                data, epochs = _load(options, labels="partner")[:2], max(1, options.epochs // 2)
+            schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * epochs)
             with strategy.scope():
                 loss = {"loss": _objective(options, steps)} if name == "VAE" else {}
                 model.compile(kvae.optimizers.Adam(schedule), **loss)
-            history = model.fit(train, validation_data=validation, epochs=options.epochs)
+            history = model.fit(data[0], validation_data=data[1], epochs=epochs)
         seconds[name] = time.perf_counter() - started
 
     with replicas.first_alone(strategy, "write the results") as is_first:  # a worker that left would end all others
@@ -173,7 +185,8 @@ def _labels(information):
 
 def _load(options, labels=None):
     """Streams of the training, validation and test images."""
-    sprites = {"size": options.size, "examples": options.examples} if options.data == "sprites" else {}
+    names = ("size", "examples", "pairs") if options.data == "sprites" else ()
+    sprites = {name: getattr(options, name) for name in names}
     settings = {"seed": options.seed, "data_dir": options.data_dir, "labels": labels}
     return kvae.data.load(options.data, options.batch_size, **settings, **sprites)
 
@@ -215,15 +228,18 @@ def _models(shape, options):
     return {
         "PCA": kvae.PCA(options.latent_dim, seed=options.seed),
         "Autoencoder": kvae.Autoencoder(*networks()),
-        "VAE": kvae.VAE(*networks(), likelihood=kvae.GaussianLikelihood(), seed=options.seed),
+        "VAE": (kvae.AdaGVAE if options.pairs else kvae.VAE)(*networks(), seed=options.seed),
     }
 
 
 def _objective(options, steps):
     """The ELBO with a heavier total correlation at first, so that attributes find latents of their own.
 
-    Its weight falls from 60 to 10. Codes of independent latents are also nearer to the prior: the KL is smaller.
+    Its weight falls from 60 to 10. Codes of independent latents are also nearer to the prior: the KL is smaller. Pairs
+    need no such weight.
     """
+    if options.pairs:
+        return kvae.ELBO()
     fall = keras.optimizers.schedules.PolynomialDecay(60.0, steps * options.epochs, 10.0, power=2)
     return kvae.BetaTCVAE(max(2, steps * options.batch_size), beta=fall)
 

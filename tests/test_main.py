@@ -36,6 +36,19 @@ def test_the_main_job_leaves_a_table_models_and_pictures(tmp_path, capsys, monke
     }
 
 
+@pytest.mark.thorough
+def test_pairs_are_an_option_for_the_vae(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(job, "SAMPLES", 8)
+    main(
+        f"--data-dir {tmp_path / 'data'} --output {tmp_path / 'run'} --examples 100 --size 8 --epochs 2 --latent-dim 3 "
+        "--batch-size 50 --components 5 --pairs".split()
+    )
+    assert isinstance(kvae.load(tmp_path / "run" / "vae.keras"), kvae.AdaGVAE)
+    with pytest.raises(SystemExit):
+        main(["--pairs", "--data", "mnist"])
+    assert "--pairs is for sprites, of which kvae draws pairs, and the data are mnist" in capsys.readouterr().err
+
+
 def test_the_table_of_other_images_has_no_columns_of_sprites():
     row = {"squared_error": 1.0, "elbo": 2.0, "kl_loss": 3.0}
     table = job._table({"VAE": row, "VAE, learned prior": row}, {"VAE": 4.0})

@@ -174,6 +174,7 @@ CALLS = {
     "ConditionalVAE": with_networks(kvae.ConditionalVAE, conditional_networks, label_dim=3),
     "HierarchicalVAE": with_networks(kvae.HierarchicalVAE, hierarchical_networks),
     "FactorVAE": with_networks(kvae.FactorVAE, factor_networks),
+    "AdaGVAE": with_networks(kvae.AdaGVAE),
     "VQVAE": with_networks(kvae.VQVAE, vq_networks),
     "PCA": call(kvae.PCA, latent_dim=2),
     "CategoricalLikelihood": call(kvae.CategoricalLikelihood),

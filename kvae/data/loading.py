@@ -56,8 +56,8 @@ def load(
         cache_dir: for packed data at an address, a local folder that keeps blocks of them for later epochs. Default
             None: every epoch reads all from there.
         cache_bytes: int, the most bytes in it. Default 16 GiB.
-        config: size, examples and config_seed of "sprites" (see `SpritesConfig`); examples and config_seed of
-            "drawn_digits".
+        config: size, examples, config_seed and pairs of "sprites" (see `SpritesConfig`); examples and config_seed of
+            "drawn_digits". With pairs=True and labels="partner" the sprites come in pairs, for `kvae.AdaGVAE`.
 
     Raises:
         TypeError: for unknown keywords.

@@ -26,7 +26,7 @@ from kvae.data.sprites import FACTORS, SpritesConfig
 from kvae.data.stream import Stream
 
 DRAWN = {  # sets that kvae draws: the config and its arguments by keyword
-    "sprites": (SpritesConfig, {"size": "size", "examples": "examples", "config_seed": "seed"}),
+    "sprites": (SpritesConfig, {"size": "size", "examples": "examples", "config_seed": "seed", "pairs": "pairs"}),
     "drawn_digits": (DrawnDigitsConfig, {"examples": "examples", "config_seed": "seed"}),
 }
 
@@ -171,5 +171,5 @@ def _read(builder, split, labels, scale, batch_size, shuffle=0, seed=None):
         license,
     )
     if builder.name == "sprites" and not isinstance(labels, str):
-        stream.factors = {name: FACTORS[name] for name in label_names(labels)} or None
+        stream.factors = {name: FACTORS[name] for name in label_names(labels) if name in FACTORS} or None
     return stream

@@ -1,3 +1,4 @@
+from kvae.models.ada_gvae import AdaGVAE
 from kvae.models.autoencoder import Autoencoder
 from kvae.models.conditional import ConditionalVAE
 from kvae.models.factor_vae import FactorVAE
@@ -7,4 +8,14 @@ from kvae.models.pca import PCA
 from kvae.models.vae import VAE
 from kvae.models.vq_vae import VQVAE
 
-__all__ = ["PCA", "VAE", "VQVAE", "Autoencoder", "ConditionalVAE", "FactorVAE", "HierarchicalVAE", "fit_prior"]
+__all__ = [
+    "PCA",
+    "VAE",
+    "VQVAE",
+    "AdaGVAE",
+    "Autoencoder",
+    "ConditionalVAE",
+    "FactorVAE",
+    "HierarchicalVAE",
+    "fit_prior",
+]

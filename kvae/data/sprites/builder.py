@@ -7,7 +7,7 @@ import tensorflow_datasets as tfds
 
 from kvae import _compat, arguments
 from kvae.data.factors import Factor
-from kvae.data.sprites.render import PERIODS, RANGES, SHAPES, draw_factors, encode_png, render
+from kvae.data.sprites.render import PERIODS, RANGES, SHAPES, draw_factors, draw_partners, encode_png, render
 
 CHUNK = 128
 FACTORS = {
@@ -28,9 +28,11 @@ class SpritesConfig(tfds.core.BuilderConfig):
         size: int, height and width in pixels, at least 8. Default 64.
         examples: int, images in "train". "validation" and "test" have a tenth of it each. Default 20,000.
         seed: int, seed of the factors. A smaller set is the start of a larger one with the same seed. Default 0.
+        pairs: bool, whether each image has a "partner" that differs from it in one factor, for `kvae.AdaGVAE`. Default
+            False.
 
     Raises:
-        ValueError: if an argument isn't an integer in its range.
+        ValueError: if an argument isn't an integer in its range, or `pairs` no bool.
 
     Example:
 
@@ -39,11 +41,12 @@ class SpritesConfig(tfds.core.BuilderConfig):
     '32x32_5000_seed7'
     """
 
-    def __init__(self, size: int = 64, examples: int = 20_000, seed: int = 0):
+    def __init__(self, size: int = 64, examples: int = 20_000, seed: int = 0, pairs: bool = False):
         for name, value, low in ("size", size, 8), ("examples", examples, 1), ("seed", seed, 0):
             if not arguments.is_integer(value, low) or value >= 2**60:
                 raise ValueError(f"{name} of sprites is {value!r}, expected an integer from {low} up")
-        suffix = f"_seed{seed}" if seed else ""
+        self.pairs = arguments.boolean("pairs of sprites", pairs)
+        suffix = (f"_seed{seed}" if seed else "") + ("_pairs" if pairs else "")
         super().__init__(
             name=f"{size}x{size}_{examples}{suffix}",
             description=f"{examples} training images of {size}x{size} pixels, seed {seed}",
@@ -53,17 +56,18 @@ class SpritesConfig(tfds.core.BuilderConfig):
     @classmethod
     def from_name(cls, name: str) -> "SpritesConfig | None":
         """The config with a name such as 32x32_5000 or 64x64_20000_seed7, or None for other names."""
-        match = re.fullmatch(r"(\d+)x\1_(\d+)(?:_seed(\d+))?", name)
-        return cls(*(int(number or 0) for number in match.groups())) if match else None
+        match = re.fullmatch(r"(\d+)x\1_(\d+)(?:_seed(\d+))?(_pairs)?", name)
+        return cls(*(int(number or 0) for number in match.groups()[:3]), bool(match[4])) if match else None
 
 
 class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
     """Anti-aliased color images of one shape each, whose factors are uniform, independent and stored beside them.
 
     Features: "image" (size, size, 3) uint8; "shape", a class of `render.SHAPES`; and, float32, "hue", "scale",
-    "orientation", "x" and "y" (meanings and units: `render.draw_factors`). Every image shows its factors without
-    ambiguity: hue stops before it is red again. Orientation spans a quarter turn, and no shape looks the same before
-    half a turn (the triangle nearly so after a third).
+    "orientation", "x" and "y" (meanings and units: `render.draw_factors`). With pairs also "partner", an image that
+    differs in one of them. Every image shows its factors without ambiguity: hue stops before it is red again.
+    Orientation spans a quarter turn, and no shape looks the same before half a turn (the triangle nearly so after a
+    third).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -74,13 +78,13 @@ class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self):
-        size = self.builder_config.size
+        size, kinds = self.builder_config.size, ["image", *["partner"] * self.builder_config.pairs]
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict(
                 {
-                    "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+                    **{kind: tfds.features.Image(shape=(size, size, 3), encoding_format="png") for kind in kinds},
                     "shape": tfds.features.ClassLabel(names=SHAPES),
                     **{name: np.float32 for name in RANGES},
                 }
@@ -102,6 +106,9 @@ class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
         for start in range(0, examples, CHUNK):
             stop = min(start + CHUNK, examples)
             factors = draw_factors(config.seed, split, start, stop)
-            files = encode_png(render(factors, config.size))
-            for i, file in enumerate(files):
-                yield start + i, {"image": file, **{name: values[i] for name, values in factors.items()}}
+            images = {"image": factors}
+            if config.pairs:
+                images["partner"] = draw_partners(factors, config.seed, split, start)
+            features = {kind: encode_png(render(each, config.size)) for kind, each in images.items()} | factors
+            for i in range(stop - start):
+                yield start + i, {name: values[i] for name, values in features.items()}

@@ -47,9 +47,28 @@ def draw_factors(seed: int, split: int, start: int, stop: int) -> dict[str, np.n
     >>> render(factors, size=16).shape
     (3, 16, 16, 3)
     """
-    counter = np.array([start * WORDS // 4, 0, split, 0], np.uint64)
+    return _factors(_uniform(seed, split, start, stop))
+
+
+def draw_partners(factors: Mapping[str, np.ndarray], seed: int, split: int, start: int) -> dict[str, np.ndarray]:
+    """The factors of images that differ in one factor from the examples `start` and on, whose `factors` are given.
+
+    Each example's factor is drawn, and then its value, as a function of (seed, split, index) alone.
+    """
+    uniform = _uniform(seed, split, start, start + len(factors["shape"]), of_partners=1)
+    changed = (uniform[:, -1] * len(factors)).astype(np.int64)
+    drawn = _factors(uniform)
+    return {name: np.where(changed == i, drawn[name], values) for i, (name, values) in enumerate(factors.items())}
+
+
+def _uniform(seed, split, start, stop, of_partners=0):
+    """Numbers from 0 to below 1, (stop - start, WORDS)."""
+    counter = np.array([start * WORDS // 4, 0, split, of_partners], np.uint64)
     bits = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw((stop - start) * WORDS)
-    uniform = (bits.reshape(-1, WORDS) >> np.uint64(11)) * 2.0**-53
+    return (bits.reshape(-1, WORDS) >> np.uint64(11)) * 2.0**-53
+
+
+def _factors(uniform):
     factors: dict[str, np.ndarray] = {"shape": (uniform[:, 0] * len(SHAPES)).astype(np.int64)}
     for column, (name, (low, high)) in enumerate(RANGES.items(), start=1):
         factors[name] = (low + (high - low) * uniform[:, column]).astype(np.float32)

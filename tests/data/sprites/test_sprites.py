@@ -10,8 +10,19 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+import kvae
 from kvae.data import SpritesConfig
-from kvae.data.sprites.render import BACKGROUND, RANGES, SATURATION, SHAPES, VALUE, draw_factors, encode_png, render
+from kvae.data.sprites.render import (
+    BACKGROUND,
+    RANGES,
+    SATURATION,
+    SHAPES,
+    VALUE,
+    draw_factors,
+    draw_partners,
+    encode_png,
+    render,
+)
 
 SIZE = 64
 
@@ -185,9 +196,37 @@ def test_tfds_knows_sprites(builder):
         tfds.builder("sprites/enormous")
 
 
+def test_pairs_differ_in_one_factor_and_are_stored_beside_their_images(tmp_path):
+    factors = draw_factors(seed=3, split=0, start=0, stop=4_000)
+    partners = draw_partners(factors, seed=3, split=0, start=0)
+    differ = np.stack([partners[name] != values for name, values in factors.items()])
+    assert differ.sum(axis=0).max() == 1 and differ.dtype == bool
+    np.testing.assert_allclose(differ.mean(axis=1) * len(differ), [0.75, 1, 1, 1, 1, 1], atol=0.12)  # shapes may recur
+    tail = draw_partners({name: values[128:] for name, values in factors.items()}, seed=3, split=0, start=128)
+    for name, values in partners.items():
+        assert values.dtype == factors[name].dtype
+        np.testing.assert_array_equal(tail[name], values[128:])
+    given = {"size": 8, "examples": 150, "config_seed": 3, "data_dir": tmp_path, "shuffle": 0}
+    train, validation, _ = kvae.data.load("sprites", 200, pairs=True, labels="partner", **given)
+    x, partner = next(train.as_numpy_iterator())
+    alone = next(kvae.data.load("sprites", 200, **given)[0].as_numpy_iterator())
+    in_order = [np.sort(images.reshape(len(images), -1), axis=0) for images in (x, alone)]
+    np.testing.assert_array_equal(*in_order)  # tensorflow-datasets shuffles the rows of the two sets apart
+    stored = {image.tobytes(): other for image, other in zip(x, partner, strict=True)}
+    drawn = [render({name: each[name][:150] for name in each}, 8) for each in (factors, partners)]
+    for image, other in zip(*drawn, strict=True):
+        np.testing.assert_array_equal(stored[image.tobytes()], other)
+    kvae.data.pack(train, tmp_path / "packed", progress=False)
+    packed = kvae.data.load(tmp_path / "packed", 30, labels="label", shuffle=0, validation=0)[0]
+    assert next(packed.as_numpy_iterator())[1].shape == (30, 8, 8, 3) and validation is not None
+    labelled = kvae.data.load("sprites", 50, pairs=True, labels=["partner", "hue"], **given)[0]
+    assert labelled.factors.keys() == {"hue"}
+
+
 def test_configs():
-    names = {SpritesConfig(*arguments).name for arguments in [(64, 10, 0), (32, 10, 0), (64, 100, 0), (64, 10, 1)]}
-    assert len(names) == 4
+    arguments = [(64, 10, 0), (32, 10, 0), (64, 100, 0), (64, 10, 1), (64, 10, 0, True), (64, 10, 1, True)]
+    names = {SpritesConfig(*each).name for each in arguments}
+    assert len(names) == 6
     for name in names:
         assert SpritesConfig.from_name(name).name == name
     assert SpritesConfig.from_name("64x32_10") is None
