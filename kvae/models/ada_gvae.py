@@ -31,7 +31,7 @@ class AdaGVAE(VAE):
     `evaluate(x)`, `transform`, `log_likelihood` and all others read each image alone.
 
     Args:
-        encoder, decoder, likelihood, prior, seed: as for a `VAE`.
+        encoder, decoder, likelihood, prior, seed, missing: as for a `VAE`.
         posterior_family: `kvae.posteriors.DiagonalNormal()`; None is the same.
 
     Raises:
@@ -63,7 +63,10 @@ class AdaGVAE(VAE):
     def losses_per_example(
         self, x: Any, training: bool = False, index: Any = None, partner: Any = None
     ) -> tuple[Any, dict[str, Any]]:
-        """(objective of x (n, ...), {name: number}), each (n,), in nats; with `partner` (n, ...), means of the two."""
+        """(objective of x (n, ...), {name: number}), each (n,), in nats; with `partner` (n, ...), means of the two.
+
+        `training` and `index` as for `VAE.losses_per_example`.
+        """
         if partner is None:
             if training:
                 raise ValueError(
@@ -75,7 +78,10 @@ class AdaGVAE(VAE):
         return _mean_of_pairs(losses), {name: _mean_of_pairs(values) for name, values in numbers.items()}
 
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
-        """`VAE.draw`. x may be a pair of tensors (n, ...): the draw has 2 n rows, those of the first ones before."""
+        """`VAE.draw`, with its `samples`, `index`, `training` and options. x may also be a pair of tensors (n, ...).
+
+        The draw of a pair has 2 n rows, those of the first tensor before those of the second.
+        """
         if not isinstance(x, tuple):
             return super().draw(x, samples, index=index, training=training, **options)
         posterior = self.pair_posterior(*x, training)
@@ -84,7 +90,7 @@ class AdaGVAE(VAE):
         return score(self, ops.concatenate(x), posterior, eps, training, **options)
 
     def pair_posterior(self, x: Any, partner: Any, training: bool = False) -> Normal:
-        """q(z|x, x') and q(z|x', x), a normal of 2 n rows, for x and x' (n, ...). `training` goes to the encoder."""
+        """q(z|x, x') and q(z|x', x), a normal of 2 n rows, for x and `partner` (n, ...). `training` as for a VAE."""
         x, partner = self._scaled(x), self._scaled(partner)
         posterior = self.posterior(ops.concatenate([x, partner]), training)
         means, log_vars = ops.split(posterior.mean, 2), ops.split(posterior.log_var, 2)
