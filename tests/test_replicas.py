@@ -81,6 +81,17 @@ def test_convolutions_take_a_batch_that_leaves_a_replica_nothing(strategy, rng):
     same(found, expected)
 
 
+def test_pairs_stay_together_on_replicas(strategy):
+    x = images(51), images(51)[::-1].copy()
+
+    def model():
+        return regularised(kvae.AdaGVAE)
+
+    stream = tf.data.Dataset.from_tensor_slices(x).batch(25)
+    found, expected = (trained(where, model, stream, validation_data=stream) for where in (strategy, None))
+    same(found, expected)
+
+
 def test_evaluation_has_the_noise_of_one_replica_at_every_position(strategy):
     x = images(61)
     model = dense_vae()
