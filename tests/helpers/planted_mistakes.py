@@ -51,6 +51,10 @@ MUTATIONS = {
         ("models/factor_vae.py", "argsort(noise, axis=0)", "argsort(noise[:, :1] + 0 * noise, axis=0)"),
         ("models/factor_vae.py", "self.latent_dim, key=1)", "self.latent_dim)"),
     ],
+    "models/test_ada_gvae.py::test_shared_latents_are_those_of_a_kl_below_the_middle_and_get_the_mean_moments": [
+        ("models/ada_gvae.py", "kl < middle", "kl > middle"),
+        ("models/ada_gvae.py", "logaddexp(*log_vars) - math.log(2)", "logaddexp(*log_vars)"),
+    ],
     "distributions/test_distributions.py::test_kl_divergence_is_the_integral_of_its_definition": [
         ("distributions/normal.py", "0.5 * (ops.square(standardized)", "(ops.square(standardized)"),
         ("distributions/normal.py", "(difference) - difference", "(difference) + difference"),
