@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from breadth import thorough
 from keras import ops
 from processes import ENVIRONMENT
 
@@ -33,6 +34,8 @@ CASES = {
     "negative binomial decoder": (lambda: kvae.NegativeBinomialLikelihood("decoder"), RNG.poisson(RATES) * 1.0),
 }
 
+FURTHER = "categorical 256", "logistic 7", "negative binomial decoder"
+
 
 def model_of(likelihood, shape, latent_dim=2, **arguments):
     keras.utils.set_random_seed(0)
@@ -57,7 +60,13 @@ def binary(tmp_path_factory):
     return model, x, path, compress(model, x, path, verbose=0)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        thorough(name) if name in ("categorical 256", "logistic 7", "negative binomial decoder") else name
+        for name in CASES
+    ],
+)
 def test_the_same_bytes_come_back(name, tmp_path):
     make, x = CASES[name]
     model = model_of(make(), x.shape[1:])
@@ -98,7 +107,7 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("name", PRIORS)
+@pytest.mark.parametrize("name", ["a learned normal", "a mixture", thorough("a VampPrior")])
 def test_other_priors_of_diagonal_normals_are_as_long_as_their_bound(name, binary, tmp_path):
     trained, x, *_ = binary
     model = model_of(kvae.BernoulliLikelihood(), (60,), prior=PRIORS[name]())
@@ -111,7 +120,7 @@ def test_other_priors_of_diagonal_normals_are_as_long_as_their_bound(name, binar
     assert bound * 0.995 < compressed.size < bound * 1.005 + 500
 
 
-@pytest.mark.parametrize("mean, excess", [(5.0, 1.005), (8.0, 1.005), (40.0, 1.0)])
+@pytest.mark.parametrize("mean, excess", [thorough(5.0, 1.005), (8.0, 1.005), (40.0, 1.0)])
 def test_codes_far_from_the_prior_come_back_and_cost_no_more_than_the_bound(mean, excess, binary, tmp_path):
     trained, x, *_ = binary
     model = model_of(kvae.BernoulliLikelihood(), (60,))
