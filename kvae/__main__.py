@@ -94,8 +94,9 @@ def main(argv: list[str] | None = None) -> None:
         else:
             data, epochs = (train, validation), options.epochs
             if name == "VAE" and options.pairs:  # two images an example
-                data, epochs = _load(options, labels="partner")[:2], max(1, options.epochs // 2)
-            schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, steps * epochs)
+                halved = argparse.Namespace(**{**vars(options), "batch_size": max(1, options.batch_size // 2)})
+                data, epochs = _load(halved, labels="partner")[:2], max(1, options.epochs // 2)
+            schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, len(data[0]) * epochs)
             with strategy.scope():
                 loss = {"loss": _objective(options, steps)} if name == "VAE" else {}
                 model.compile(kvae.optimizers.Adam(schedule), **loss)
