@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 # %%
-#| quick: EPOCHS, PAIR_EPOCHS = {1_000: 1, 300: 3, 100: 4, 30: 4, 10: 5, 1: 2}, 2
+#| quick: EPOCHS = {1_000: 1, 300: 3, 100: 4, 30: 4, 10: 5, 1: 2}
+#| quick: PAIR_EPOCHS = 2
 FACTORS = ("shape", "hue", "scale", "orientation", "x", "y")
 LATENT_DIM, BATCH = 6, 64  # numbers in a code; images in a batch
 EPOCHS = {1_000: 2, 300: 4, 100: 5, 30: 5, 10: 8, 3: 5, 1: 5}  # of training at each beta, one after the other
