@@ -8,7 +8,7 @@
 # - say what the scores of disentanglement see, and where each of them misleads;
 # - say why images alone don't settle it, and train a model on pairs of images, which do.
 #
-# **Time:** four to five minutes on two cores. **Data:** `sprites`, small colour pictures of one shape each, drawn on
+# **Time:** five minutes on two cores. **Data:** `sprites`, small colour pictures of one shape each, drawn on
 # your machine the first time, so nothing is downloaded.
 
 # %%
@@ -23,7 +23,7 @@ import tensorflow as tf
 FACTORS = ("shape", "hue", "scale", "orientation", "x", "y")
 LATENT_DIM, BATCH = 6, 64  # numbers in a code; images in a batch
 EPOCHS = {1_000: 2, 300: 4, 100: 5, 30: 5, 10: 8, 3: 5, 1: 5}  # of training at each beta, one after the other
-PAIR_EPOCHS = 5  # of the model of pairs in section 8
+PAIR_EPOCHS = 8  # of the model of pairs in section 8
 tf.get_logger().setLevel("ERROR")  # TensorFlow takes several short trainings for a mistake, and says so at length
 
 # %% [markdown]
