@@ -341,8 +341,8 @@ assert min(gaps[name] for name in ("x", "y", "hue")) > 0.25
 # 1. $\beta$ is a price: a nat of rate has to save $\beta$ nats of distortion. Walking the price down draws the curve.
 # 2. A collapsed latent has KL 0, a posterior mean that doesn't vary, and a traversal in which nothing moves.
 # 3. Latents can follow an image's main attributes without having been told of them. Measure it with known factors, and
-#    look at the matrix before a score.
-# 4. The ELBO of single images doesn't prefer one direction of z to another. Pairs that share most attributes do.
+#    look at the matrix before a score. The ELBO of single images doesn't prefer one direction of $z$ to another. Pairs
+#    that share most attributes do.
 #
 # ## Exercises
 #
