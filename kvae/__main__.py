@@ -49,8 +49,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--pairs",
         action="store_true",
-        help="train the VAE on pairs of sprites that differ in one attribute, not told which, so that each attribute "
-        "finds a latent of its own",
+        help="train the VAE on pairs of sprites that differ in one attribute, not told which, for half the epochs, so "
+        "that attributes find latents of their own",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

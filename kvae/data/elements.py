@@ -67,7 +67,9 @@ def _as_array(name, values):
             return np.asarray(values)
         except ValueError:
             raise ValueError(f"{name} is a ragged {type(values).__name__}, expected one value an example") from None
-    return values.to_numpy() if hasattr(values, "to_numpy") else values
+    if hasattr(values, "to_numpy"):
+        return _of_frame(values)
+    return values.numpy() if tf.is_tensor(values) and hasattr(values, "numpy") else values
 
 
 def _of_frame(frame):
@@ -101,10 +103,11 @@ def validate_weights(weights: Any, name: str = "sample_weight") -> None:
 
 
 def refuse_negative_weights(weights: Any, name: str) -> None:
-    """Raise ValueError if one of the weights, an array or an eager tensor (n,) or (n, 1), is below 0."""
+    """Raise ValueError if one of the weights, an array or an eager tensor (n,) or (n, 1), is below 0 or NaN."""
     weights = np.asarray(weights)
-    if (weights < 0).any():
-        row = int(np.argmax(np.reshape(weights < 0, (len(weights), -1)).any(axis=1)))
+    wrong = ~(weights >= 0)
+    if wrong.any():
+        row = int(np.argmax(wrong.reshape(len(weights), -1).any(axis=1)))
         raise ValueError(f"{name} is {weights[row]} for example {row:,}; expected 0 or more: how much it counts")
 
 

@@ -244,19 +244,23 @@ def _position(wrong, start):
 # While a stream is read -----------------------------------------------------------------------------------------------
 
 
-def stop_at_nonfinite(data: Any, name: str = "the data", missing: bool = False) -> Any:
+def stop_at_nonfinite(data: Any, name: str = "the data", missing: bool = False, part: int = 0) -> Any:
     """The same stream, with a check of every batch: NaN or an infinite value in a floating-point x ends it.
+
+    With part 1 it is y that is looked at.
 
     With `missing`, NaN means "not observed" and passes.
 
     Within `clear_errors` this is a ValueError with batch and row. Arrays are returned as they are, since
     `validate_first_batch` searches them as a whole.
     """
-    if not isinstance(data, tf.data.Dataset) or not x_spec(data).dtype.is_floating:
+    spec = elements.unpack(data.element_spec)[part] if isinstance(data, tf.data.Dataset) else None
+    if not isinstance(spec, tf.TensorSpec) or not spec.dtype.is_floating:
         return data
+    name = f"the y of {name}" if part else name
 
     def check(batch, element):
-        x = elements.unpack(element)[0]
+        x = elements.unpack(element)[part]
         wrong = tf.math.is_inf(x) if missing else tf.logical_not(tf.math.is_finite(x))
         nonfinite = tf.reduce_any(wrong, axis=tf.range(1, tf.rank(x)))
         message = [f"{name} has {_not_finite(missing)}", batch, tf.argmax(tf.concat([nonfinite, [True]], 0))]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from kvae import arguments
 from kvae.data import elements
 from kvae.distributions import Normal
 from kvae.models.step import Step
@@ -23,12 +25,14 @@ class AdaGVAE(VAE):
 
     A latent counts as shared by a pair if KL(q(z_j|x) || q(z_j|x')) + KL(q(z_j|x') || q(z_j|x)) is below the middle
     between the pair's smallest and largest. Both images then get the same q(z_j|x, x'), a normal with the mean of the
-    two means and the mean of the two variances. So a latent that mixes two attributes can't tell a pair apart without
-    loss, and each attribute finds a latent of its own. The loss of a pair is the mean of the two images' objectives.
-    With this q each is a lower bound of log p(x), as with any other.
+    two means and the mean of the two variances. Shared, a latent that mixes two attributes blurs the one that differs.
+    Not shared, it differs in the other one too. So attributes find latents of their own, more often than from single
+    images. The loss of a pair is the mean of the two images' objectives. With this q each is a lower bound of log p(x),
+    as with any other.
 
-    `fit(x, partner)`, or a stream of such pairs, trains it: `partner` has x's shape. Without partners it is a VAE:
-    `evaluate(x)`, `transform`, `log_likelihood` and all others read each image alone.
+    `fit(x, partner)`, or a stream of such pairs, trains it: `partner` has x's shape. `evaluate` of pairs gives the
+    means of their losses. Without partners it is a VAE: `evaluate(x)`, `transform` and all others read each image
+    alone.
 
     Args:
         encoder, decoder, likelihood, prior, seed, missing: as for a `VAE`.
@@ -70,8 +74,8 @@ class AdaGVAE(VAE):
         if partner is None:
             if training:
                 raise ValueError(
-                    "an AdaGVAE learns from pairs, and found x alone: give fit(x, partner), or a stream of pairs, with "
-                    "a partner of x's shape; a kvae.VAE takes x alone"
+                    "an AdaGVAE learns from pairs, and found no partner of x's shape: give fit(x, partner), or a "
+                    "stream of pairs; a kvae.VAE takes x alone"
                 )
             return super().losses_per_example(x, training, index)
         losses, numbers = super().losses_per_example((x, partner), training, index)
@@ -84,6 +88,8 @@ class AdaGVAE(VAE):
         """
         if not isinstance(x, tuple):
             return super().draw(x, samples, index=index, training=training, **options)
+        arguments.integer_at_least("samples", samples, 1)
+        x = tuple(map(self._scaled, x))
         posterior = self.pair_posterior(*x, training)
         eps = self.sampling.noise((ops.shape(x[0])[0], 2 * samples, self.latent_dim), index)
         eps = ops.concatenate([eps[:, :samples], eps[:, samples:]])
@@ -111,9 +117,12 @@ class AdaGVAE(VAE):
                 "one by one, and expects a DiagonalNormal, or None"
             )
         super()._build_parts(event_shape)
+        if self.latent_dim < 2:
+            raise ValueError("latent_dim is 1; an AdaGVAE shares some of a pair's latents, and expects at least 2")
 
     def _read_target(self, element):
-        partner = elements.target(element)
+        x, y, _ = elements.unpack(element)
+        partner = elements.target((x, y.get("partner") if isinstance(y, Mapping) else y))
         return {} if partner is None else {"partner": partner}
 
 

@@ -543,8 +543,11 @@ class LatentModel(keras.Model):
             first = plan.first_batch(self, data, name, steps)
             plan.build_for(self, first.x)
         if isinstance(data, tf.data.Dataset):
-            data = validation.with_shapes(data, first.element, name, plan.parts_read(self, first))
-            data = self._scorable(validation.stop_at_nonfinite(data, name, self.missing), name)
+            parts = plan.parts_read(self, first)
+            data = validation.with_shapes(data, first.element, name, parts)
+            for part in parts:
+                data = validation.stop_at_nonfinite(data, name, self.missing, part)
+            data = self._scorable(data, name)
         return first, data
 
     def _check_values(self, x, y):

@@ -40,9 +40,9 @@ def warn_of_empty_columns(data: Any, first: FirstBatch, name: str) -> None:
 
 
 def warn_of_target(model: Any, element: Any, name: str) -> None:
-    """Warn of a y that looks like images to reconstruct, for a model that reconstructs x."""
+    """Warn of a y that looks like images to reconstruct, for a model that reconstructs x and reads no y."""
     y = elements.target(element)
-    if model._reads_labels or model._read_target(element):
+    if model._reads_labels:
         return
     if y is None:
         return _warn_of_reshaped_target(element, name)

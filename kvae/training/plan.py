@@ -152,9 +152,27 @@ def first_batch(
     model._check_values(first.x, first.y)
     if not isinstance(data, tf.data.Dataset):
         model._scorable(data, name)
-    advice.warn_of_target(model, first.element, name)
+    target = model._read_target(first.element if isinstance(data, tf.data.Dataset) else data)
+    for kind, y in target.items():
+        _validate_target(model, y, first, name, kind)
+    if not target:
+        advice.warn_of_target(model, first.element, name)
     advice.warn_of_other_scale(model, first, name)
     return first
+
+
+def _validate_target(model: Any, y: Any, first: validation.FirstBatch, name: str, kind: str) -> None:
+    """Raise as for x if y, the images that the model reads beside x, is unfit; of a stream it is its first batch's."""
+    y, of = np.asarray(y) if tf.is_tensor(y) else y, f"the {kind} of {name}"
+    found = validation.validate_first_batch(y, first.x.shape[1:], None, of, model.variable_dtype, model.missing)
+    model._check_values(found.x, None)
+    model._scorable(y, of)
+    pixels, others = sorted((first, found), key=lambda each: each.dtype != "uint8")
+    if pixels.dtype == "uint8" != others.dtype and others.largest > 2:
+        raise ValueError(
+            f"{name} is {first.dtype} and its {kind} {found.dtype}: kvae makes [0, 1] of uint8 alone, and the other "
+            f"one goes up to {others.largest:.3g}; give both in one dtype"
+        )
 
 
 def build_for(model: Any, first: np.ndarray) -> None:
@@ -194,9 +212,11 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
     if not isinstance(data, tf.data.Dataset) and arrays.is_streamable(data, model.distribute_strategy):
         data = arrays.from_arrays(data, options.get("validation_batch_size") or _batch_size(options), shuffle=False)
     if isinstance(data, tf.data.Dataset):
-        data = validation.with_shapes(data, first.element, "validation_data", parts_read(model, first))
+        parts = parts_read(model, first)
+        data = validation.with_shapes(data, first.element, "validation_data", parts)
         data = model._scorable(data, "validation_data")
-        data = validation.stop_at_nonfinite(data, "validation_data", model.missing)
+        for part in parts:
+            data = validation.stop_at_nonfinite(data, "validation_data", model.missing, part)
     return distribute(data, model.distribute_strategy, once=True)
 
 

@@ -304,7 +304,7 @@ assert after.information.max(axis=1).mean() < found.information.max(axis=1).mean
 # and that the two images differ in place alone. Shared, this latent would blur the place. Not shared, it carries the
 # size along, which then isn't the same for both. So turning the codes is no longer free.
 #
-# These pairs of sprites, of all four shapes, differ in one factor, drawn at random and told to nobody. In all else this is
+# In these pairs of sprites, of all four shapes, one factor is drawn anew, and nobody is told which. In all else this is
 # a VAE, with $\beta = 1$.
 
 # %%
@@ -332,8 +332,8 @@ print("gap between the best latent and the second:", ", ".join(f"{name} {gap:.2f
 assert min(gaps[name] for name in ("x", "y", "hue")) > 0.25
 
 # %% [markdown]
-# The matrix has become nearly what we wished for at the start. Hue, $x$, $y$ and scale have a latent each, and the gap
-# to the second is wide. Shape and orientation have none: how a heart looks when it is turned, and a rectangle, are not
+# The matrix has become nearly what we wished for at the start. Hue, $x$, $y$ and scale have a latent each. The gap to the
+# second is wide for the first three, and half as wide for scale. Shape and orientation have none: how a heart looks when it is turned, and a rectangle, are not
 # one attribute for this network. Nothing was labelled. The model learned from what stays the same.
 #
 # ## Summary
@@ -341,8 +341,8 @@ assert min(gaps[name] for name in ("x", "y", "hue")) > 0.25
 # 1. $\beta$ is a price: a nat of rate has to save $\beta$ nats of distortion. Walking the price down draws the curve.
 # 2. A collapsed latent has KL 0, a posterior mean that doesn't vary, and a traversal in which nothing moves.
 # 3. Latents can follow an image's main attributes without having been told of them. Measure it with known factors, and
-#    look at the matrix before a score. The ELBO of single images doesn't prefer one direction of $z$ to another. Pairs
-#    that share most attributes do.
+#    look at the matrix before a score. The ELBO of single images doesn't prefer the directions of the attributes.
+#    Pairs that share most of them do.
 #
 # ## Exercises
 #

@@ -83,14 +83,54 @@ def test_images_alone_are_read_as_by_a_vae(pairs):
 def test_it_refuses_what_is_no_pair_and_other_posteriors(pairs):
     made = model()
     before = made.get_weights()
-    for data in ((pairs[0],), (pairs[0], np.zeros(50)), (tf.data.Dataset.from_tensor_slices(pairs[0]).batch(5),)):
-        with pytest.raises(ValueError, match=r"learns from pairs, and found x alone: give fit\(x, partner\)"):
+    stream = tf.data.Dataset.from_tensor_slices(pairs[0]).batch(5)
+    for data in ((pairs[0],), (pairs[0], np.zeros(50)), (pairs[0], pairs[1][:, :5]), (stream,)):
+        with pytest.raises(ValueError, match=r"and found no partner of x's shape: give fit\(x, partner\)"):
             made.fit(*data, verbose=0)
     assert all(map(np.array_equal, made.get_weights(), before))
+    with pytest.raises(ValueError, match="latent_dim is 1; an AdaGVAE shares"):
+        model(latent_dim=1)
+    with pytest.raises(ValueError, match="samples is 0"):
+        made.draw(tuple(pairs), 0)
     family = kvae.posteriors.FullNormal()
     encoder = dense_encoder((6,), 3, (8,), posterior_family=family)
     with pytest.raises(ValueError, match=r"is a FullNormal; an AdaGVAE compares a pair's latents one by one"):
         kvae.AdaGVAE(encoder, dense_decoder((6,), 3, (8,)), posterior_family=family)
+
+
+def test_a_partner_is_checked_as_x_is(pairs):
+    x, partner = pairs
+    wrong = {}
+    for value in (np.nan, np.inf, 1e30, 2.0):
+        wrong[value] = partner.copy()
+        wrong[value][3, 2] = value
+    gaussian, bernoulli = model(), model(likelihood="bernoulli")
+    for made, y, message in (
+        (gaussian, wrong[np.nan], "the partner of {} has NaN or infinite values, first in example 3"),
+        (gaussian, wrong[np.inf], "the partner of {} has NaN or infinite values, first in example 3"),
+        (gaussian, wrong[1e30], r"the partner of {} has the magnitude 1e\+30"),
+        (bernoulli, wrong[2.0], "reach from 0.0[0-9]+ to 2; BernoulliLikelihood expects"),
+        (gaussian, (partner * 255).astype("uint8") // 128, "the partner of {} is uint8 and holds 0 and 1 alone"),
+        (gaussian, partner.astype("complex64"), "complex64"),
+    ):
+        for data in ((x, y), tf.data.Dataset.from_tensor_slices((x, y)).batch(25)):
+            given = data if isinstance(data, tuple) else (data,)
+            with pytest.raises((TypeError, ValueError), match=message.format("x")):
+                made.fit(*given, verbose=0)
+            with pytest.raises((TypeError, ValueError), match=message.format("validation_data")):
+                made.fit(*pairs, validation_data=data, verbose=0)
+    with pytest.raises(ValueError, match="x is float32 and its partner uint8"):
+        gaussian.fit(x * 255, (partner * 255).astype("uint8"), verbose=0)
+    late = partner.copy()
+    late[40, 0] = np.nan
+    with pytest.raises(ValueError, match="the y of x has NaN or infinite values"):
+        gaussian.evaluate(tf.data.Dataset.from_tensor_slices((x, late)).batch(25), verbose=0)
+    named = tf.data.Dataset.from_tensor_slices((x, {"partner": partner, "hue": np.zeros(50)})).batch(25)
+    assert gaussian.evaluate(named, verbose=0) == pytest.approx(gaussian.evaluate(x, partner, verbose=0), rel=1e-6)
+    pixels = tuple((each * 255).astype("uint8") for each in pairs)
+    scaled = tuple(each / np.float32(255) for each in pixels)
+    elbos = [gaussian.draw(each, index=np.arange(50)).elbo for each in (pixels, scaled, (pixels[0], scaled[1]))]
+    np.testing.assert_allclose(elbos[1:], [elbos[0]] * 2, rtol=1e-5)
 
 
 def test_it_is_saved_trained_further_and_takes_other_objectives(pairs, tmp_path):

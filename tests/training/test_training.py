@@ -224,7 +224,11 @@ def test_weights_below_0_are_refused(x):
     weights[7] = -2
     stream = tf.data.Dataset.from_tensor_slices((x, x, weights)).batch(25)
     for use in (model.fit, model.evaluate):
-        for data in ({"x": x, "sample_weight": weights}, {"x": stream}):
+        for data in (
+            {"x": x, "sample_weight": weights},
+            {"x": x, "sample_weight": tf.constant(weights)},
+            {"x": stream},
+        ):
             with pytest.raises(ValueError, match=r"sample_weight.* is -2.0 for example 7; expected 0 or more"):
                 use(**data, verbose=0)
 

@@ -15,6 +15,7 @@ from kvae import arguments, files
 
 ATTEMPTS, PAUSE = 4, 0.5  # tries in all; the seconds before the second one, which double each time
 CACHE_BYTES, PIECE_BYTES = 2**34, 2**24
+_WEB, _QUERY = re.compile(r"(^|::)https?://", re.IGNORECASE), re.compile(r"\?[^\s'\")]+")
 _RECOUNT = 256  # blocks that are written before the cache's files are counted anew, for those of other processes
 
 
@@ -31,12 +32,13 @@ class Store:
     """
 
     def __init__(self, address: str, cache: BlockCache | None = None):
-        address, mark, query = address.partition("?") if address.startswith("http") else (address, "", "")
+        address, mark, query = address.partition("?") if _WEB.search(address) else (address, "", "")
         self.query = mark + query
+        as_it_stands = {"encoded": True} if query and "::" not in address else {}  # a signature may be of this text
         try:
             import fsspec
 
-            self.file_system, self.root = fsspec.core.url_to_fs(address)
+            self.file_system, self.root = fsspec.core.url_to_fs(address, **as_it_stands)
         except ImportError as error:
             raise ImportError(
                 f"{address} needs a package that isn't here ({error}): pip install 'keras-vae[stores]' for https://, "
@@ -105,7 +107,12 @@ class StoredFile:
 
     def sha256(self) -> str:
         """The SHA-256 of the whole file, read in pieces."""
-        digest, size = hashlib.sha256(), self.store.file_system.size(self.path)
+        digest = hashlib.sha256()
+        try:
+            size = self.store.file_system.size(self.path)
+        except OSError as error:
+            fault = ConnectionError(error) if self.store.query else error  # a signature that is refused says "missing"
+            raise Range(self, None, None, "its size").checked(fault) from None
         for start in range(0, size, PIECE_BYTES):
             content = self.store.read(
                 [Range(self, start, min(start + PIECE_BYTES, size), f"what follows byte {start:,}")]
@@ -131,7 +138,7 @@ class Range(NamedTuple):
         kind: type[OSError] = OSError
         if isinstance(found, BaseException):
             kind, fault = ConnectionError, f"{type(found).__name__}: {found}".removesuffix(": ")
-            fault = fault.replace(self.file.store.query or "?...", "?...")
+            fault = _QUERY.sub("?...", fault) if self.file.store.query else fault
         elif self.stop is None or len(found) == self.stop - (self.start or 0):
             return found
         else:

@@ -28,8 +28,8 @@ class SpritesConfig(tfds.core.BuilderConfig):
         size: int, height and width in pixels, at least 8. Default 64.
         examples: int, images in "train". "validation" and "test" have a tenth of it each. Default 20,000.
         seed: int, seed of the factors. A smaller set is the start of a larger one with the same seed. Default 0.
-        pairs: bool, whether each image has a "partner" that differs from it in one factor, for `kvae.AdaGVAE`. Default
-            False.
+        pairs: bool, whether each image has a "partner" in which one factor is drawn anew, for `kvae.AdaGVAE`. (A shape
+            may come again.) Default False.
 
     Raises:
         ValueError: if an argument isn't an integer in its range, or `pairs` no bool.
@@ -64,10 +64,10 @@ class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
     """Anti-aliased color images of one shape each, whose factors are uniform, independent and stored beside them.
 
     Features: "image" (size, size, 3) uint8; "shape", a class of `render.SHAPES`; and, float32, "hue", "scale",
-    "orientation", "x" and "y" (meanings and units: `render.draw_factors`). With pairs also "partner", an image that
-    differs in one of them. Every image shows its factors without ambiguity: hue stops before it is red again.
-    Orientation spans a quarter turn, and no shape looks the same before half a turn (the triangle nearly so after a
-    third).
+    "orientation", "x" and "y" (meanings and units: `render.draw_factors`). With pairs also "partner", an image
+    in which one of them is drawn anew. Every image shows its factors without ambiguity: hue stops before it is red
+    again. Orientation spans a quarter turn, and no shape looks the same before half a turn (the triangle nearly so
+    after a third).
     """
 
     VERSION = tfds.core.Version("1.0.0")

@@ -51,9 +51,9 @@ def draw_factors(seed: int, split: int, start: int, stop: int) -> dict[str, np.n
 
 
 def draw_partners(factors: Mapping[str, np.ndarray], seed: int, split: int, start: int) -> dict[str, np.ndarray]:
-    """The factors of images that differ in one factor from the examples `start` and on, whose `factors` are given.
+    """The factors of partners of the examples `start` and on, whose `factors` are given: one of each is drawn anew.
 
-    Each example's factor is drawn, and then its value, as a function of (seed, split, index) alone.
+    Which one, and its value, are functions of (seed, split, index) alone. A shape may come again.
     """
     uniform = _uniform(seed, split, start, start + len(factors["shape"]), of_partners=1)
     changed = (uniform[:, -1] * len(factors)).astype(np.int64)
