@@ -233,8 +233,10 @@ class LatentModel(keras.Model):
         plan.check_counts(steps=steps, **options)
         if "return_dict" in options:
             arguments.boolean("return_dict", options["return_dict"])
-        x, *others = elements.fit_arguments(x, y, sample_weight)
-        x, y, sample_weight = plan.once_through(self, (self._checked(x, "x", steps), *others), options)
+        x, y, sample_weight = elements.fit_arguments(x, y, sample_weight)
+        data = self._checked(x if y is None else (x, y), "x", steps)
+        data = data if isinstance(data, tuple) else (data, y)
+        x, y, sample_weight = plan.once_through(self, (*data, sample_weight), options)
         with errors.clear_errors(), self._step_groups.that_divide(steps):
             return super().evaluate(x, y, sample_weight=sample_weight, steps=steps, **options)
 

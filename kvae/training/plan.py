@@ -126,7 +126,7 @@ def once_through(model: Any, data: tuple, options: dict[str, Any]) -> tuple:
     """(x, y, sample_weight) as Keras should read them once, in order, for `evaluate` and `predict`."""
     if not isinstance(data[0], tf.data.Dataset):
         elements.validate_arrays(tuple(part for part in data if part is not None))
-    if data[1:] and data[1] is not None:
+    if data[1:] and data[1] is not None and not model._read_target(data):
         advice.warn_of_target(model, tf.nest.map_structure(lambda part: part[: elements.BATCH_SIZE], data[:2]), "x")
     x, *others = arrays.for_one_pass(data, model.distribute_strategy, options)
     return distribute(x, model.distribute_strategy, once=True), *others

@@ -117,6 +117,8 @@ def test_a_partner_is_checked_as_x_is(pairs):
             given = data if isinstance(data, tuple) else (data,)
             with pytest.raises((TypeError, ValueError), match=message.format("x")):
                 made.fit(*given, verbose=0)
+            with pytest.raises((TypeError, ValueError), match=message.format("x")):
+                made.evaluate(*given, verbose=0)
             with pytest.raises((TypeError, ValueError), match=message.format("validation_data")):
                 made.fit(*pairs, validation_data=data, verbose=0)
     with pytest.raises(ValueError, match="x is float32 and its partner uint8"):
