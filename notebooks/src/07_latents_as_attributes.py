@@ -358,9 +358,7 @@ assert min(gaps[name] for name in ("x", "y", "hue")) > 0.25
 # 2. Give each price four times its epochs. Do the printed savings come closer to the prices? Then train from the start
 #    at $\beta = 1$ for as many epochs in all. Is the matrix better or worse?
 #
-# 3. Set `LATENT_DIM = 12`. How many latents are awake at each price, and which factors do they share?
-#
-# 4. Let the pairs lie: train `kvae.AdaGVAE` with a partner that has nothing to do with x, such as the batch in another
+# 3. Let the pairs lie: train `kvae.AdaGVAE` with a partner that has nothing to do with x, such as the batch in another
 #    order, `pairs.map(lambda x, partner: (x, tf.random.shuffle(x)))`. What does the matrix look like?
 #
 # ## References
