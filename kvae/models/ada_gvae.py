@@ -89,11 +89,11 @@ class AdaGVAE(VAE):
         if not isinstance(x, tuple):
             return super().draw(x, samples, index=index, training=training, **options)
         arguments.integer_at_least("samples", samples, 1)
-        x = tuple(map(self._scaled, x))
-        posterior = self.pair_posterior(*x, training)
-        eps = self.sampling.noise((ops.shape(x[0])[0], 2 * samples, self.latent_dim), index)
+        x, partner = map(self._scaled, x)
+        posterior = self.pair_posterior(x, partner, training)
+        eps = self.sampling.noise((ops.shape(x)[0], 2 * samples, self.latent_dim), index)
         eps = ops.concatenate([eps[:, :samples], eps[:, samples:]])
-        return score(self, ops.concatenate(x), posterior, eps, training, **options)
+        return score(self, ops.concatenate([x, partner]), posterior, eps, training, **options)
 
     def pair_posterior(self, x: Any, partner: Any, training: bool = False) -> Normal:
         """q(z|x, x') and q(z|x', x), a normal of 2 n rows, for x and `partner` (n, ...). `training` as for a VAE."""
@@ -101,7 +101,7 @@ class AdaGVAE(VAE):
         posterior = self.posterior(ops.concatenate([x, partner]), training)
         means, log_vars = ops.split(posterior.mean, 2), ops.split(posterior.log_var, 2)
         one, other = map(Normal, means, log_vars)
-        kl: Any = one.kl_divergence(other) + other.kl_divergence(one)
+        kl = ops.add(one.kl_divergence(other), other.kl_divergence(one))
         middle = 0.5 * (ops.min(kl, axis=1, keepdims=True) + ops.max(kl, axis=1, keepdims=True))
         is_shared = ops.concatenate([kl < middle] * 2)
         mean, log_var = 0.5 * (means[0] + means[1]), ops.logaddexp(*log_vars) - math.log(2)

@@ -110,9 +110,8 @@ class StoredFile:
         digest = hashlib.sha256()
         try:
             size = self.store.file_system.size(self.path)
-        except OSError as error:
-            fault = ConnectionError(error) if self.store.query else error  # a signature that is refused says "missing"
-            raise Range(self, None, None, "its size").checked(fault) from None
+        except OSError:  # its message has the whole address, and calls a file missing that a signature doesn't open
+            raise FileNotFoundError(f"{self} is missing, or its server refuses it") from None
         for start in range(0, size, PIECE_BYTES):
             content = self.store.read(
                 [Range(self, start, min(start + PIECE_BYTES, size), f"what follows byte {start:,}")]

@@ -57,7 +57,8 @@ class SpritesConfig(tfds.core.BuilderConfig):
     def from_name(cls, name: str) -> "SpritesConfig | None":
         """The config with a name such as 32x32_5000 or 64x64_20000_seed7, or None for other names."""
         match = re.fullmatch(r"(\d+)x\1_(\d+)(?:_seed(\d+))?(_pairs)?", name)
-        return cls(*(int(number or 0) for number in match.groups()[:3]), bool(match[4])) if match else None
+        size, examples, seed = (int(number or 0) for number in match.groups()[:3]) if match else (0, 0, 0)
+        return cls(size, examples, seed, bool(match[4])) if match else None
 
 
 class Sprites(_compat.ConfigsByName, tfds.core.GeneratorBasedBuilder):
