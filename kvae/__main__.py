@@ -94,8 +94,8 @@ def main(argv: list[str] | None = None) -> None:
         else:
             data, epochs = (train, validation), options.epochs
             if name == "VAE" and options.pairs:  # two images an example
-                halved = argparse.Namespace(**{**vars(options), "batch_size": max(1, options.batch_size // 2)})
-                data, epochs = _load(halved, labels="partner")[:2], max(1, options.epochs // 2)
+                data = _load(options, "partner", max(1, options.batch_size // 2))[:2]
+                epochs = max(1, options.epochs // 2)
             schedule: Any = keras.optimizers.schedules.CosineDecay(options.learning_rate, len(data[0]) * epochs)
             with strategy.scope():
                 loss = {"loss": _objective(options, steps)} if name == "VAE" else {}
@@ -184,12 +184,12 @@ def _labels(information):
     return {latent: "\n".join([*found, f"z{latent}"]) for latent, found in labels.items()}
 
 
-def _load(options, labels=None):
+def _load(options, labels=None, batch_size=None):
     """Streams of the training, validation and test images."""
     names = ("size", "examples", "pairs") if options.data == "sprites" else ()
     sprites = {name: getattr(options, name) for name in names}
     settings = {"seed": options.seed, "data_dir": options.data_dir, "labels": labels}
-    return kvae.data.load(options.data, options.batch_size, **settings, **sprites)
+    return kvae.data.load(options.data, batch_size or options.batch_size, **settings, **sprites)
 
 
 def _start_workers(count, argv):

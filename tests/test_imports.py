@@ -35,7 +35,6 @@ TENSORFLOW = {
     "layers.py",
     "models/base.py",
     "models/autoencoder.py",
-    "models/ada_gvae.py",
     "models/factor_vae.py",
     "models/scoring.py",
     "models/step.py",

@@ -61,7 +61,7 @@ def fit_arguments(x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
 
 
 def _as_array(name, values):
-    """A list, or a series of pandas, as an array; other values as they are."""
+    """A list, an eager tensor, or a frame or series of pandas, as an array; other values as they are."""
     if isinstance(values, list | tuple):
         try:
             return np.asarray(values)
@@ -83,7 +83,7 @@ def _of_frame(frame):
 def validate_weights(weights: Any, name: str = "sample_weight") -> None:
     """Raise TypeError unless the weights, an array or a spec, are real numbers, or None.
 
-    Raises ValueError for an array with a weight below 0, or with no other than 0.
+    Raises ValueError for an array with a weight below 0 or NaN, or with no other than 0.
     """
     if weights is None:
         return

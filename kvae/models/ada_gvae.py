@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from kvae import arguments
 from kvae.data import elements
 from kvae.distributions import Normal
-from kvae.models.step import Step
 from kvae.models.vae import VAE
 from kvae.objectives import Draw, score
 from kvae.posteriors import DiagonalNormal
@@ -55,14 +53,6 @@ class AdaGVAE(VAE):
         Locatello et al. (2020), "Weakly-supervised disentanglement without compromises", section 4. The paper takes
         one of the two KLs, which depends on the images' order.
     """
-
-    def train_step(self, data: Any) -> dict[str, Any]:
-        """One step up the bound on a batch `data` of pairs."""
-        with Step(self, data) as step:
-            with tf.GradientTape() as tape:
-                losses, numbers = self.losses_per_example(step.x, training=True, **step.target)
-                loss = step.loss(losses)
-            return step.apply_gradients(tape.gradient(loss, self.trainable_weights), losses=losses, numbers=numbers)
 
     def losses_per_example(
         self, x: Any, training: bool = False, index: Any = None, partner: Any = None

@@ -18,7 +18,8 @@ from kvae.data import elements
 class Step:
     """One batch on its way through a model: `x` as the networks take it, its `loss`, and `apply_gradients` of it.
 
-    `target` is {"target": images to reconstruct from x} where a denoising autoencoder is given them, else empty.
+    `target` has what else the model reads of the batch: {"target": images to reconstruct from x} of a denoising
+    autoencoder, {"partner": images} of pairs, {} of most models.
 
     A context manager. Variables change only after the batch was read: a step that only discovers the stream's end
     must change neither the optimizer nor the seeds. On a replica without examples, `x` is one example of zeros that

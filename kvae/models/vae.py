@@ -79,7 +79,7 @@ class VAE(encoder_decoder.EncoderDecoder):
         """One step up the bound on a batch `data`. `kvae.models.step` keeps NaN out and averages over replicas."""
         with Step(self, data) as step:
             with tf.GradientTape() as tape:
-                losses, numbers = self.losses_per_example(step.x, training=True)
+                losses, numbers = self.losses_per_example(step.x, training=True, **step.target)
                 loss = step.loss(losses)
             return step.apply_gradients(tape.gradient(loss, self.trainable_weights), losses=losses, numbers=numbers)
 

@@ -8,7 +8,7 @@
 # - say what the scores of disentanglement see, and where each of them misleads;
 # - say why images alone don't settle it, and train a model on pairs of images, which do.
 #
-# **Time:** five minutes on two cores. **Data:** `sprites`, small colour pictures of one shape each, drawn on
+# **Time:** five to thirteen minutes on two cores, by their speed. **Data:** `sprites`, small colour pictures of one shape each, drawn on
 # your machine the first time, so nothing is downloaded.
 
 # %%
@@ -333,8 +333,9 @@ assert min(gaps[name] for name in ("x", "y", "hue")) > 0.25
 
 # %% [markdown]
 # The matrix has become nearly what we wished for at the start. Hue, $x$, $y$ and scale have a latent each. The gap to the
-# second is wide for the first three, and half as wide for scale. Shape and orientation have none: how a heart looks when it is turned, and a rectangle, are not
-# one attribute for this network. Nothing was labelled. The model learned from what stays the same.
+# second is wide for the first three, and half as wide for scale. Shape and orientation have none: how a heart looks when
+# it is turned, and a rectangle, are not one attribute for this network. Nothing was labelled. The model learned from
+# what stays the same.
 #
 # ## Summary
 #

@@ -60,13 +60,7 @@ def binary(tmp_path_factory):
     return model, x, path, compress(model, x, path, verbose=0)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        thorough(name) if name in ("categorical 256", "logistic 7", "negative binomial decoder") else name
-        for name in CASES
-    ],
-)
+@pytest.mark.parametrize("name", [thorough(name) if name in FURTHER else name for name in CASES])
 def test_the_same_bytes_come_back(name, tmp_path):
     make, x = CASES[name]
     model = model_of(make(), x.shape[1:])

@@ -24,7 +24,7 @@ class Store:
 
     `store / name` is one of its files. Keys and the like come from the environment and from fsspec's own
     configuration. What follows a "?" in a web address, such as the signature of a folder, goes with each request, and
-    into no message.
+    into no message about it.
 
     Args:
         address: str.
@@ -110,8 +110,9 @@ class StoredFile:
         digest = hashlib.sha256()
         try:
             size = self.store.file_system.size(self.path)
-        except OSError:  # its message has the whole address, and calls a file missing that a signature doesn't open
-            raise FileNotFoundError(f"{self} is missing, or its server refuses it") from None
+        except OSError as error:  # its message has the whole address, and calls a refused file missing
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ConnectionError
+            raise kind(f"{self} is missing, or the server refuses it or doesn't answer") from None
         for start in range(0, size, PIECE_BYTES):
             content = self.store.read(
                 [Range(self, start, min(start + PIECE_BYTES, size), f"what follows byte {start:,}")]
