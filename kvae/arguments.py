@@ -114,8 +114,9 @@ def path(name: str, value: Any) -> Any:
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} is {value!r}; expected a path, a str or a pathlib.Path.")
     if re.match(r"[A-Za-z][\w+.-]+:/", os.fspath(value)):  # pathlib makes one slash of two
+        address = os.fspath(value).partition("?")[0]  # what follows may be a signature
         raise ValueError(
-            f"{name} is {os.fspath(value)!r}; kvae reads and writes local folders alone: save in one, then upload it, "
+            f"{name} is {address!r}; kvae reads and writes local folders alone: save in one, then upload it, "
             "or download it before reading."
         )
     return value

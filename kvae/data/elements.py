@@ -83,7 +83,7 @@ def _of_frame(frame):
 def validate_weights(weights: Any, name: str = "sample_weight") -> None:
     """Raise TypeError unless the weights, an array or a spec, are real numbers, or None.
 
-    Raises ValueError for an array with a weight below 0 or NaN, or with no other than 0.
+    Raises ValueError for an array with a weight below 0 or not finite, or with no other than 0.
     """
     if weights is None:
         return
@@ -103,12 +103,14 @@ def validate_weights(weights: Any, name: str = "sample_weight") -> None:
 
 
 def refuse_negative_weights(weights: Any, name: str) -> None:
-    """Raise ValueError if one of the weights, an array or an eager tensor (n,) or (n, 1), is below 0 or NaN."""
+    """Raise ValueError if one of the weights, an array or an eager tensor (n,) or (n, 1), is below 0 or not finite."""
     weights = np.asarray(weights)
-    wrong = ~(weights >= 0)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
     if wrong.any():
         row = int(np.argmax(wrong.reshape(len(weights), -1).any(axis=1)))
-        raise ValueError(f"{name} is {weights[row]} for example {row:,}; expected 0 or more: how much it counts")
+        raise ValueError(
+            f"{name} is {weights[row]} for example {row:,}; expected a finite number of at least 0: how much it counts"
+        )
 
 
 def as_dataset(data: Any) -> Any:

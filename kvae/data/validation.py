@@ -97,9 +97,9 @@ def validate_first_batch(
 
 
 def _first_element(dataset, event_shape, steps, name):
-    spec = x_spec(dataset)
-    validate_dtype(spec.dtype, name)
-    elements.validate_weights(elements.unpack(dataset.element_spec)[2], f"sample_weight of {name}")
+    spec, _, weights = elements.unpack(dataset.element_spec)
+    validate_dtype(_dense(spec).dtype, name)
+    elements.validate_weights(weights, f"sample_weight of {name}")
     validate_shape(spec.shape, event_shape, name)
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY and steps is None:
         raise ValueError(f"{name} is an endless stream: say how many batches to read (steps), or use .take(n)")
@@ -142,7 +142,10 @@ def image_shape(data: Any) -> tuple[int, ...]:
 
 def x_spec(dataset: tf.data.Dataset) -> tf.TensorSpec:
     """The shape and dtype of x in a dataset's batches. Raises TypeError unless x is one dense tensor."""
-    spec = elements.unpack(dataset.element_spec)[0]
+    return _dense(elements.unpack(dataset.element_spec)[0])
+
+
+def _dense(spec):
     if not isinstance(spec, tf.TensorSpec):
         advice = "map makes one of it, with .to_tensor() or tf.sparse.to_dense"
         raise TypeError(f"x is {spec} in the stream, expected one dense tensor: {advice}")
@@ -265,6 +268,31 @@ def stop_at_nonfinite(data: Any, name: str = "the data", missing: bool = False, 
         nonfinite = tf.reduce_any(wrong, axis=tf.range(1, tf.rank(x)))
         message = [f"{name} has {_not_finite(missing)}", batch, tf.argmax(tf.concat([nonfinite, [True]], 0))]
         with tf.control_dependencies([tf.debugging.Assert(tf.logical_not(tf.reduce_any(nonfinite)), message)]):
+            return tf.nest.map_structure(tf.identity, element)
+
+    return _check_batches(data, check)
+
+
+def stop_at_negative_weights(data: tf.data.Dataset, name: str = "the data") -> tf.data.Dataset:
+    """The same stream. A sample_weight below 0 or not finite ends it, within `clear_errors` as a ValueError."""
+    if elements.unpack(data.element_spec)[2] is None:
+        return data
+
+    def check(batch, element):
+        weights = tf.cast(elements.unpack(element)[2], "float64")
+        wrong = (weights < 0) | ~tf.math.is_finite(weights)  # of "not weights >= 0" TensorFlow makes weights < 0
+
+        def stop():
+            value = tf.strings.as_string(tf.boolean_mask(weights, wrong)[0], shortest=True)
+            place = [
+                " in batch ",
+                tf.strings.as_string(batch),
+                " (counted from 0); expected a finite number of at least 0",
+            ]
+            message = tf.strings.join([f"ValueError: sample_weight of {name} is ", value, *place])
+            return tf.debugging.Assert(False, [message])
+
+        with tf.control_dependencies([tf.cond(tf.reduce_any(wrong), stop, tf.no_op)]):
             return tf.nest.map_structure(tf.identity, element)
 
     return _check_batches(data, check)

@@ -143,6 +143,7 @@ class LatentModel(keras.Model):
             **kwargs,
         )
         _compat.drop_loss_tracker(self)  # `means` reports the loss
+        self._has_metrics = bool(_compat.compiled_metrics(self))
 
     @property
     def compiled_loss(self) -> Any:
@@ -547,6 +548,7 @@ class LatentModel(keras.Model):
         if isinstance(data, tf.data.Dataset):
             parts = plan.parts_read(self, first)
             data = validation.with_shapes(data, first.element, name, parts)
+            data = validation.stop_at_negative_weights(data, name)
             for part in parts:
                 data = validation.stop_at_nonfinite(data, name, self.missing, part)
             data = self._scorable(data, name)

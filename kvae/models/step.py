@@ -32,10 +32,10 @@ class Step:
 
     def __init__(self, model: Any, data: Any):
         self.model = model
-        self.raw = model._read(data)  # uint8 pixels are still 0..255 here
+        self.raw, target = model._read(data), model._read_target(data)  # uint8 pixels are still 0..255 here
         self.x, self.examples = model._scaled(self.raw), None
+        self.target = {name: model._scaled(y) for name, y in target.items()}
         self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
-        self.target = {name: model._scaled(y) for name, y in model._read_target(data).items()}
         self.is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
         if not self.is_alone:
             self.x, self.examples = replicas.at_least_one(self.x)
@@ -122,7 +122,7 @@ class Step:
         numbers = {name: real_rows(values, examples) for name, values in numbers.items()}
         model.means.update_state(weighted(losses, sample_weight) + sum(model.losses), numbers, sample_weight)
         model._update_own_metrics(numbers)
-        for metric in _compat.compiled_metrics(model):
+        for metric in _compat.compiled_metrics(model) if model._has_metrics else ():
             images, reconstructed = target.get("target", tf.nest.flatten(x)[0]), model(x, training=False)
             metric.update_state(
                 real_rows(images, examples), real_rows(reconstructed, examples), sample_weight=sample_weight

@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from kvae import arguments, likelihoods
 from kvae.layers import Sampling
@@ -37,8 +36,7 @@ class VAE(encoder_decoder.EncoderDecoder):
         missing: bool, whether NaN in x means "not observed": p(x) is then that of the observed values.
 
     Raises:
-        ValueError: if the networks and the distributions don't fit each other.
-        TypeError: if an argument is of another kind.
+        TypeError, ValueError: if an argument is of another kind, or the parts don't fit each other.
 
     Example:
         >>> encoder = kvae.networks.dense_encoder((28, 28, 1), latent_dim=2)
@@ -95,9 +93,7 @@ class VAE(encoder_decoder.EncoderDecoder):
         }
 
     def draw(self, x: Any, samples: int = 1, *, index: Any = None, training: bool = False, **options: Any) -> Draw:
-        """Draw z = z_mean + exp(z_log_var / 2) * eps from q(z|x), and score it: a `Draw`, in nats.
-
-        Another `posterior_family` than a diagonal normal makes z of eps in its own way.
+        """Draw z from q(z|x), of a diagonal normal z_mean + exp(z_log_var / 2) * eps, and score it: a `Draw`, in nats.
 
         Args:
             x: tensor (n, ...).
@@ -107,16 +103,15 @@ class VAE(encoder_decoder.EncoderDecoder):
             **options: those of `kvae.objectives.score`.
         """
         posterior = self.posterior(x, training)  # q(z|x)
-        arguments.integer_at_least("samples", samples, 1)
-        shape = ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
+        samples = samples if samples == 1 else arguments.integer_at_least("samples", samples, 1)
+        shape = keras.ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
         eps = self.sampling.noise(shape, index)  # ~ N(0, I)
         return score(self, x, posterior, eps, training, **options)
 
     def posterior(self, x: Any, training: bool = False) -> Any:
         """q(z|x), a distribution over z (n, latent_dim), for x (n, ...). `training` goes to the encoder."""
-        return self.posterior_family.distribution(
-            self._outputs(self.encoder, self._encoder_inputs(x, training), training)
-        )
+        outputs = self._outputs(self.encoder, self._encoder_inputs(x, training), training)
+        return self.posterior_family.distribution(outputs)
 
     def decoder_distribution(self, z: Any, training: bool = False) -> Any:
         """p(x|z), a distribution over x (n, ...), for z (n, latent_dim). `training` goes to the decoder."""
@@ -124,7 +119,8 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
         """p(z), a distribution of `count` equal rows. `training` is for models with networks of p(z)."""
-        return self.prior.distribution(arguments.integer_at_least("count", count, 1), self.posterior)
+        count = count if count == 1 else arguments.integer_at_least("count", count, 1)
+        return self.prior.distribution(count, self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
         """log p(x|z), (n,), in nats, for x (n, ...) and z (n, latent_dim); `training` as above."""

@@ -120,6 +120,7 @@ def score(
         z = path(z)
         rescored = constant.log_prob(z)  # for its gradient alone: the draw's own value is free of z's rounding
         log_posterior = ops.stop_gradient(log_posterior) + (rescored - ops.stop_gradient(rescored))
+    log_prior = prior.log_prob(z)
 
     def by_sample(values):
         return ops.reshape(values, (-1, samples))
@@ -127,7 +128,7 @@ def score(
     drawn = Draw(
         z=ops.reshape(z, (-1, samples, latent_dim)),
         log_likelihood=by_sample(model.log_likelihood(x, z, training)),
-        log_prior=by_sample(prior.log_prob(z)),
+        log_prior=by_sample(log_prior),
         log_posterior=by_sample(log_posterior),
         kl=model.prior.kl_divergence(posterior),
         posterior=posterior if keep_posterior else None,

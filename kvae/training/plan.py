@@ -214,6 +214,7 @@ def _validation(model: Any, data: Any, event_shape: tuple, options: dict[str, An
     if isinstance(data, tf.data.Dataset):
         parts = parts_read(model, first)
         data = validation.with_shapes(data, first.element, "validation_data", parts)
+        data = validation.stop_at_negative_weights(data, "validation_data")
         data = model._scorable(data, "validation_data")
         for part in parts:
             data = validation.stop_at_nonfinite(data, "validation_data", model.missing, part)
@@ -240,9 +241,8 @@ def _as_stream(
 ) -> tuple:
     """(x, y, sample_weight), where arrays that kvae reads itself became a Stream in x."""
     if isinstance(given[0], tf.data.Dataset):
-        return model._scorable(
-            validation.with_shapes(given[0], first.element, "x", parts_read(model, first)), "x"
-        ), *given[1:]
+        x = validation.with_shapes(given[0], first.element, "x", parts_read(model, first))
+        return model._scorable(validation.stop_at_negative_weights(x, "x"), "x"), *given[1:]
     strategy = model.distribute_strategy
     if checkpoint is None and not arrays.is_streamable(_without_none(given), strategy, options):
         return given

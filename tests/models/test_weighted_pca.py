@@ -42,7 +42,7 @@ def test_a_weight_of_two_is_an_example_that_is_there_twice_and_one_of_zero_is_le
     [
         (
             lambda w: np.where(np.arange(300) == 7, -1, w),
-            r"sample_weight of x is -1\.0 for example 7; expected 0 or more",
+            r"sample_weight of x is -1\.0 for example 7; expected a finite number of at least 0",
         ),
         (lambda w: np.where(np.arange(300) == 7, np.nan, w), "sample_weight of x is nan for example 7"),
         (lambda w: w + 1j, "of complex128"),

@@ -229,8 +229,23 @@ def test_weights_below_0_are_refused(x):
             {"x": x, "sample_weight": tf.constant(weights)},
             {"x": stream},
         ):
-            with pytest.raises(ValueError, match=r"sample_weight.* is -2.0 for example 7; expected 0 or more"):
+            with pytest.raises(
+                ValueError, match=r"sample_weight.* is -2.0 for example 7; expected a finite number of at least 0"
+            ):
                 use(**data, verbose=0)
+
+
+@pytest.mark.parametrize(("weight", "shown"), [(-2, "-2"), (np.nan, "nan")])
+def test_such_weights_are_refused_in_any_batch_of_a_stream(x, weight, shown):
+    model, weights = dense_vae_compiled(), np.ones(100)
+    weights[70] = weight
+    stream = tf.data.Dataset.from_tensor_slices((x, x, weights)).batch(25)
+    uses = model.fit, model.evaluate, lambda data, verbose: model.fit(x, validation_data=data, verbose=verbose)
+    for use in (*uses, kvae.PCA(1).fit):
+        with pytest.raises(
+            ValueError, match=rf"sample_weight of \w+ is {shown} in batch 2 \(counted from 0\); expected"
+        ):
+            use(stream, verbose=0)
 
 
 def test_weights_may_stand_in_a_column_and_nothing_else(x):

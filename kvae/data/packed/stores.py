@@ -34,7 +34,9 @@ class Store:
     def __init__(self, address: str, cache: BlockCache | None = None):
         address, mark, query = address.partition("?") if _WEB.search(address) else (address, "", "")
         self.query = mark + query
-        as_it_stands = {"encoded": True} if query and "::" not in address else {}  # a signature may be of this text
+        as_it_stands: dict = {"encoded": True} if query else {}  # a signature may be of this text
+        if "::" in address:
+            as_it_stands = {scheme: as_it_stands for scheme in ("http", "https")}
         try:
             import fsspec
 
@@ -65,12 +67,11 @@ class Store:
         for attempt in range(ATTEMPTS):
             time.sleep(PAUSE * 2 ** (attempt - 1) if attempt else 0)
             chosen = [ranges[number] for number in pending]
-            found = self.file_system.cat_ranges(
-                [each.file.path for each in chosen],
-                [each.start for each in chosen],
-                [each.stop for each in chosen],
-                on_error="return",
-            )
+            wanted = [[each.file.path, each.start, each.stop] for each in chosen]
+            try:
+                found = self.file_system.cat_ranges(*map(list, zip(*wanted, strict=True)), on_error="return")
+            except Exception as error:  # some file systems of fsspec, such as simplecache, raise all the same
+                found = [error] * len(chosen)
             for number, content in zip(pending, found, strict=True):
                 contents[number] = ranges[number].checked(content)
             pending = [number for number in pending if _may_come(contents[number])]

@@ -87,10 +87,28 @@ def test_the_signature_of_an_address_goes_with_each_request_and_into_no_message(
         assert "se%2B" not in repr(stream.provenance)
         stored = stores.Store(address) / "train-image-00001.npy"
         server.query = "sig=another"
-        for use in (lambda: load(address), stored.sha256, lambda: load(address.upper().replace("SET", "set"))):
+        model = kvae.PCA(1)
+        for use in (
+            lambda: load(address),
+            stored.sha256,
+            lambda: load(address.upper().replace("SET", "set")),
+            lambda: kvae.data.pack(np.zeros((4, 2)), address),
+            lambda: model.fit(np.eye(4)).transform(np.eye(4), directory=address),
+            lambda: model.save(f"{address}/model.keras"),
+        ):
             with pytest.raises((OSError, ValueError)) as error:
                 use()
             assert not re.search(r"se(%2b|\+)cr", str(error.value), re.IGNORECASE)
+
+
+def test_a_signature_goes_through_a_cache_of_fsspec_and_into_no_message(folder):
+    with served(folder.parent) as server:
+        server.query = "sig=se%2Bcr%2Fet%3D"
+        address = f"simplecache::{server.address}/set"
+        with pytest.raises(ConnectionError, match="manifest.json can't be read") as error:
+            load(f"{address}?sig=an%2Bother")
+        assert "other" not in str(error.value)
+        assert_equal(rows(load(f"{address}?{server.query}")[0]), rows(load(folder)[0]))
 
 
 def test_a_download_that_is_cut_is_tried_again(folder):
