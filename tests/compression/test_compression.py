@@ -128,7 +128,7 @@ def test_codes_far_from_the_prior_come_back_and_cost_no_more_than_the_bound(mean
 
 
 def test_blocks_are_read_alone_and_to_a_folder(binary, tmp_path, monkeypatch):
-    model, x, *_ = binary
+    model, x = binary[0], binary[1][:1_000]
     monkeypatch.setattr("kvae.compression.files._MOST_EXAMPLES", 400)
     path = tmp_path / "x.kvae"
     compress(model, kvae.data.arrays.batches(x, 130), path, verbose=0)
@@ -136,7 +136,7 @@ def test_blocks_are_read_alone_and_to_a_folder(binary, tmp_path, monkeypatch):
     block = Reader.block
     monkeypatch.setattr(Reader, "block", lambda self, number: read.append(number) or block(self, number))
     assert np.array_equal(decompress(path, model, start=500, stop=900), x[500:900]) and read == [1, 2]
-    assert decompress(path, model, start=2_000).shape == (0, 60)
+    assert decompress(path, model, start=1_000).shape == (0, 60)
     assert decompress(path, model, directory=tmp_path / "folder") is None
     stream, *_ = kvae.data.load(tmp_path / "folder", 1_500, shuffle=0, validation=0)
     assert np.array_equal(np.concatenate(list(stream.as_numpy_iterator())), x)
@@ -248,7 +248,7 @@ for name in sys.argv[1:]:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("threads", ["1", "2"])
+@pytest.mark.parametrize("threads", [pytest.param("1", marks=pytest.mark.slow), "2"])
 def test_another_process_with_other_threads_restores_the_bytes(threads, tmp_path):
     names = "bernoulli uint8", "logistic 256", "negative binomial"
     for name in names:

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from breadth import some
+from breadth import some, thorough
 from scipy import stats
 from sklearn.metrics import adjusted_mutual_info_score, mutual_info_score
 from small_models import dense_vae_compiled
@@ -171,8 +171,9 @@ def test_scores_of_constructed_codes_are_the_truth(make):
     check(make, 3_000 if make in EXACT[:3] else 600)
 
 
-@FURTHER
-@pytest.mark.parametrize("n", [500, 2_000, 10_000, 100_000])
+@pytest.mark.parametrize(
+    "n", [*(thorough(n) for n in (500, 2_000, 10_000)), pytest.param(100_000, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("make", SETS, ids=lambda make: make.__name__)
 def test_scores_are_the_truth_from_500_to_100_000_rows(make, n):
     check(make, n)

@@ -105,7 +105,7 @@ def test_a_signature_goes_through_a_cache_of_fsspec_and_into_no_message(folder):
     with served(folder.parent) as server:
         server.query = "sig=se%2Bcr%2Fet%3D"
         address = f"simplecache::{server.address}/set"
-        with pytest.raises(ConnectionError, match="manifest.json can't be read") as error:
+        with pytest.raises(ConnectionError, match=r"manifest\.json can't be read") as error:
             load(f"{address}?sig=an%2Bother")
         assert "other" not in str(error.value)
         assert_equal(rows(load(f"{address}?{server.query}")[0]), rows(load(folder)[0]))
