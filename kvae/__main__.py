@@ -215,7 +215,8 @@ def _environments(count):
         sockets = [stack.enter_context(socket.create_server(("localhost", 0))) for _ in range(count)]
         cluster = {"worker": [f"localhost:{each.getsockname()[1]}" for each in sockets]}
     tasks = [{"type": "worker", "index": number} for number in range(count)]
-    return [{**os.environ, "TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
+    others = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}  # without TensorFlow's words on each end of data
+    return [{**others, "TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
 
 
 def _models(shape, options):
