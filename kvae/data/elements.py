@@ -113,6 +113,16 @@ def refuse_negative_weights(weights: Any, name: str) -> None:
         )
 
 
+def weight_per_example(sample_weight: Any) -> Any:
+    """Weights (n,) or (n, 1) as (n,), None as None. Raises ValueError for another shape."""
+    if sample_weight is None:
+        return None
+    shape = tf.TensorShape(sample_weight.shape)  # of unknown rank where Keras traces for weights of both shapes
+    if shape.rank is not None and tuple(shape[1:]) not in ((), (1,)):
+        raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, (n,).")
+    return keras.ops.reshape(sample_weight, (-1,))
+
+
 def as_dataset(data: Any) -> Any:
     """A `keras.utils.PyDataset` as a `tf.data.Dataset` in order, a DataFrame as an array, other data as they are."""
     if isinstance(data, tuple):

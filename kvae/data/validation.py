@@ -278,24 +278,13 @@ def stop_at_negative_weights(data: tf.data.Dataset, name: str = "the data") -> t
     if elements.unpack(data.element_spec)[2] is None:
         return data
 
-    def check(batch, element):
+    def find(element):
         weights = tf.cast(elements.unpack(element)[2], "float64")
         wrong = (weights < 0) | ~tf.math.is_finite(weights)  # of "not weights >= 0" TensorFlow makes weights < 0
+        start, end = f"sample_weight of {name} is ", "; expected a finite number of at least 0"
+        return wrong, lambda place: tf.strings.join([start, _first_of(weights, wrong), " in ", place, end])
 
-        def stop():
-            value = tf.strings.as_string(tf.boolean_mask(weights, wrong)[0], shortest=True)
-            place = [
-                " in batch ",
-                tf.strings.as_string(batch),
-                " (counted from 0); expected a finite number of at least 0",
-            ]
-            message = tf.strings.join([f"ValueError: sample_weight of {name} is ", value, *place])
-            return tf.debugging.Assert(False, [message])
-
-        with tf.control_dependencies([tf.cond(tf.reduce_any(wrong), stop, tf.no_op)]):
-            return tf.nest.map_structure(tf.identity, element)
-
-    return _check_batches(data, check)
+    return _stop_where(data, find)
 
 
 def with_shapes(data: Any, first: Any, name: str = "the data", parts: tuple[int, ...] = (0,)) -> Any:
@@ -352,8 +341,7 @@ def stop_at_unsupported(data: Any, supported: Callable, complaint: str, name: st
         return x, tf.logical_not(tf.broadcast_to(supported(x), tf.shape(x)) | ~tf.math.is_finite(x))
 
     def message(x, wrong, position):
-        value = tf.strings.as_string(tf.boolean_mask(x, wrong)[0], shortest=True)
-        return tf.strings.join([f"{name} holds the value ", value, " in ", position, f", {complaint}"])
+        return tf.strings.join([f"{name} holds the value ", _first_of(x, wrong), " in ", position, f", {complaint}"])
 
     if not isinstance(data, tf.data.Dataset):
         for start, block in elements.array_blocks(elements.unpack(data)[part]):
@@ -363,17 +351,34 @@ def stop_at_unsupported(data: Any, supported: Callable, complaint: str, name: st
                 raise ValueError(message(x, wrong, f"example {example}").numpy().decode())
         return data
 
-    def check(batch, element):
+    def find(element):
         x, wrong = unsupported(elements.unpack(element)[part])
+        return wrong, lambda place: message(x, wrong, place)
+
+    return _stop_where(data, find)
+
+
+def _first_of(values, wrong):
+    return tf.strings.as_string(tf.boolean_mask(values, wrong)[0], shortest=True)
+
+
+def _stop_where(dataset, find):
+    """The dataset, ended by the first batch with a value that is wrong.
+
+    find: function from an element to a tensor of bools, and a function from the batch's place to the error's text.
+    """
+
+    def check(batch, element):
+        wrong, message = find(element)
 
         def stop():
-            position = tf.strings.join(["batch ", tf.strings.as_string(batch), " (counted from 0)"])
-            return tf.debugging.Assert(False, [tf.strings.join(["ValueError: ", message(x, wrong, position)])])
+            place = tf.strings.join(["batch ", tf.strings.as_string(batch), " (counted from 0)"])
+            return tf.debugging.Assert(False, [tf.strings.join(["ValueError: ", message(place)])])
 
         with tf.control_dependencies([tf.cond(tf.reduce_any(wrong), stop, tf.no_op)]):
             return tf.nest.map_structure(tf.identity, element)
 
-    return _check_batches(data, check)
+    return _check_batches(dataset, check)
 
 
 def _check_batches(dataset, check):

@@ -234,10 +234,9 @@ class _Rows:
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         count, gaps = 0, False
         most = max(32, pca_solvers.BLOCK_BYTES // (8 * self.features))
-        for number, element in enumerate(self.stream):
+        for element in self.stream:
             batch, _, weights = elements.unpack(element)
-            if weights is not None:
-                weights = pca_solvers.checked_weights(weights, len(batch), number)
+            weights = None if weights is None else np.asarray(elements.weight_per_example(weights), "float64")
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 x = x.reshape(-1, self.features)

@@ -186,7 +186,7 @@ class _Rows:
         most = max(32, BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
             batch, _, weights = elements.unpack(element)
-            weights = None if weights is None else checked_weights(weights, len(batch), self.batches)
+            weights = None if weights is None else np.asarray(elements.weight_per_example(weights), "float64")
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 yield x.reshape(-1, self.features), None if weights is None else weights[start : start + most]
@@ -214,24 +214,6 @@ class _Rows:
         if self.bar.target != self.batches:
             self.bar.target = self.batches
             self.bar.update(self.batches, finalize=True)
-
-
-def checked_weights(weights, length, batch):
-    """The sample weights of a batch, float64 (n,). Raises ValueError for weights that no mean can be taken with."""
-    weights = np.asarray(weights)
-    if weights.dtype.kind not in "buif" or weights.shape not in ((length,), (length, 1)):
-        raise ValueError(
-            f"the sample weights of x are {weights.dtype} of shape {weights.shape} in batch {batch}; expected a real "
-            f"number an example, ({length},)"
-        )
-    weights = weights.reshape(-1).astype("float64")
-    wrong = ~(np.isfinite(weights) & (weights >= 0))
-    if wrong.any():
-        raise ValueError(
-            f"the sample weights of x hold {weights[wrong][0]} in batch {batch}, row {np.argmax(wrong)}; expected "
-            "finite numbers of at least 0: 0 leaves an example out"
-        )
-    return weights
 
 
 def _covariance(rows):

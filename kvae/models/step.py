@@ -35,7 +35,7 @@ class Step:
         self.raw, target = model._read(data), model._read_target(data)  # uint8 pixels are still 0..255 here
         self.x, self.examples = model._scaled(self.raw), None
         self.target = {name: model._scaled(y) for name, y in target.items()}
-        self.sample_weight = _one_weight_per_example(elements.unpack(data)[2])
+        self.sample_weight = elements.weight_per_example(elements.unpack(data)[2])
         self.is_alone = tf.distribute.get_strategy().num_replicas_in_sync == 1
         if not self.is_alone:
             self.x, self.examples = replicas.at_least_one(self.x)
@@ -174,12 +174,3 @@ def real_rows(values: Any, examples: Any) -> Any:
 def weighted(losses: Any, sample_weight: Any) -> Any:
     """Losses (n,) times the examples' weights (n,); without weights, the losses."""
     return losses if sample_weight is None else losses * ops.cast(sample_weight, losses.dtype)
-
-
-def _one_weight_per_example(sample_weight):
-    if sample_weight is None:
-        return None
-    shape = tf.TensorShape(sample_weight.shape)  # of unknown rank where Keras traces for weights of both shapes
-    if shape.rank is not None and tuple(shape[1:]) not in ((), (1,)):
-        raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, (n,).")
-    return ops.reshape(sample_weight, (-1,))

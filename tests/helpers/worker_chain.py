@@ -40,7 +40,7 @@ def _note(file, step, numbers):
 
 
 class Death(keras.callbacks.Callback):
-    """Kills this process a moment behind the end of a batch, whatever it does then."""
+    """Kills this process a moment behind the end of a batch, whatever it does then, or at the end of the run."""
 
     def __init__(self, step, seconds):
         super().__init__()
@@ -53,6 +53,10 @@ class Death(keras.callbacks.Callback):
         if (self.epoch, batch) >= self.place and not self.dying:
             self.dying = True
             threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+    def on_train_end(self, logs=None):
+        if self.dying:  # a run that is faster than its death waits for it
+            time.sleep(10 * LATEST)
 
 
 def pack(folder):

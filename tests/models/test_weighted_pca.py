@@ -46,7 +46,7 @@ def test_a_weight_of_two_is_an_example_that_is_there_twice_and_one_of_zero_is_le
         ),
         (lambda w: np.where(np.arange(300) == 7, np.nan, w), "sample_weight of x is nan for example 7"),
         (lambda w: w + 1j, "of complex128"),
-        (lambda w: np.stack([w, w], 1), r"of shape \(300, 2\)"),
+        (lambda w: np.stack([w, w], 1), r"has the shape \(300, 2\); expected one weight an example"),
         (lambda w: w * 0, "is 0 for all 300 examples"),
         (lambda w: np.arange(300) < 2, "x has 2 examples; 2 axes need more than that, of a weight above 0"),
     ],
