@@ -17,10 +17,10 @@ from replicated import images, regularised, rows
 import kvae
 from kvae.data.packed import writer
 
-EPOCHS, ROWS, BATCH = 4, 101, 25
+EPOCHS, ROWS, BATCH = 6, 101, 25
 STEPS = -(-ROWS // BATCH)
 WORKERS = 1, 2, 1, 4
-LATEST = 0.3  # seconds behind a batch's end, some of a step and of a save
+LATEST = 0.05  # seconds behind a batch's end, some of a step and of a save
 
 
 class Noting(kvae.VAE):
@@ -40,7 +40,7 @@ def _note(file, step, numbers):
 
 
 class Death(keras.callbacks.Callback):
-    """Kills this process a moment behind the end of a batch, whatever it does then, or at the end of the run."""
+    """Kills this process a moment behind the end of a batch, whatever it does then."""
 
     def __init__(self, step, seconds):
         super().__init__()
@@ -53,10 +53,6 @@ class Death(keras.callbacks.Callback):
         if (self.epoch, batch) >= self.place and not self.dying:
             self.dying = True
             threading.Timer(self.seconds, os.kill, (os.getpid(), signal.SIGKILL)).start()
-
-    def on_train_end(self, logs=None):
-        if self.dying:  # a run that is faster than its death waits for it
-            time.sleep(10 * LATEST)
 
 
 def pack(folder):

@@ -102,7 +102,7 @@ def test_a_run_whose_workers_change_ends_with_the_weights_of_one_process(chain, 
     """Killed at three random moments, it goes on with 1, 2, 1 and 4 workers. `--chains=20` runs as many."""
     generator, kind = np.random.default_rng(chain), ("packed", "arrays")[chain % 2]
     folder, expected = alone[0] / f"chain{chain}", alone[1](kind)
-    last = worker_chain.EPOCHS * worker_chain.STEPS - 2
+    last = (worker_chain.EPOCHS - 2) * worker_chain.STEPS  # the rest takes longer than any death waits
     steps = np.sort(generator.choice(last, len(worker_chain.WORKERS) - 1, replace=False))
     for part, workers in enumerate(worker_chain.WORKERS):
         deaths = None
