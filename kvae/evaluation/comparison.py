@@ -54,7 +54,7 @@ def compare(models: Mapping[str, Any], data: Any, batch_size: int = elements.BAT
     Args:
         models: {name: compiled model}, such as {"PCA": pca, "autoencoder": ae, "VAE": vae}, preferably with equal
             latent_dim.
-        data: a stream of batches or an array.
+        data: a stream of batches or an array; of pairs x alone, since an `AdaGVAE`'s bound of a pair isn't one of x.
         batch_size: of arrays.
 
     Returns:
