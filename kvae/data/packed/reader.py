@@ -16,7 +16,8 @@ from kvae.data.provenance import Provenance
 from kvae.data.splits import label_names, split_rows
 from kvae.data.stream import Stream, resolve_seed
 
-BUFFER_BLOCKS = 16  # at least, about 4 MB
+BUFFER_BLOCKS = 16  # at least, about 4 MB; the order of shuffled rows depends on it
+STORED_BLOCKS = 64  # of a buffer in order from a server, which rests between buffers
 ROUNDS = 8  # of RandomIndexShuffle: its default of 4 leaves small permutations visibly uneven
 STORED_BUFFERS = 2  # requested at once, so that a server is never waited for without a request
 NAMED_FAULTS = 3  # in a warning of left-out rows
@@ -148,7 +149,8 @@ def _stream(read, start, stop, block_rows, batch_size, ahead=None, shuffle=0, se
     num_batches, full_blocks = full + bool(rest), stop // block_rows
 
     def batches(epoch, skip, shard_index, num_shards):
-        num_buffers = -(-(stop - start) // max(shuffle, BUFFER_BLOCKS * block_rows))
+        blocks = STORED_BLOCKS if ahead and not shuffle else BUFFER_BLOCKS
+        num_buffers = -(-(stop - start) // max(shuffle, blocks * block_rows))
         buffer_batches = -(-num_batches // num_buffers) if num_buffers else 1
         whole: Any = (None, None)  # all integers of the dtype
         key = tf.random.stateless_uniform([3], tf.stack([np.int64(seed), epoch]), *whole, dtype=tf.int32, alg="philox")
@@ -179,7 +181,8 @@ def _stream_of_part(read, rows, batch_size, ahead=None, shuffle=0, seed=0):
     num_batches, num_blocks = full + bool(rest), len(rows.blocks)
 
     def batches(epoch, skip, shard_index, num_shards):
-        num_buffers = -(-rows.count // max(shuffle, BUFFER_BLOCKS * int(rows.counts.max(initial=1))))
+        blocks = STORED_BLOCKS if ahead and not shuffle else BUFFER_BLOCKS
+        num_buffers = -(-rows.count // max(shuffle, blocks * int(rows.counts.max(initial=1))))
         buffer_batches = -(-num_batches // num_buffers) if num_buffers else 1
         order = tf.range(num_blocks, dtype=tf.int64)
         if shuffle:  # a smaller block stays last
