@@ -81,6 +81,7 @@ def test_convolutions_take_a_batch_that_leaves_a_replica_nothing(strategy, rng):
     same(found, expected)
 
 
+@pytest.mark.thorough
 def test_pairs_stay_together_on_replicas(strategy):
     x = images(51), images(51)[::-1].copy()
 

@@ -86,6 +86,7 @@ def test_it_is_pickled_with_its_model(x, tmp_path, dump):
     assert clone(estimator).get_params() == estimator.get_params() and not hasattr(clone(estimator), "model_")
 
 
+@pytest.mark.thorough
 def test_a_random_state_decides_on_all_and_leaves_others_alone(x):
     def scores(seed):
         return Estimator(eager_vae, epochs=1, samples=3, random_state=seed).fit(x).score_samples(x)

@@ -101,7 +101,7 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("name", ["a learned normal", "a mixture", thorough("a VampPrior")])
+@pytest.mark.parametrize("name", ["a learned normal", thorough("a mixture"), thorough("a VampPrior")])
 def test_other_priors_of_diagonal_normals_are_as_long_as_their_bound(name, binary, tmp_path):
     trained, x, *_ = binary
     model = model_of(kvae.BernoulliLikelihood(), (60,), prior=PRIORS[name]())
@@ -114,7 +114,7 @@ def test_other_priors_of_diagonal_normals_are_as_long_as_their_bound(name, binar
     assert bound * 0.995 < compressed.size < bound * 1.005 + 500
 
 
-@pytest.mark.parametrize("mean, excess", [thorough(5.0, 1.005), (8.0, 1.005), (40.0, 1.0)])
+@pytest.mark.parametrize("mean, excess", [thorough(5.0, 1.005), thorough(8.0, 1.005), (40.0, 1.0)])
 def test_codes_far_from_the_prior_come_back_and_cost_no_more_than_the_bound(mean, excess, binary, tmp_path):
     trained, x, *_ = binary
     model = model_of(kvae.BernoulliLikelihood(), (60,))

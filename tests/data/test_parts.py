@@ -50,7 +50,7 @@ def order(stream, epoch=0, **options):
     return [int(row) for _, rows in stream.epoch(epoch, **options) for row in rows]
 
 
-@pytest.mark.parametrize("kind", some(["npy", "hdf5", "parquet", "folder", "packed"], "npy", "folder", "packed"))
+@pytest.mark.parametrize("kind", some(["npy", "hdf5", "parquet", "folder", "packed"], "npy", "packed"))
 def test_a_part_holds_the_same_rows_whatever_the_source(kind, tmp_path, monkeypatch):
     monkeypatch.setattr(files, "BLOCK_BYTES", 20 * 6)
     read = written(kind, tmp_path)

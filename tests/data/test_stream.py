@@ -67,6 +67,7 @@ def weights_after(*fits, steps="auto"):
     return fitted(*fits, steps=steps).get_weights()
 
 
+@pytest.mark.thorough
 def test_fit_reads_pixels_epoch_by_epoch_too():
     """No map that looks for NaN stands between these and Keras."""
     pixels = shuffled().map(lambda x: tf.cast(x * 255, tf.uint8))
@@ -104,6 +105,7 @@ def test_a_stream_that_has_not_as_many_batches_as_it_says_is_told(batches, steps
         fitted({"x": stream, "epochs": 2}, steps=steps)
 
 
+@pytest.mark.thorough
 def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
     """Of memory maps no more than batches, and what Keras alone can do as Keras does."""
     read, gather = [], np.memmap.__getitem__
@@ -127,6 +129,7 @@ def test_arrays_are_read_as_streams_of_them_are(tmp_path, monkeypatch):
     assert int(by_keras.optimizer.iterations) == 6 and "val_loss" in by_keras.history.history
 
 
+@pytest.mark.thorough
 def test_evaluate_and_predict_read_arrays_as_streams_of_them(tmp_path, monkeypatch):
     """Their last batches smaller, their weights heeded; and no array goes through Keras' own pipeline."""
     np.save(tmp_path / "x.npy", IMAGES)
@@ -181,6 +184,7 @@ def test_a_run_that_was_interrupted_reads_what_it_would_have_read(tmp_path):
     assert same_weights(once, model) and int(model.optimizer.iterations) == 3 * stream.num_batches
 
 
+@pytest.mark.thorough
 def test_stretches_of_the_stream_go_on_behind_each_other():
     once = weights_after({"x": shuffled().from_batch(0).take(9)}, steps=1)
     assert same_weights(once, fitted({"x": shuffled(), "steps_per_epoch": 3, "epochs": 3}, steps=1))

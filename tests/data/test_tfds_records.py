@@ -172,6 +172,7 @@ def test_damaged_examples_of_a_set_of_tfds_cannot_be_skipped(builder):
         kvae.data.load("many_files", data_dir=builder.data_path.parents[1], damaged="skip")
 
 
+@pytest.mark.thorough
 def test_a_pack_says_where_its_streams_come_from(tmp_path, builder):
     def packed(folder, data, **given):
         kvae.data.pack(data, tmp_path / folder, **given)

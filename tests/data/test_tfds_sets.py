@@ -50,6 +50,7 @@ def test_load_gives_the_labels_asked_for(data_dir):
     assert set(labels) == {"shape", "hue"} and labels["hue"].dtype == tf.float32
 
 
+@pytest.mark.thorough
 def test_order_is_a_function_of_the_seed_and_the_epoch(data_dir):
     def epochs(**options):
         train = load(data_dir, labels=("hue",), **options)[0]

@@ -165,6 +165,7 @@ def test_an_interrupted_measurement_goes_on(x, tmp_path, monkeypatch):
         assert sum(scored) == 60
 
 
+@pytest.mark.thorough
 def test_a_measurement_given_labels_goes_on_in_other_pieces(rng, tmp_path, monkeypatch):
     monkeypatch.setattr(kvae.models.scoring, "_DRAWN", 35)  # seven examples at once, with five draws of each
     x, y, file = rng.random((60, 6)).astype("float32"), rng.integers(0, 3, 60), tmp_path / "found.npz"

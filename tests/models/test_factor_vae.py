@@ -109,6 +109,7 @@ class Dies(keras.callbacks.Callback):
             raise InterruptedError
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_bit_by_bit_and_a_saved_model_with_both_optimizers(x, tmp_path):
     made = model()
     for optimizer, weights in made._optimized():

@@ -237,6 +237,7 @@ def test_a_prior_that_sees_what_it_predicts_is_refused(sees):
         model(prior=transformer(codes=3))
 
 
+@pytest.mark.thorough
 def test_a_prior_learns_which_codes_go_together_and_is_saved(rng, tmp_path):
     """Images of one value: two grids of 2^4 have all the probability, so -log p(codes) should go to log 2."""
     values = rng.integers(0, 2, (200, 1, 1, 1))

@@ -85,6 +85,7 @@ def prepared(folder, shards):
     return kvae.data.load("sprites", 16, data_dir=folder, **SPRITES)[0], [file.read_bytes() for file in files]
 
 
+@pytest.mark.thorough
 def test_two_builds_of_a_set_and_its_packed_copy_have_the_same_content(tmp_path):
     (one, files), (other, other_files) = prepared(tmp_path / "1", 1), prepared(tmp_path / "3", 3)
     assert files != other_files

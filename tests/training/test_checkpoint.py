@@ -280,6 +280,7 @@ class Stops(Dies):
         self.model.stop_training = self.model.stop_training or (self.epoch, batch) >= self.place
 
 
+@pytest.mark.thorough
 def test_a_run_that_a_callback_stopped_in_an_epoch_goes_on_there(tmp_path):
     whole = through(tmp_path / "a", x=tf.constant(np.random.default_rng(0).random((200, 6), "float32")))
     weights, history = whole.get_weights(), whole.history.history
@@ -292,6 +293,7 @@ def test_a_run_that_a_callback_stopped_in_an_epoch_goes_on_there(tmp_path):
     assert same_weights(again, weights) and again.history.history == history
 
 
+@pytest.mark.thorough
 def test_an_endless_stream_is_read_in_whole_groups_of_steps(tmp_path):
     x = tf.data.Dataset.from_tensor_slices(np.random.default_rng(0).random((200, 6), "float32")).batch(10).repeat()
 
@@ -362,6 +364,7 @@ class DiesInValidation(keras.callbacks.Callback):
         raise InterruptedError
 
 
+@pytest.mark.thorough
 def test_a_run_that_dies_behind_an_epochs_last_group_goes_on_with_the_next_epoch(tmp_path):
     x = np.random.default_rng(0).random((90, 6), "float32")  # 9 batches, in groups of 4
 

@@ -41,6 +41,7 @@ def compiled():
     return model
 
 
+@pytest.mark.thorough
 def test_one_place_is_redrawn_and_the_run_is_what_it_was(x, shown):
     weights, steps = [], []
     for callbacks in [], [kvae.callbacks.Live(x[:20], every=2)]:

@@ -140,6 +140,7 @@ def test_beta_follows_its_schedule_in_training(x):
     np.testing.assert_allclose(betas, np.minimum(np.arange(10) / 8, 1), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_compiled_by_xla_with_a_metric_it_trains_to_the_same_loss(x):
     _, plain = trained(x, {"epochs": 20})
     model = compiled(metrics=["mse"], jit_compile=True)

@@ -89,6 +89,7 @@ def cases():
     }
 
 
+@pytest.mark.thorough
 @needs_node
 def test_javascript_gives_the_outputs_of_each_network_on_100_codes(rng):
     """Of the same float16 weights to 2e-5; of the weights before that, to two thousandths of the largest output."""
@@ -197,6 +198,7 @@ def test_a_page_of_a_dense_28x28_decoder_has_at_most_2_mb(rng):
     assert 1_000_000 < len(page.html.encode()) <= 2_000_000
 
 
+@pytest.mark.thorough
 @needs_node
 def test_a_sketch_of_dense_28x28_networks_has_at_most_2_mb_and_is_exact_to_a_thousandth(rng):
     keras.utils.set_random_seed(0)

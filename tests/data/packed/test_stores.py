@@ -232,6 +232,7 @@ def test_a_process_ends_after_downloads_that_failed(tmp_path):
     assert done.stdout.split() == ["failed", "failed"] and done.returncode == 0, done.stderr
 
 
+@pytest.mark.thorough
 def test_shards_without_rows_at_the_end(folder):
     for part in range(4):
         tests = (load(name, batch_size=16, shuffle=0, labels=None)[2] for name in (f"file://{folder}", folder))
