@@ -103,7 +103,7 @@ class VAE(encoder_decoder.EncoderDecoder):
             **options: those of `kvae.objectives.score`.
         """
         posterior = self.posterior(x, training)  # q(z|x)
-        samples = samples if samples == 1 else arguments.integer_at_least("samples", samples, 1)
+        samples = samples if type(samples) is int and samples > 0 else arguments.integer_at_least("samples", samples, 1)
         shape = keras.ops.shape(keras.tree.flatten(x)[0])[0], samples, self.latent_dim
         eps = self.sampling.noise(shape, index)  # ~ N(0, I)
         return score(self, x, posterior, eps, training, **options)
@@ -119,7 +119,7 @@ class VAE(encoder_decoder.EncoderDecoder):
 
     def prior_distribution(self, count: int = 1, training: bool = False) -> Any:
         """p(z), a distribution of `count` equal rows. `training` is for models with networks of p(z)."""
-        count = count if count == 1 else arguments.integer_at_least("count", count, 1)
+        count = count if type(count) is int and count > 0 else arguments.integer_at_least("count", count, 1)
         return self.prior.distribution(count, self.posterior)
 
     def log_likelihood(self, x: Any, z: Any, training: bool = False) -> Any:
