@@ -113,13 +113,13 @@ def refuse_negative_weights(weights: Any, name: str) -> None:
         )
 
 
-def weight_per_example(sample_weight: Any) -> Any:
-    """Weights (n,) or (n, 1) as (n,), None as None. Raises ValueError for another shape."""
+def weight_per_example(sample_weight: Any, count: int | None = None) -> Any:
+    """Weights (n,) or (n, 1) as (n,), None as None. Raises ValueError for another shape, or an n other than `count`."""
     if sample_weight is None:
         return None
     shape = tf.TensorShape(sample_weight.shape)  # of unknown rank where Keras traces for weights of both shapes
-    if shape.rank is not None and tuple(shape[1:]) not in ((), (1,)):
-        raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, (n,).")
+    if shape.rank is not None and (tuple(shape[1:]) not in ((), (1,)) or count not in (None, shape[0])):
+        raise ValueError(f"sample_weight has the shape {shape}; expected one weight an example, ({count or 'n'},).")
     return keras.ops.reshape(sample_weight, (-1,))
 
 

@@ -129,6 +129,8 @@ def test_gradients_are_central_differences(rng, float64, objective):
         thorough("vamp", False, True),
         thorough("normal", True, False),
         thorough("mixture", False, False),
+        pytest.param("flow", True, False, marks=pytest.mark.slow),
+        pytest.param("vamp", False, False, marks=pytest.mark.slow),
     ],
 )
 def test_it_trains_is_saved_evaluated_and_drawn_from(rng, tmp_path, prior, ladder, eagerly):

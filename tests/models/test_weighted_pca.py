@@ -56,6 +56,13 @@ def test_weights_without_a_mean_are_refused(data, weights, message):
         kvae.PCA(2).fit(data[0], sample_weight=weights(data[1]), verbose=0)
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_batches_with_more_weights_than_examples_are_refused(data, missing):
+    stream = tf.data.Dataset.from_tensor_slices(data[0]).batch(300).map(lambda x: (x[:290], x[:290], data[1]))
+    with pytest.raises(ValueError, match=r"sample_weight has the shape \(300,\); expected .* \(290,\)"):
+        kvae.PCA(2, missing=missing).fit(stream, verbose=0)
+
+
 def test_weights_beside_a_stream_are_refused(data):
     with pytest.raises(ValueError, match=r"let the stream give \(x, y, sample_weight\)"):
         kvae.PCA(2).fit(tf.data.Dataset.from_tensor_slices(data[0]).batch(9), sample_weight=data[1], verbose=0)

@@ -35,7 +35,7 @@ class Store:
         address, mark, query = address.partition("?") if _WEB.search(address) else (address, "", "")
         self.query = mark + query
         as_it_stands: dict = {"encoded": True} if query else {}  # a signature may be of this text
-        if "::" in address:
+        if query and "::" in address:
             as_it_stands = {scheme: as_it_stands for scheme in ("http", "https")}
         try:
             import fsspec
