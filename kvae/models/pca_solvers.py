@@ -186,9 +186,8 @@ class _Rows:
         most = max(32, BLOCK_BYTES // (8 * self.features))
         for element in self.stream:
             batch, _, weights = elements.unpack(element)
-            weights = (
-                None if weights is None else np.asarray(elements.weight_per_example(weights, len(batch)), "float64")
-            )
+            if weights is not None:
+                weights = np.asarray(elements.weight_per_example(weights, len(batch)), "float64")
             for start in range(0, len(batch), most):
                 x = ops.convert_to_numpy(elements.scale(batch[start : start + most], "float64"))
                 yield x.reshape(-1, self.features), None if weights is None else weights[start : start + most]

@@ -35,8 +35,7 @@ class Store:
         address, mark, query = address.partition("?") if _WEB.search(address) else (address, "", "")
         self.query = mark + query
         as_it_stands: dict = {"encoded": True} if query else {}  # a signature may be of this text
-        if query and "::" in address:
-            as_it_stands = {scheme: as_it_stands for scheme in ("http", "https")}
+        as_it_stands = dict.fromkeys(("http", "https"), as_it_stands) if query and "::" in address else as_it_stands
         try:
             import fsspec
 
